@@ -1,0 +1,8 @@
+//! birdtape keeps a *tape* of real-time tweet streams that can be trusted.
+//!
+//! (The map of the code follows with the rooms.)
+
+pub mod archive;
+pub mod model;
+pub mod net;
+pub mod provider;

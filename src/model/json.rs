@@ -1,0 +1,645 @@
+//! One pass over a JSON text: strict validation and the few fields somebody asks for.
+//!
+//! Why our own: an envelope must be proven to be one valid JSON value before it may stand verbatim in a
+//! segment, and its ids must be read; doing both in one pass without building a tree is the largest single
+//! saving in the recorder (the `scan` bench compares it with `serde_json`). It is stricter than
+//! `serde_json::IgnoredAny`, because everything it accepts must also be accepted by `jq`, DuckDB and Polars:
+//! no lone surrogate escapes, no number beyond a double's range, at most [`MAX_DEPTH`] levels.
+//!
+//! A reader asks for fields by walking: [`Json::object`] calls back per key, and what the callback does not
+//! take is skipped. A field of an unexpected type reads as `None`; only broken syntax is an error.
+
+use std::borrow::Cow;
+
+/// Deepest nesting accepted; jq 1.6 stops at 256 and a record adds two levels.
+pub const MAX_DEPTH: usize = 128;
+
+/// Where and why a text is not the JSON we accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not JSON at byte {at}: {what}")]
+pub struct Bad {
+    /// Byte position.
+    pub at: usize,
+    /// What was wrong.
+    pub what: &'static str,
+}
+
+/// A position in a JSON text.
+#[derive(Debug)]
+pub struct Json<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+    multi_line: bool,
+}
+
+/// Sort of the value at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `{`
+    Object,
+    /// `[`
+    Array,
+    /// `"`
+    String,
+    /// digit or minus
+    Number,
+    /// true, false, null, or broken
+    Other,
+}
+
+impl<'a> Json<'a> {
+    /// Stands at the start of `text`.
+    pub fn new(text: &'a str) -> Self {
+        Self { text: text.as_bytes(), at: 0, depth: 0, multi_line: false }
+    }
+
+    /// Whether a line break stood between tokens so far.
+    pub fn is_multi_line(&self) -> bool {
+        self.multi_line
+    }
+
+    /// Byte position in the text.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Sort of the value that comes next; no white space may stand before it.
+    pub fn kind(&self) -> Kind {
+        match self.text.get(self.at) {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::Array,
+            Some(b'"') => Kind::String,
+            Some(b'-' | b'0'..=b'9') => Kind::Number,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Ends the walk: nothing, not even white space, may follow.
+    ///
+    /// # Errors
+    /// When something does.
+    pub fn finish(&self) -> Result<(), Bad> {
+        if self.at == self.text.len() { Ok(()) } else { Err(self.bad("something after the value")) }
+    }
+
+    /// Walks an object, calling `each` with every key; the callback may read the value or leave it.
+    ///
+    /// A value of another type is skipped and the callback is not called.
+    ///
+    /// # Errors
+    /// On broken syntax, or when the callback gives an error.
+    pub fn object(&mut self, mut each: impl FnMut(&str, &mut Self) -> Result<(), Bad>) -> Result<(), Bad> {
+        if self.kind() != Kind::Object {
+            return self.skip();
+        }
+        self.enter()?;
+        self.blank();
+        if self.take(b'}') {
+            self.depth -= 1;
+            return Ok(());
+        }
+        loop {
+            let key = self.string()?;
+            self.blank();
+            self.expect(b':')?;
+            self.blank();
+            let before = self.at;
+            each(&key, self)?;
+            if self.at == before {
+                self.skip()?;
+            }
+            self.blank();
+            if self.take(b'}') {
+                self.depth -= 1;
+                return Ok(());
+            }
+            self.expect(b',')?;
+            self.blank();
+        }
+    }
+
+    /// Walks an array, calling `each` at every element; the callback may read it or leave it.
+    ///
+    /// A value of another type is skipped and the callback is not called.
+    ///
+    /// # Errors
+    /// On broken syntax, or when the callback gives an error.
+    pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), Bad>) -> Result<(), Bad> {
+        if self.kind() != Kind::Array {
+            return self.skip();
+        }
+        self.enter()?;
+        self.blank();
+        if self.take(b']') {
+            self.depth -= 1;
+            return Ok(());
+        }
+        loop {
+            let before = self.at;
+            each(self)?;
+            if self.at == before {
+                self.skip()?;
+            }
+            self.blank();
+            if self.take(b']') {
+                self.depth -= 1;
+                return Ok(());
+            }
+            self.expect(b',')?;
+            self.blank();
+        }
+    }
+
+    /// Reads a string; another type is skipped and reads as `None`.
+    ///
+    /// # Errors
+    /// On broken syntax.
+    pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, Bad> {
+        if self.kind() == Kind::String { self.string().map(Some) } else { self.skip().map(|()| None) }
+    }
+
+    /// Reads an integer, written as a number or as a string of digits; anything else reads as `None`.
+    ///
+    /// # Errors
+    /// On broken syntax.
+    pub fn integer(&mut self) -> Result<Option<i64>, Bad> {
+        let kind = self.kind();
+        let start = self.at;
+        self.skip()?;
+        let token = &self.text[start..self.at];
+        let digits = match kind {
+            Kind::String => &token[1..token.len() - 1],
+            Kind::Number => token,
+            _ => return Ok(None),
+        };
+        Ok(std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()))
+    }
+
+    /// Reads an unsigned 64-bit id, written as a number or as a string of digits; anything else reads as `None`.
+    ///
+    /// # Errors
+    /// On broken syntax.
+    pub fn id(&mut self) -> Result<Option<u64>, Bad> {
+        let kind = self.kind();
+        let start = self.at;
+        self.skip()?;
+        let token = &self.text[start..self.at];
+        let digits = match kind {
+            Kind::String => &token[1..token.len() - 1],
+            Kind::Number => token,
+            _ => return Ok(None),
+        };
+        let digits = std::str::from_utf8(digits).unwrap_or("");
+        Ok(super::TweetId::parse(digits).map(|id| id.0))
+    }
+
+    /// Passes over one value, validating all of it; the nesting costs no recursion.
+    ///
+    /// # Errors
+    /// On broken syntax.
+    pub fn skip(&mut self) -> Result<(), Bad> {
+        // One bit a level: set for an object, clear for an array.
+        let mut levels: u128 = 0;
+        let floor = self.depth;
+        loop {
+            match self.text.get(self.at) {
+                Some(b'{') => {
+                    self.enter()?;
+                    self.blank();
+                    if !self.take(b'}') {
+                        levels = levels << 1 | 1;
+                        self.key()?;
+                        continue;
+                    }
+                    self.depth -= 1;
+                }
+                Some(b'[') => {
+                    self.enter()?;
+                    self.blank();
+                    if !self.take(b']') {
+                        levels <<= 1;
+                        continue;
+                    }
+                    self.depth -= 1;
+                }
+                Some(b'"') => self.raw_string().map(|_| ())?,
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.word(b"true")?,
+                Some(b'f') => self.word(b"false")?,
+                Some(b'n') => self.word(b"null")?,
+                Some(_) => return Err(self.bad("expected a value")),
+                None => return Err(self.bad("the text ends in the middle")),
+            }
+            // A value is complete: close what closes, step to the next sibling.
+            loop {
+                if self.depth == floor {
+                    return Ok(());
+                }
+                self.blank();
+                let in_object = levels & 1 == 1;
+                if self.take(if in_object { b'}' } else { b']' }) {
+                    self.depth -= 1;
+                    levels >>= 1;
+                    continue;
+                }
+                self.expect(b',')?;
+                self.blank();
+                if in_object {
+                    self.key()?;
+                }
+                break;
+            }
+        }
+    }
+
+    fn key(&mut self) -> Result<(), Bad> {
+        self.raw_string()?;
+        self.blank();
+        self.expect(b':')?;
+        self.blank();
+        Ok(())
+    }
+
+    fn enter(&mut self) -> Result<(), Bad> {
+        if self.depth == MAX_DEPTH {
+            return Err(self.bad("nested deeper than 128 levels"));
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, Bad> {
+        let start = self.at + 1;
+        let escaped = self.raw_string()?;
+        let inside = &self.text[start..self.at - 1];
+        // The text came in as `&str` and was cut at quotes, so this cannot fail.
+        let inside = std::str::from_utf8(inside).map_err(|_| self.bad("invalid UTF-8"))?;
+        if !escaped {
+            return Ok(Cow::Borrowed(inside));
+        }
+        unescape(inside).map(Cow::Owned).ok_or_else(|| self.bad("bad escape"))
+    }
+
+    /// Passes over a string and says whether it holds an escape.
+    fn raw_string(&mut self) -> Result<bool, Bad> {
+        if !self.take(b'"') {
+            return Err(self.bad("expected a string"));
+        }
+        let mut escaped = false;
+        loop {
+            self.at += plain_run(&self.text[self.at..]);
+            match self.text.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return Err(self.bad("control character in a string")),
+                None => return Err(self.bad("the text ends inside a string")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Bad> {
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => match self.hex4(self.at + 2)? {
+                0xD800..=0xDBFF => {
+                    let pair = self.text.get(self.at + 6..self.at + 8) == Some(b"\\u")
+                        && (0xDC00..=0xDFFF).contains(&self.hex4(self.at + 8)?);
+                    if !pair {
+                        return Err(self.bad("lone surrogate escape"));
+                    }
+                    self.at += 12;
+                }
+                0xDC00..=0xDFFF => return Err(self.bad("lone surrogate escape")),
+                _ => self.at += 6,
+            },
+            _ => return Err(self.bad("unknown escape")),
+        }
+        Ok(())
+    }
+
+    fn hex4(&self, at: usize) -> Result<u32, Bad> {
+        let digits = self.text.get(at..at + 4).ok_or_else(|| self.bad("short escape"))?;
+        digits.iter().try_fold(0, |sum, &b| (b as char).to_digit(16).map(|d| sum * 16 + d)).ok_or_else(|| self.bad("bad escape"))
+    }
+
+    fn number(&mut self) -> Result<(), Bad> {
+        let start = self.at;
+        self.take(b'-');
+        match self.text.get(self.at) {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            _ => return Err(self.bad("expected a digit")),
+        }
+        if self.take(b'.') {
+            self.some_digits()?;
+        }
+        let exponent = matches!(self.text.get(self.at), Some(b'e' | b'E'));
+        if exponent {
+            self.at += 1;
+            if matches!(self.text.get(self.at), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.some_digits()?;
+        }
+        if exponent || self.at - start > 300 {
+            let finite = std::str::from_utf8(&self.text[start..self.at])
+                .ok()
+                .and_then(|n| n.parse::<f64>().ok())
+                .is_some_and(f64::is_finite);
+            if !finite {
+                return Err(self.bad("number beyond the range of a double"));
+            }
+        }
+        Ok(())
+    }
+
+    fn some_digits(&mut self) -> Result<(), Bad> {
+        let before = self.at;
+        self.digits();
+        if self.at == before { Err(self.bad("expected a digit")) } else { Ok(()) }
+    }
+
+    fn digits(&mut self) {
+        while matches!(self.text.get(self.at), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), Bad> {
+        if self.text[self.at..].starts_with(word) {
+            self.at += word.len();
+            return Ok(());
+        }
+        Err(self.bad("expected a value"))
+    }
+
+    fn blank(&mut self) {
+        while let Some(b @ (b' ' | b'\t' | b'\n' | b'\r')) = self.text.get(self.at) {
+            self.multi_line |= matches!(b, b'\n' | b'\r');
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, wanted: u8) -> bool {
+        let there = self.text.get(self.at) == Some(&wanted);
+        self.at += usize::from(there);
+        there
+    }
+
+    fn expect(&mut self, wanted: u8) -> Result<(), Bad> {
+        if self.take(wanted) { Ok(()) } else { Err(self.bad("expected , : ] or }")) }
+    }
+
+    fn bad(&self, what: &'static str) -> Bad {
+        Bad { at: self.at, what }
+    }
+}
+
+/// Length of the run at the start that holds no quote, backslash or control character; eight bytes a step.
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // A byte of `x` that is zero sets its high bit; bytes above a borrow may be wrong, the lowest never is.
+    let zero_bytes = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
+    let mut run = 0;
+    while let Some(chunk) = bytes[run..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = zero_bytes(word ^ (ONES * u64::from(b'"')));
+        let slash = zero_bytes(word ^ (ONES * u64::from(b'\\')));
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let stop = quote | slash | control;
+        if stop != 0 {
+            return run + stop.trailing_zeros() as usize / 8;
+        }
+        run += 8;
+    }
+    run + bytes[run..].iter().take_while(|&&b| b >= 0x20 && b != b'"' && b != b'\\').count()
+}
+
+/// Undoes JSON escapes; `None` when one is broken.
+pub fn unescape(inside: &str) -> Option<String> {
+    let mut out = String::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = *rest.as_bytes().get(at + 1)?;
+        let mut used = 2;
+        match code {
+            b'"' | b'\\' | b'/' => out.push(code as char),
+            b'b' => out.push('\u{8}'),
+            b'f' => out.push('\u{c}'),
+            b'n' => out.push('\n'),
+            b'r' => out.push('\r'),
+            b't' => out.push('\t'),
+            b'u' => {
+                let high = u32::from_str_radix(rest.get(at + 2..at + 6)?, 16).ok()?;
+                used = 6;
+                let scalar = if (0xD800..0xDC00).contains(&high) {
+                    let low = u32::from_str_radix(rest.get(at + 8..at + 12)?, 16).ok()?;
+                    used = 12;
+                    0x10000 + ((high - 0xD800) << 10) + low.checked_sub(0xDC00)?
+                } else {
+                    high
+                };
+                out.push(char::from_u32(scalar)?);
+            }
+            _ => return None,
+        }
+        rest = &rest[at + used..];
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Appends `text` to `out` as a JSON string with its quotes; every control character and no other is escaped.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Appends the inside of a JSON string.
+pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    for &b in text.as_bytes() {
+        match b {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 | 0x7f => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+            }
+            _ => out.push(b),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn valid(text: &str) -> bool {
+        let mut json = Json::new(text);
+        json.skip().is_ok() && json.finish().is_ok()
+    }
+
+    #[test]
+    fn refuses_what_some_stock_tool_would_refuse() {
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        for text in [
+            "",
+            " ",
+            "{",
+            "}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "[1,]",
+            "[1 2]",
+            "01",
+            "1.",
+            "-",
+            "+1",
+            "1e",
+            ".5",
+            "NaN",
+            "Infinity",
+            "nul",
+            "truefalse",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\ud800\"",
+            "\"\\udc00\"",
+            "\"\\ud800\\u0041\"",
+            "\"a\nb\"",
+            "\"",
+            "1e999",
+            "{} ",
+            " {}",
+            "{}{}",
+            "{\"a\":1}x",
+            "{1:2}",
+            "\u{feff}{}",
+            &deep,
+        ] {
+            assert!(!valid(text), "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn accepts_all_of_json() {
+        for text in [
+            "{}",
+            "[]",
+            "{\"a\":[1,-2.50e-3,{\"b\":null}],\"c\":\"\\ud83d\\ude00 \\u0000 é\"}",
+            "{ \"a\" : [ true , false ] }",
+            "0",
+            "-0.0",
+            "\"\"",
+            "18446744073709551616",
+            "{\"a\":1,\"a\":2}",
+            "1e-999",
+        ] {
+            assert!(valid(text), "{text}");
+        }
+        let deep = "[".repeat(128) + &"]".repeat(128);
+        assert!(valid(&deep));
+    }
+
+    #[test]
+    fn reads_fields_and_skips_the_rest() {
+        let text = r#"{"x":[{"id":"1"},{"id":2}],"id":"18446744073709551615","na\u006de":"a\"b","n":-5,"s":"7","odd":{"id":9}}"#;
+        let (mut ids, mut name, mut numbers) = (Vec::new(), None, Vec::new());
+        let mut json = Json::new(text);
+        json.object(|key, json| {
+            match key {
+                "x" => json.array(|json| {
+                    json.object(|key, json| {
+                        if key == "id" {
+                            ids.push(json.id()?);
+                        }
+                        Ok(())
+                    })
+                })?,
+                "id" => ids.push(json.id()?),
+                "name" => name = json.text()?.map(Cow::into_owned),
+                "n" | "s" | "odd" => numbers.push(json.integer()?),
+                _ => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+        json.finish().unwrap();
+        assert_eq!(ids, [Some(1), Some(2), Some(u64::MAX)]);
+        assert_eq!((name.as_deref(), numbers), (Some("a\"b"), vec![Some(-5), Some(7), None]));
+    }
+
+    #[test]
+    fn notices_a_second_line() {
+        let mut json = Json::new("{\n}");
+        json.skip().unwrap();
+        assert!(json.is_multi_line());
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::vec((any::<String>(), inner), 0..6)
+                    .prop_map(|pairs| serde_json::Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_on_valid_text(value in any_json()) {
+            prop_assert!(valid(&value.to_string()));
+            prop_assert!(valid(&serde_json::to_string_pretty(&value).unwrap()));
+        }
+
+        /// One changed byte: whatever we accept, serde must accept too.
+        #[test]
+        fn accepts_nothing_that_serde_refuses(value in any_json(), at in any::<prop::sample::Index>(), byte in 0u8..128) {
+            let mut text = value.to_string().into_bytes();
+            let at = at.index(text.len());
+            text[at] = byte;
+            if let Ok(text) = String::from_utf8(text) && valid(&text) {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
+            }
+        }
+
+        #[test]
+        fn strings_come_back(text in any::<String>()) {
+            let mut out = Vec::new();
+            write_string(&mut out, &text);
+            let out = String::from_utf8(out).unwrap();
+            let read = Json::new(&out).text().unwrap().unwrap().into_owned();
+            prop_assert_eq!(read, text);
+        }
+
+        #[test]
+        fn never_panics(text in any::<String>()) {
+            let _ = valid(&text);
+        }
+    }
+}
