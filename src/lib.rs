@@ -6,3 +6,4 @@ pub mod archive;
 pub mod model;
 pub mod net;
 pub mod provider;
+pub mod segment;

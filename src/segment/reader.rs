@@ -1,0 +1,414 @@
+//! Reading segments: block by block, believing only what is proven.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use zstd::stream::raw::{DParameter, Decoder, Operation};
+use zstd::zstd_safe::{InBuffer, OutBuffer};
+
+use super::line::Line;
+use super::{BlockSpan, Chain, Disk, DiskRead, SegmentError};
+
+/// Uncompressed bytes in one block that a reader accepts; a longer one is damage (or an attack).
+pub const MAX_BLOCK_BYTES: usize = 64 << 20;
+
+const WINDOW_LOG_MAX: u32 = 27;
+const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+const READ: usize = 128 << 10;
+
+/// How a block ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockEnd {
+    /// Complete, and its checksum holds.
+    Whole,
+    /// The file ends inside it: the last block of an open segment, or of one that was cut.
+    Torn,
+    /// It does not decode, or its checksum does not hold; the data is what came before, unproven.
+    Damaged(String),
+}
+
+/// One block, unpacked.
+#[derive(Debug)]
+pub struct Block {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// The lines.
+    pub data: Vec<u8>,
+    /// How it ended.
+    pub end: BlockEnd,
+}
+
+/// Reads the blocks of a segment in order, finding its way again behind a damaged one.
+pub struct Reader {
+    path: PathBuf,
+    file: Box<dyn DiskRead>,
+    offset: u64,
+    buffer: Vec<u8>,
+    filled: usize,
+    used: usize,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("path", &self.path).field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Stands at the start of a file.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self, SegmentError> {
+        let file = disk.open(path).map_err(|e| SegmentError::io("cannot open", path, e))?;
+        Ok(Self { path: path.to_owned(), file, offset: 0, buffer: vec![0; READ], filled: 0, used: 0 })
+    }
+
+    /// Goes to the start of a block.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn seek(&mut self, offset: u64) -> Result<(), SegmentError> {
+        self.file.seek(SeekFrom::Start(offset)).map_err(|e| self.io(e))?;
+        (self.offset, self.filled, self.used) = (offset, 0, 0);
+        Ok(())
+    }
+
+    /// Offset of the next block.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next block; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// Only when the system refuses to read: damage is an answer, not an error.
+    pub fn next_block(&mut self) -> Result<Option<Block>, SegmentError> {
+        self.block_into(Vec::new())
+    }
+
+    /// As [`next_block`](Self::next_block), reusing a buffer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn block_into(&mut self, mut data: Vec<u8>) -> Result<Option<Block>, SegmentError> {
+        data.clear();
+        loop {
+            let head = self.peek(8)?;
+            if head.is_empty() {
+                return Ok(None);
+            }
+            if head.len() >= 4 && head[1..4] == [0x2A, 0x4D, 0x18] && head[0] & 0xF0 == 0x50 {
+                let Some(length) = head.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes) else {
+                    return Ok(Some(self.torn_rest(data)?));
+                };
+                self.seek(self.offset + 8 + u64::from(length))?;
+                continue;
+            }
+            if head.len() >= 4 && head[..4] != MAGIC {
+                return self.damaged(data, "no zstd frame starts here".to_owned()).map(Some);
+            }
+            return self.frame(data).map(Some);
+        }
+    }
+
+    fn frame(&mut self, mut data: Vec<u8>) -> Result<Block, SegmentError> {
+        let offset = self.offset;
+        let mut decoder = Decoder::new().map_err(|e| self.io(e))?;
+        decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|e| self.io(e))?;
+        loop {
+            if self.used == self.filled && !self.fill()? {
+                return self.ran_out(offset, data);
+            }
+            data.reserve(READ);
+            let pos = data.len();
+            let mut input = InBuffer::around(&self.buffer[self.used..self.filled]);
+            let mut output = OutBuffer::around_pos(&mut data, pos);
+            let step = decoder.run(&mut input, &mut output);
+            let taken = input.pos;
+            self.used += taken;
+            self.offset += taken as u64;
+            match step {
+                Ok(0) => return Ok(Block { offset, bytes: self.offset - offset, data, end: BlockEnd::Whole }),
+                Ok(_) if data.len() > MAX_BLOCK_BYTES => {
+                    self.seek(offset)?;
+                    return self.damaged(data, format!("block unpacks to more than {MAX_BLOCK_BYTES} bytes"));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.seek(offset)?;
+                    return self.damaged(data, error.to_string());
+                }
+            }
+        }
+    }
+
+    /// The file ended inside the frame at `offset`: a torn tail, unless another block begins behind its start.
+    /// Then a flipped bit made the frame look longer than it is.
+    fn ran_out(&mut self, offset: u64, data: Vec<u8>) -> Result<Block, SegmentError> {
+        let end = self.offset;
+        if self.find_block(offset + 1)? < end {
+            self.seek(offset)?;
+            return self.damaged(data, "the block runs over the start of the next one".to_owned());
+        }
+        self.seek(end)?;
+        Ok(Block { offset, bytes: end - offset, data, end: BlockEnd::Torn })
+    }
+
+    /// Stands at the start of something broken: finds the next block that begins like one of ours.
+    fn damaged(&mut self, data: Vec<u8>, why: String) -> Result<Block, SegmentError> {
+        let start = self.offset;
+        let end = self.find_block(start + 1)?;
+        self.seek(end)?;
+        Ok(Block { offset: start, bytes: end - start, data, end: BlockEnd::Damaged(why) })
+    }
+
+    fn torn_rest(&mut self, data: Vec<u8>) -> Result<Block, SegmentError> {
+        let offset = self.offset;
+        let end = self.file.seek(SeekFrom::End(0)).map_err(|e| self.io(e))?;
+        self.seek(end)?;
+        Ok(Block { offset, bytes: end - offset, data, end: BlockEnd::Torn })
+    }
+
+    /// First offset at or after `from` where a zstd frame begins that unpacks to our lines, or a skippable
+    /// frame; else the end of the file.
+    fn find_block(&mut self, from: u64) -> Result<u64, SegmentError> {
+        let mut base = from;
+        let mut window = vec![0u8; READ + 4];
+        loop {
+            self.file.seek(SeekFrom::Start(base)).map_err(|e| self.io(e))?;
+            let got = read_up_to(&mut self.file, &mut window).map_err(|e| self.io(e))?;
+            for at in memchr::memmem::find_iter(&window[..got], &MAGIC).collect::<Vec<_>>() {
+                let candidate = base + at as u64;
+                if self.begins_with_a_line(candidate)? {
+                    return Ok(candidate);
+                }
+            }
+            if let Some(at) = memchr::memmem::find(&window[..got], &[0x5E, 0x2A, 0x4D, 0x18]) {
+                return Ok(base + at as u64);
+            }
+            if got < window.len() {
+                return Ok(base + got as u64);
+            }
+            base += READ as u64;
+        }
+    }
+
+    fn begins_with_a_line(&mut self, offset: u64) -> Result<bool, SegmentError> {
+        self.file.seek(SeekFrom::Start(offset)).map_err(|e| self.io(e))?;
+        let mut input = vec![0u8; READ];
+        let got = read_up_to(&mut self.file, &mut input).map_err(|e| self.io(e))?;
+        let mut decoder = Decoder::new().map_err(|e| self.io(e))?;
+        let mut data = Vec::with_capacity(1 << 10);
+        let mut source = InBuffer::around(&input[..got]);
+        let mut output = OutBuffer::around(&mut data);
+        Ok(decoder.run(&mut source, &mut output).is_ok() && data.starts_with(b"{\"n\":"))
+    }
+
+    fn peek(&mut self, wanted: usize) -> Result<&[u8], SegmentError> {
+        if self.filled - self.used < wanted {
+            self.buffer.copy_within(self.used..self.filled, 0);
+            self.filled -= self.used;
+            self.used = 0;
+            while self.filled < wanted {
+                let got = self
+                    .file
+                    .read(&mut self.buffer[self.filled..])
+                    .map_err(|e| SegmentError::io("cannot read", &self.path, e))?;
+                if got == 0 {
+                    break;
+                }
+                self.filled += got;
+            }
+        }
+        Ok(&self.buffer[self.used..self.filled.min(self.used + wanted)])
+    }
+
+    fn fill(&mut self) -> Result<bool, SegmentError> {
+        (self.used, self.filled) = (0, 0);
+        self.filled = self.file.read(&mut self.buffer).map_err(|e| SegmentError::io("cannot read", &self.path, e))?;
+        Ok(self.filled > 0)
+    }
+
+    /// Copies bytes of the file as they are.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is shorter.
+    pub(super) fn copy(&mut self, offset: u64, bytes: u64) -> Result<Vec<u8>, SegmentError> {
+        self.file.seek(SeekFrom::Start(offset)).map_err(|e| self.io(e))?;
+        let mut out = vec![0u8; bytes as usize];
+        self.file.read_exact(&mut out).map_err(|e| self.io(e))?;
+        let back = self.offset;
+        self.seek(back)?;
+        Ok(out)
+    }
+
+    fn io(&self, source: std::io::Error) -> SegmentError {
+        SegmentError::io("cannot read", &self.path, source)
+    }
+}
+
+fn read_up_to(file: &mut dyn DiskRead, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match file.read(&mut buffer[got..])? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    Ok(got)
+}
+
+/// Reads the one block that begins at `offset`.
+///
+/// # Errors
+/// When the file cannot be read, or no whole block lies there.
+pub fn block_at(disk: &dyn Disk, path: &Path, offset: u64) -> Result<Block, SegmentError> {
+    let mut reader = Reader::open(disk, path)?;
+    reader.seek(offset)?;
+    match reader.next_block()? {
+        Some(block) if block.end == BlockEnd::Whole && block.offset == offset => Ok(block),
+        Some(block) => {
+            let why = if let BlockEnd::Damaged(why) = block.end { why } else { "the block is not whole".to_owned() };
+            Err(SegmentError::Damaged { path: path.to_owned(), offset, why })
+        }
+        None => Err(SegmentError::Damaged { path: path.to_owned(), offset, why: "the file ends before it".to_owned() }),
+    }
+}
+
+/// What a walk believes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Whole blocks, by their checksum; torn ones up to the last commit line that holds.
+    Checksum,
+    /// As before, and every commit line's hash is computed again.
+    Chain,
+}
+
+/// Follows the chain of commit hashes through the blocks of a segment and says how much of each is proven.
+#[derive(Debug)]
+pub struct Walk {
+    trust: Trust,
+    chain: Option<Chain>,
+    raw_at: u64,
+    /// Hash of the last commit line that held.
+    pub last_hash: u64,
+}
+
+/// How much of a block is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// Bytes at the start that may be believed; they end behind a commit line, or with a whole block.
+    pub bytes: usize,
+    /// What does not hold, when something that should is not.
+    pub damage: Option<String>,
+    /// What the believed bytes hold (`offset` and `bytes` are the block's).
+    pub span: BlockSpan,
+}
+
+impl Walk {
+    /// Stands at the start of a segment.
+    pub fn new(trust: Trust) -> Self {
+        Self { trust, chain: Some(Chain::default()), raw_at: 0, last_hash: 0 }
+    }
+
+    /// Uncompressed bytes proven so far.
+    pub fn raw_bytes(&self) -> u64 {
+        self.raw_at
+    }
+
+    /// Judges the next block and calls `each` for every proven line, in order, with its bytes (line end included).
+    ///
+    /// # Errors
+    /// Only what `each` gives.
+    pub fn block<E>(&mut self, block: &Block, mut each: impl FnMut(&Line<'_>, &[u8]) -> Result<(), E>) -> Result<Proven, E> {
+        let mut span = BlockSpan { offset: block.offset, bytes: block.bytes, raw_offset: self.raw_at, ..BlockSpan::default() };
+        let by_checksum = block.end == BlockEnd::Whole && self.trust == Trust::Checksum;
+        let (good, mut damage) = if by_checksum { (block.data.len(), None) } else { self.prove(block) };
+        if let BlockEnd::Damaged(why) = &block.end {
+            damage = Some(why.clone());
+            self.chain = None;
+        }
+        for line in lines(&block.data[..good]) {
+            let Some(parsed) = Line::parse(&line[..line.len() - 1]) else {
+                damage.get_or_insert_with(|| "a line is not in the form of this format".to_owned());
+                continue;
+            };
+            match &parsed {
+                Line::Record(record) => span.note(record.n, record.at),
+                Line::Commit(commit) => {
+                    span.commits += 1;
+                    self.last_hash = commit.hash;
+                }
+                Line::Header(_) => {}
+            }
+            each(&parsed, line)?;
+        }
+        span.raw_bytes = good as u64;
+        self.raw_at += good as u64;
+        Ok(Proven { bytes: good, damage, span })
+    }
+
+    /// Follows the chain; gives the proven length.
+    fn prove(&mut self, block: &Block) -> (usize, Option<String>) {
+        if matches!(block.end, BlockEnd::Damaged(_)) {
+            return (0, None);
+        }
+        let (mut good, mut at) = (0, 0);
+        let mut damage = None;
+        for line in lines(&block.data) {
+            if let Some(commit) = commit_of(line) {
+                match &self.chain {
+                    Some(chain) if chain.hash() != commit.hash => {
+                        damage = Some(format!("the commit after record {} does not vouch for the bytes before it", commit.n));
+                        // A whole block's own checksum holds, so what was written was already wrong: believe nothing more.
+                        self.chain = None;
+                        return (good, damage.filter(|_| block.end == BlockEnd::Whole));
+                    }
+                    _ => {}
+                }
+                self.chain = Some(Chain::after(commit.hash));
+                good = at + line.len();
+            }
+            if let Some(chain) = &mut self.chain {
+                chain.update(line);
+            }
+            at += line.len();
+        }
+        if block.end == BlockEnd::Whole && good < block.data.len() {
+            damage = Some("the block does not end with a commit line".to_owned());
+        }
+        (good, damage)
+    }
+}
+
+fn commit_of(line: &[u8]) -> Option<super::Commit> {
+    // `{"n":` + up to 20 digits + `,"at":"` + 27 + `","kind":"commit"`: look only where it can be.
+    let head = &line[..line.len().min(90)];
+    memchr::memmem::find(head, b"\"kind\":\"commit\",\"bytes\":")?;
+    match Line::parse(&line[..line.len() - 1]) {
+        Some(Line::Commit(commit)) => Some(commit),
+        _ => None,
+    }
+}
+
+/// Whole lines, each with its line end.
+fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', rest)? + 1;
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        Some(line)
+    })
+}
+
+/// Calls `each` for every line of a block that needs no further proof, in order.
+///
+/// # Errors
+/// Only what `each` gives.
+pub fn walk_lines<E>(data: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    lines(data).try_for_each(|line| each(&line[..line.len() - 1]))
+}

@@ -1,0 +1,237 @@
+//! Sealing: an open segment becomes a file of large independent blocks with a seek table, proven by reading back.
+
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use zeekstd::SeekTable;
+use zstd::stream::raw::{Encoder, Operation};
+use zstd::zstd_safe::{InBuffer, OutBuffer};
+
+use super::reader::{BlockEnd, Reader, Trust, Walk};
+use super::writer::encoder;
+use super::{BlockSpan, Disk, DiskFile, SegmentError};
+use crate::model::Seq;
+
+/// A block with more flushes than one per this many uncompressed bytes is packed anew: flushes cost size.
+const FLUSH_SPACING: u64 = 256 << 10;
+
+/// What became of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its blocks.
+    pub blocks: Vec<BlockSpan>,
+    /// Bytes in the file, seek table included.
+    pub bytes: u64,
+    /// Uncompressed bytes.
+    pub raw_bytes: u64,
+    /// SHA-256 of the file, lower-case hex.
+    pub sha256: String,
+    /// Last commit's hash.
+    pub hash: u64,
+    /// Bytes of the open file behind the last good commit; they were never announced.
+    pub torn_bytes: u64,
+}
+
+impl Sealed {
+    /// First record, 0 when there is none.
+    pub fn first_n(&self) -> Seq {
+        self.blocks.iter().find(|b| b.records > 0).map_or(Seq(0), |b| b.first_n)
+    }
+
+    /// Last record, 0 when there is none.
+    pub fn last_n(&self) -> Seq {
+        self.blocks.iter().rev().find(|b| b.records > 0).map_or(Seq(0), |b| b.last_n)
+    }
+
+    /// Number of records.
+    pub fn records(&self) -> u64 {
+        self.blocks.iter().map(|b| b.records).sum()
+    }
+}
+
+/// Writes the proven part of the open segment at `open` as a sealed one at `sealed`, by way of `partial`.
+///
+/// The uncompressed bytes stay what they are. A block that is whole and was rarely flushed is copied, the others
+/// are packed anew. The result is read back and compared with the chain of commit hashes before it gets its name;
+/// only then does the open file go.
+///
+/// # Errors
+/// [`SegmentError::Damaged`] when a whole block in the middle does not hold (the caller salvages what follows);
+/// I/O errors otherwise. The open file is untouched until the sealed one is durable.
+pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: i32) -> Result<Sealed, SegmentError> {
+    let io = |what, path: &Path, source| SegmentError::io(what, path, source);
+    if disk.len(partial).map_err(|e| io("cannot look at", partial, e))?.is_some() {
+        disk.remove(partial).map_err(|e| io("cannot remove", partial, e))?;
+    }
+    let file = disk.create(partial).map_err(|e| io("cannot create", partial, e))?;
+    let mut out = Output { path: partial, file, digest: Sha256::new(), written: 0, blocks: Vec::new() };
+    let mut reader = Reader::open(disk, open)?;
+    let mut walk = Walk::new(Trust::Chain);
+    let mut packer = encoder(level).map_err(|e| io("cannot start zstd for", partial, e))?;
+    let mut torn_bytes = 0;
+    let mut buffer = Vec::new();
+    while let Some(block) = reader.block_into(buffer)? {
+        let proven = walk.block(&block, |_, _| Ok::<_, SegmentError>(()))?;
+        if let Some(why) = proven.damage {
+            return Err(SegmentError::Damaged { path: open.to_owned(), offset: block.offset, why });
+        }
+        if block.end == BlockEnd::Torn {
+            torn_bytes = (block.data.len() - proven.bytes) as u64;
+        }
+        if proven.bytes > 0 {
+            let flushed_rarely = proven.span.commits <= 1 + proven.span.raw_bytes / FLUSH_SPACING;
+            let packed = if block.end == BlockEnd::Whole && flushed_rarely {
+                reader.copy(block.offset, block.bytes)?
+            } else {
+                pack(&mut packer, &block.data[..proven.bytes]).map_err(|e| io("cannot compress into", partial, e))?
+            };
+            out.block(&packed, proven.span)?;
+        }
+        buffer = block.data;
+    }
+    let table = table_of(&out.blocks).map_err(|e| io("cannot make the seek table of", partial, e))?;
+    out.put(&table)?;
+    out.file.sync().map_err(|e| io("cannot sync", partial, e))?;
+    disk.reached("sealed written, not verified").map_err(|e| io("cannot seal", open, e))?;
+    read_back(disk, partial, &out.blocks, walk.last_hash)?;
+    disk.reached("sealed verified, not renamed").map_err(|e| io("cannot seal", open, e))?;
+    disk.rename(partial, sealed).map_err(|e| io("cannot rename", partial, e))?;
+    disk.reached("sealed renamed, name not durable").map_err(|e| io("cannot seal", open, e))?;
+    let dir = sealed.parent().unwrap_or(Path::new("."));
+    disk.sync_dir(dir).map_err(|e| io("cannot make durable", dir, e))?;
+    disk.reached("sealed durable, open file still there").map_err(|e| io("cannot seal", open, e))?;
+    disk.remove(open).map_err(|e| io("cannot remove", open, e))?;
+    let raw_bytes = out.blocks.iter().map(|b| b.raw_bytes).sum();
+    let sha256 = hex(&out.digest.finalize());
+    Ok(Sealed { blocks: out.blocks, bytes: out.written, raw_bytes, sha256, hash: walk.last_hash, torn_bytes })
+}
+
+struct Output<'a> {
+    path: &'a Path,
+    file: Box<dyn DiskFile>,
+    digest: Sha256,
+    written: u64,
+    blocks: Vec<BlockSpan>,
+}
+
+impl Output<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.file.append(bytes).map_err(|e| SegmentError::io("cannot write", self.path, e))?;
+        self.digest.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn block(&mut self, packed: &[u8], span: BlockSpan) -> Result<(), SegmentError> {
+        let span = BlockSpan { offset: self.written, bytes: packed.len() as u64, ..span };
+        self.put(packed)?;
+        self.blocks.push(span);
+        Ok(())
+    }
+}
+
+fn pack(packer: &mut Encoder<'static>, data: &[u8]) -> std::io::Result<Vec<u8>> {
+    packer.reinit()?;
+    let mut packed = Vec::with_capacity(data.len() / 4 + 1_024);
+    let mut input = InBuffer::around(data);
+    while input.pos < data.len() {
+        packed.reserve(128 << 10);
+        let pos = packed.len();
+        packer.run(&mut input, &mut OutBuffer::around_pos(&mut packed, pos))?;
+    }
+    loop {
+        packed.reserve(128 << 10);
+        let pos = packed.len();
+        if packer.finish(&mut OutBuffer::around_pos(&mut packed, pos), true)? == 0 {
+            return Ok(packed);
+        }
+    }
+}
+
+fn table_of(blocks: &[BlockSpan]) -> std::io::Result<Vec<u8>> {
+    let too_large = |_| std::io::Error::other("a block is too large for a seek table");
+    let mut table = SeekTable::new();
+    for block in blocks {
+        let (packed, raw) = (u32::try_from(block.bytes).map_err(too_large)?, u32::try_from(block.raw_bytes).map_err(too_large)?);
+        table.log_frame(packed, raw).map_err(std::io::Error::other)?;
+    }
+    let mut bytes = Vec::new();
+    table.into_serializer().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_back(disk: &dyn Disk, path: &Path, blocks: &[BlockSpan], hash: u64) -> Result<(), SegmentError> {
+    let mut reader = Reader::open(disk, path)?;
+    let mut walk = Walk::new(Trust::Chain);
+    let mut at = 0;
+    let mut buffer = Vec::new();
+    while let Some(block) = reader.block_into(buffer)? {
+        let wrong = |why: String| SegmentError::Damaged { path: path.to_owned(), offset: block.offset, why };
+        let proven = walk.block(&block, |_, _| Ok::<_, SegmentError>(()))?;
+        if let Some(why) = proven.damage {
+            return Err(wrong(format!("read back after sealing: {why}")));
+        }
+        if blocks.get(at).map(|b| (b.offset, b.bytes, b.raw_bytes, b.last_n))
+            != Some((block.offset, block.bytes, proven.bytes as u64, proven.span.last_n))
+        {
+            return Err(wrong("read back after sealing: another block than was written".to_owned()));
+        }
+        at += 1;
+        buffer = block.data;
+    }
+    if at != blocks.len() || walk.last_hash != hash {
+        let why = format!(
+            "read back after sealing: {at} blocks of {}, hash {:016x} instead of {hash:016x}",
+            blocks.len(),
+            walk.last_hash
+        );
+        return Err(SegmentError::Damaged { path: path.to_owned(), offset: 0, why });
+    }
+    Ok(())
+}
+
+/// Reads the seek table of a sealed segment: (compressed, uncompressed) bytes of each block.
+///
+/// # Errors
+/// When the file cannot be read or has no such table.
+pub fn seek_table(disk: &dyn Disk, path: &Path) -> Result<Vec<(u64, u64)>, SegmentError> {
+    let mut file = disk.open(path).map_err(|e| SegmentError::io("cannot open", path, e))?;
+    let table = SeekTable::from_seekable(&mut file).map_err(|e| SegmentError::NotASegment {
+        path: path.to_owned(),
+        why: format!("it has no seek table at its end ({e})"),
+    })?;
+    let mut sizes = Vec::new();
+    for index in 0..table.num_frames() {
+        let size = |value: Result<u64, zeekstd::Error>| {
+            value.map_err(|e| SegmentError::NotASegment { path: path.to_owned(), why: format!("its seek table is broken ({e})") })
+        };
+        sizes.push((size(table.frame_size_comp(index))?, size(table.frame_size_decomp(index))?));
+    }
+    Ok(sizes)
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, b| {
+        text.push_str(&format!("{b:02x}"));
+        text
+    })
+}
+
+/// SHA-256 of a file, lower-case hex.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256_of(disk: &dyn Disk, path: &Path) -> Result<String, SegmentError> {
+    let io = |e| SegmentError::io("cannot read", path, e);
+    let mut file = disk.open(path).map_err(io)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0u8; 256 << 10];
+    loop {
+        match file.read(&mut buffer).map_err(io)? {
+            0 => return Ok(hex(&digest.finalize())),
+            got => digest.update(&buffer[..got]),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The format as a whole: round trips, cuts at every byte, flips of every bit.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::model::{Body, ConnId, Draft, RecordKind, Seq, UnixMicros, Via};
+
+fn draft(n: u64) -> Draft {
+    let text = format!(
+        r#"{{"event_type":"tweet","id":"{}","text":"line {n} of the sample, {}"}}"#,
+        1_000 + n,
+        "é".repeat(n as usize % 7)
+    );
+    Draft {
+        received_at: UnixMicros(1_767_614_400_000_000 + n as i64 * 1_001),
+        kind: RecordKind::Frame,
+        via: Via::Ws,
+        conn: ConnId(1),
+        info: None,
+        body: Body::Bytes(Bytes::from(text)),
+    }
+}
+
+fn begin(disk: &MemDisk, path: &Path, block: u64) -> Writer {
+    let header = Header {
+        n: Seq(0),
+        at: UnixMicros(1_767_614_400_000_000),
+        format: FORMAT,
+        tape: "t".into(),
+        source: "alpha".into(),
+        provider: "twitterapi_io".into(),
+    };
+    Writer::create(disk, path, &header, 3, block).unwrap()
+}
+
+/// Ten records a commit, small blocks.
+fn write(disk: &MemDisk, path: &Path, records: u64, block: u64) -> Writer {
+    let mut writer = begin(disk, path, block);
+    for n in 1..=records {
+        writer.append(Seq(n), &draft(n), true).unwrap();
+        if n % 10 == 0 {
+            writer.commit(UnixMicros(n as i64)).unwrap();
+        }
+    }
+    writer
+}
+
+/// Numbers of the proven records, and whether anything was damaged.
+fn read(disk: &MemDisk, path: &Path, trust: Trust) -> (Vec<u64>, bool) {
+    let mut reader = Reader::open(disk, path).unwrap();
+    let mut walk = Walk::new(trust);
+    let (mut numbers, mut damaged) = (Vec::new(), false);
+    while let Some(block) = reader.next_block().unwrap() {
+        let proven = walk.block(&block, |line, _| {
+            if let Line::Record(record) = line {
+                assert_eq!(record.bytes().unwrap().as_ref(), body(record.n.0).as_slice(), "bytes of {}", record.n);
+                numbers.push(record.n.0);
+            }
+            Ok::<_, ()>(())
+        });
+        damaged |= proven.unwrap().damage.is_some();
+    }
+    (numbers, damaged)
+}
+
+fn body(n: u64) -> Vec<u8> {
+    match draft(n).body {
+        Body::Bytes(bytes) => bytes.to_vec(),
+        Body::Fact(_) => unreachable!("samples are envelopes"),
+    }
+}
+
+fn paths() -> [PathBuf; 3] {
+    ["s/1.jsonl.zst.open", "s/1.jsonl.zst.partial", "s/1.jsonl.zst"].map(PathBuf::from)
+}
+
+#[test]
+fn what_is_committed_reads_back_open_and_sealed() {
+    let [open, partial, sealed] = paths();
+    for records in [0, 1, 9, 10, 95, 200] {
+        let disk = MemDisk::default();
+        let writer = write(&disk, &open, records, 4_096);
+        let committed: Vec<u64> = (1..=records / 10 * 10).collect();
+        assert_eq!(read(&disk, &open, Trust::Chain).0[..committed.len()], committed, "open, {records} records");
+        writer.finish(UnixMicros(9)).unwrap();
+        let result = seal(&disk, &open, &partial, &sealed, 3).unwrap();
+        let all: Vec<u64> = (1..=records).collect();
+        assert_eq!(read(&disk, &sealed, Trust::Chain), (all, false), "sealed, {records} records");
+        assert_eq!((result.records(), result.torn_bytes), (records, 0));
+        assert_eq!(result.sha256, sha256_of(&disk, &sealed).unwrap());
+        let sizes: Vec<_> = result.blocks.iter().map(|b| (b.bytes, b.raw_bytes)).collect();
+        assert_eq!(seek_table(&disk, &sealed).unwrap(), sizes);
+        assert_eq!(disk.files().len(), 1, "the open file and the partial one are gone");
+    }
+}
+
+#[test]
+fn blocks_are_found_by_offset() {
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    write(&disk, &open, 200, 4_096).finish(UnixMicros(9)).unwrap();
+    let result = seal(&disk, &open, &partial, &sealed, 3).unwrap();
+    assert!(result.blocks.len() > 3);
+    for span in &result.blocks {
+        let block = block_at(&disk, &sealed, span.offset).unwrap();
+        assert_eq!(block.data.len() as u64, span.raw_bytes);
+        assert!(block.data.ends_with(b"\"}\n"));
+    }
+    assert!(block_at(&disk, &sealed, 1).is_err());
+}
+
+#[test]
+fn cut_anywhere_gives_a_prefix_and_seals() {
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    drop(write(&disk, &open, 60, 2_048));
+    let whole = disk.files()[0].1.clone();
+    let mut last = 0;
+    for cut in 0..=whole.len() {
+        disk.overwrite(&open, whole[..cut].to_vec());
+        let (numbers, damaged) = read(&disk, &open, Trust::Chain);
+        assert!(!damaged, "a cut is an end, not damage (at {cut})");
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "cut at {cut}");
+        assert!(numbers.len() >= last, "a longer file never proves less (at {cut})");
+        last = numbers.len();
+        if cut % 17 == 0 {
+            let copy = MemDisk::default();
+            copy.create(&open).unwrap().append(&whole[..cut]).unwrap();
+            let result = seal(&copy, &open, &partial, &sealed, 3).unwrap();
+            assert_eq!(result.records(), numbers.len() as u64, "sealed from a cut at {cut}");
+        }
+    }
+    assert_eq!(last, 60);
+}
+
+/// A flipped bit anywhere in an open segment: no wrong byte is ever believed (`read` compares the bodies).
+#[test]
+fn flipped_bits_of_an_open_segment_are_never_believed() {
+    let [open, ..] = paths();
+    let disk = MemDisk::default();
+    drop(write(&disk, &open, 40, 3_000));
+    let whole = disk.files()[0].1.clone();
+    let mut shortened = 0;
+    for bit in 0..whole.len() * 8 {
+        let mut bent = whole.clone();
+        bent[bit / 8] ^= 1 << (bit % 8);
+        disk.overwrite(&open, bent);
+        shortened += u32::from(read(&disk, &open, Trust::Chain).0.len() < 40);
+    }
+    assert!(shortened > whole.len() as u32, "the flips were seen: {shortened}");
+}
+
+#[test]
+fn a_damaged_block_costs_only_itself() {
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    write(&disk, &open, 200, 4_096).finish(UnixMicros(9)).unwrap();
+    let result = seal(&disk, &open, &partial, &sealed, 3).unwrap();
+    let whole = disk.files()[0].1.clone();
+    let hit = result.blocks[2];
+    for bit in 0..hit.bytes * 8 {
+        let mut bent = whole.clone();
+        let at = (hit.offset * 8 + bit) as usize;
+        bent[at / 8] ^= 1 << (at % 8);
+        disk.overwrite(&sealed, bent);
+        let (numbers, damaged) = read(&disk, &sealed, Trust::Checksum);
+        let rest: Vec<u64> = (1..=200).filter(|n| !(hit.first_n.0..=hit.last_n.0).contains(n)).collect();
+        // A flip in a frame header's unused bits may leave the block whole: then everything is there.
+        assert!(numbers == rest && damaged || numbers.len() == 200, "bit {bit}: {} records, damaged {damaged}", numbers.len());
+    }
+}
+
+#[test]
+fn a_failed_write_poisons_and_loses_nothing_committed() {
+    let [open, ..] = paths();
+    for at_op in 1..12 {
+        let disk = MemDisk::default();
+        let mut writer = begin(&disk, &open, 2_048);
+        disk.fail_at(at_op, std::io::ErrorKind::StorageFull, false);
+        let (mut committed, mut n) = (0, 0);
+        let failed = loop {
+            n += 1;
+            if n > 300 {
+                break false;
+            }
+            if writer.append(Seq(n), &draft(n), true).is_err() {
+                break true;
+            }
+            match writer.commit(UnixMicros(0)) {
+                Ok(commit) => committed = commit.n.0,
+                Err(_) => break true,
+            }
+        };
+        assert!(failed, "the fault at operation {at_op} was reached");
+        assert!(matches!(writer.append(Seq(n), &draft(n), true), Err(SegmentError::Poisoned { .. })));
+        assert!(matches!(writer.commit(UnixMicros(0)), Err(SegmentError::Poisoned { .. })));
+        disk.restart(Unsynced::Lost);
+        let numbers = read(&disk, &open, Trust::Chain).0;
+        assert!(numbers.len() as u64 >= committed, "{} of {committed}", numbers.len());
+    }
+}
+
+#[test]
+fn garbage_never_panics() {
+    let disk = MemDisk::default();
+    let path = Path::new("s/1.jsonl.zst");
+    disk.create(path).unwrap();
+    let mut seed = 7u64;
+    for length in [0, 1, 3, 4, 5, 8, 9, 100, 5_000] {
+        for _ in 0..20 {
+            let data: Vec<u8> = (0..length)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (seed >> 33) as u8
+                })
+                .collect();
+            disk.overwrite(path, data);
+            assert_eq!(read(&disk, path, Trust::Checksum).0, [0u64; 0]);
+            assert!(seek_table(&disk, path).is_err());
+        }
+    }
+}
