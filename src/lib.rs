@@ -3,6 +3,7 @@
 //! (The map of the code follows with the rooms.)
 
 pub mod archive;
+pub mod catalog;
 pub mod model;
 pub mod net;
 pub mod provider;

@@ -1,0 +1,455 @@
+//! The catalog: a SQLite index over the segments. The only room that contains SQL.
+//!
+//! Owns the schema (`migrations/`), the rows, and the packed id sets. Knows no file of a segment and decides
+//! nothing: the archive computes changes and hands them in, one transaction a commit. The catalog is an index;
+//! losing it loses nothing, and [`Catalog::dump`] is how a rebuild is compared with what was there.
+//!
+//! One connection writes, any number read (WAL). `synchronous` is NORMAL on purpose: after a power cut the newest
+//! transactions may be missing, and the archive catches up from the segments when it opens.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `rows.rs` | the row types and [`Change`] |
+//! | `ids.rs` | [`IdSet`], packed post ids of a block |
+//! | `migrate.rs` | forward-only migrations, checked by digest |
+
+mod ids;
+mod migrate;
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+pub use ids::IdSet;
+pub use rows::{BlockRow, Change, ConnectionRow, CoverageRow, GapRow, GapStepRow, LastSeenRow, ScopeRow, SegmentRow, SourceRow};
+
+/// Oldest SQLite without the WAL-reset bug (sqlite.org, "WAL-mode File Format", fixed 2026-03-13).
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// What can go wrong with the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// SQLite refused.
+    #[error("catalog {}", .path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's answer.
+        source: rusqlite::Error,
+    },
+    /// The linked SQLite is too old to be trusted with WAL.
+    #[error("SQLite {found} has a bug that can lose transactions; 3.51.3 or newer is needed")]
+    OldSqlite {
+        /// Its version.
+        found: String,
+    },
+    /// A migration that was applied is not the one in this program.
+    #[error("catalog {}: migration {number} was applied in another form", .path.display())]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// Which one.
+        number: u32,
+    },
+    /// Made by a newer birdtape.
+    #[error("catalog {} has schema {found}; this birdtape knows up to {known}", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+}
+
+impl CatalogError {
+    /// Whether the file itself is broken, so that setting it aside and rebuilding is the cure.
+    pub fn is_broken(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, SchemaChanged, TypeMismatch};
+        match self {
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, message), .. } => {
+                let missing = message.as_deref().is_some_and(|m| m.contains("no such table") || m.contains("no such column"));
+                missing || matches!(error.code, DatabaseCorrupt | NotADatabase | CannotOpen | SchemaChanged | TypeMismatch)
+            }
+            Self::Sqlite { source, .. } => matches!(
+                source,
+                rusqlite::Error::InvalidColumnType(..)
+                    | rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::SqlInputError { .. }
+            ),
+            Self::Migration { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, CatalogError>;
+
+/// A catalog that is open.
+#[derive(Debug)]
+pub struct Catalog {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl Catalog {
+    /// Opens the writing connection, making or migrating the schema.
+    ///
+    /// # Errors
+    /// See [`CatalogError::is_broken`] for when a rebuild is the cure.
+    pub fn open(path: &Path) -> Result<Self> {
+        let conn = Connection::open(path).map_err(|e| sqlite(path, e))?;
+        private(path);
+        let mut catalog = Self { conn, path: path.to_owned() };
+        catalog.prepare(true)?;
+        Ok(catalog)
+    }
+
+    /// Opens a catalog for reading only, beside a writer if there is one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also when there is no such file.
+    pub fn open_read_only(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags).map_err(|e| sqlite(path, e))?;
+        let catalog = Self { conn, path: path.to_owned() };
+        catalog.pragmas()?;
+        migrate::check(&catalog.conn, &catalog.path)?;
+        Ok(catalog)
+    }
+
+    /// Makes an empty catalog in memory: for comparing.
+    ///
+    /// # Errors
+    /// Only when SQLite itself fails.
+    pub fn in_memory() -> Result<Self> {
+        let path = PathBuf::from(":memory:");
+        let conn = Connection::open_in_memory().map_err(|e| sqlite(&path, e))?;
+        let mut catalog = Self { conn, path };
+        catalog.prepare(false)?;
+        Ok(catalog)
+    }
+
+    fn prepare(&mut self, wal: bool) -> Result<()> {
+        if rusqlite::version_number() < OLDEST_SQLITE {
+            return Err(CatalogError::OldSqlite { found: rusqlite::version().to_owned() });
+        }
+        self.pragmas()?;
+        if wal {
+            self.conn.pragma_update(None, "journal_mode", "WAL").map_err(|e| sqlite(&self.path, e))?;
+        }
+        self.conn.pragma_update(None, "synchronous", "NORMAL").map_err(|e| sqlite(&self.path, e))?;
+        migrate::run(&mut self.conn, &self.path)
+    }
+
+    fn pragmas(&self) -> Result<()> {
+        let run = || {
+            self.conn.busy_timeout(Duration::from_secs(5))?;
+            self.conn.pragma_update(None, "trusted_schema", "OFF")?;
+            self.conn.pragma_update(None, "cell_size_check", "ON")?;
+            self.conn.set_prepared_statement_cache_capacity(64);
+            Ok(())
+        };
+        run().map_err(|e| sqlite(&self.path, e))
+    }
+
+    /// The tape this catalog belongs to.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn tape(&self) -> Result<Option<String>> {
+        self.ask(|c| c.query_row("SELECT value FROM meta WHERE key = 'tape'", [], |row| row.get(0)).optional())
+    }
+
+    /// Applies changes in one transaction.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing was changed then.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<()> {
+        let path = self.path.clone();
+        let mut run = || {
+            let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for change in changes {
+                apply(&tx, change)?;
+            }
+            tx.commit()
+        };
+        run().map_err(|e| sqlite(&path, e))
+    }
+
+    /// All sources, by name.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn sources(&self) -> Result<Vec<SourceRow>> {
+        self.list("SELECT name, provider, last_n, last_us FROM source ORDER BY name", [], rows::source)
+    }
+
+    /// Segments of a source, ascending.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn segments(&self, source: &str) -> Result<Vec<SegmentRow>> {
+        let sql = "SELECT source, first_n, last_n, state, day, first_us, last_us, records, bytes, raw_bytes, sha256
+                   FROM segment WHERE source = ?1 ORDER BY first_n";
+        self.list(sql, [source], rows::segment)
+    }
+
+    /// Blocks of a segment, ascending.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn blocks(&self, source: &str, segment_n: u64) -> Result<Vec<BlockRow>> {
+        let sql = format!("SELECT {BLOCK} FROM block WHERE source = ?1 AND segment_n = ?2 ORDER BY raw_offset");
+        self.list(&sql, params![source, segment_n as i64], rows::block)
+    }
+
+    /// Blocks whose id set may hold that post id.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn blocks_with_id(&self, id: u64) -> Result<Vec<BlockRow>> {
+        let sql = format!("SELECT {BLOCK} FROM block WHERE max_id >= ?1 AND min_id <= ?1 ORDER BY source, segment_n, raw_offset");
+        let found = self.list(&sql, [id as i64], rows::block)?;
+        Ok(found.into_iter().filter(|block| block.ids.contains(id)).collect())
+    }
+
+    /// First block of a source that holds a record received at or after `at_us`.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn first_block_from(&self, source: &str, at_us: i64) -> Result<Option<BlockRow>> {
+        let sql = format!(
+            "SELECT {BLOCK} FROM block WHERE source = ?1 AND last_us >= ?2 ORDER BY last_us, segment_n, raw_offset LIMIT 1"
+        );
+        Ok(self.list(&sql, params![source, at_us], rows::block)?.pop())
+    }
+
+    /// Scopes of a source with their versions.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn scopes(&self, source: &str) -> Result<Vec<ScopeRow>> {
+        let sql = "SELECT source, scope, version, since_us, until_us, horizon_us, detail, n FROM scope WHERE source = ?1 ORDER BY scope, version";
+        self.list(sql, [source], rows::scope)
+    }
+
+    /// Connections of a source, ascending.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn connections(&self, source: &str) -> Result<Vec<ConnectionRow>> {
+        let sql = "SELECT source, conn, opened_us, opened_n, url, subprotocol, frames, evidence_us, closed_us, closed_n, code, reason, closed_by
+                   FROM connection WHERE source = ?1 ORDER BY conn";
+        self.list(sql, [source], rows::connection)
+    }
+
+    /// Last seen ids of a source.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn last_seen(&self, source: &str) -> Result<Vec<LastSeenRow>> {
+        let sql = "SELECT source, scope, kind, id, published_us, received_us, n, events FROM last_seen WHERE source = ?1 ORDER BY scope, kind";
+        self.list(sql, [source], rows::last_seen)
+    }
+
+    /// Gaps, by source and number; of all sources when none is named.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn gaps(&self, source: Option<&str>) -> Result<Vec<GapRow>> {
+        let sql = "SELECT source, n, scope, cause, state, from_us, to_us, opened_us, detail FROM gap
+                   WHERE ?1 IS NULL OR source = ?1 ORDER BY source, n";
+        self.list(sql, [source], rows::gap)
+    }
+
+    /// What happened to a gap, in order.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn gap_steps(&self, source: &str, gap_n: u64) -> Result<Vec<GapStepRow>> {
+        let sql = "SELECT source, n, gap_n, at_us, state, cause, to_us, detail FROM gap_step WHERE source = ?1 AND gap_n = ?2 ORDER BY n";
+        self.list(sql, params![source, gap_n as i64], rows::gap_step)
+    }
+
+    /// Coverage of a source, by scope and time.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn coverage(&self, source: &str) -> Result<Vec<CoverageRow>> {
+        let sql = "SELECT source, scope, class, from_us, to_us FROM coverage WHERE source = ?1 ORDER BY scope, class, from_us";
+        self.list(sql, [source], rows::coverage)
+    }
+
+    /// Bytes of the catalog's main file, by its own count.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn bytes(&self) -> Result<u64> {
+        let pages: i64 = self
+            .ask(|c| c.query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |r| r.get(0)))?;
+        Ok(pages as u64)
+    }
+
+    /// Every row of every table as text, sorted: equal catalogs give equal dumps.
+    ///
+    /// `keep` is asked with the table and the row's first two columns, for leaving rows out of a comparison.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn dump(&self, mut keep: impl FnMut(&str, &str, &str) -> bool) -> Result<Vec<String>> {
+        const TABLES: [&str; 10] =
+            ["meta", "source", "scope", "connection", "segment", "block", "last_seen", "gap", "gap_step", "coverage"];
+        let mut lines = Vec::new();
+        for table in TABLES {
+            let mut run = |conn: &Connection, lines: &mut Vec<String>| -> rusqlite::Result<()> {
+                let mut statement = conn.prepare(&format!("SELECT * FROM {table}"))?;
+                let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+                let mut found = statement.query([])?;
+                while let Some(row) = found.next()? {
+                    let values = (0..columns.len()).map(|i| value_text(row, i)).collect::<rusqlite::Result<Vec<_>>>()?;
+                    if keep(table, &values[0], &values[1]) {
+                        let cells: Vec<String> = columns.iter().zip(&values).map(|(c, v)| format!("{c}={v}")).collect();
+                        lines.push(format!("{table}: {}", cells.join(" ")));
+                    }
+                }
+                Ok(())
+            };
+            run(&self.conn, &mut lines).map_err(|e| sqlite(&self.path, e))?;
+        }
+        lines.sort();
+        Ok(lines)
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        ask(&self.conn).map_err(|e| sqlite(&self.path, e))
+    }
+
+    fn list<T>(&self, sql: &str, args: impl rusqlite::Params, read: fn(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+        self.ask(|conn| conn.prepare_cached(sql)?.query_map(args, read)?.collect())
+    }
+}
+
+const BLOCK: &str =
+    "source, segment_n, raw_offset, raw_bytes, offset, bytes, first_n, last_n, first_us, last_us, records, min_id, max_id, ids";
+
+fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
+    let run = |sql: &str, args: &[&dyn rusqlite::ToSql]| tx.prepare_cached(sql)?.execute(args).map(drop);
+    match change {
+        Change::Tape(id) => run("INSERT OR REPLACE INTO meta VALUES ('tape', ?1)", &[id]),
+        Change::Source(r) => {
+            run("INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3, ?4)", &[&r.name, &r.provider, &(r.last_n as i64), &r.last_us])
+        }
+        Change::Scope(r) => run(
+            "INSERT OR REPLACE INTO scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            &[&r.source, &r.scope, &r.version, &r.since_us, &r.until_us, &r.horizon_us, &r.detail, &(r.n as i64)],
+        ),
+        Change::Connection(r) => run(
+            "INSERT OR REPLACE INTO connection VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            &[
+                &r.source,
+                &(r.conn as i64),
+                &r.opened_us,
+                &(r.opened_n as i64),
+                &r.url,
+                &r.subprotocol,
+                &(r.frames as i64),
+                &r.evidence_us,
+                &r.closed_us,
+                &r.closed_n.map(|n| n as i64),
+                &r.code,
+                &r.reason,
+                &r.closed_by,
+            ],
+        ),
+        Change::Segment(r) => run(
+            "INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            &[
+                &r.source,
+                &(r.first_n as i64),
+                &(r.last_n as i64),
+                &r.state,
+                &r.day,
+                &r.first_us,
+                &r.last_us,
+                &(r.records as i64),
+                &(r.bytes as i64),
+                &(r.raw_bytes as i64),
+                &r.sha256,
+            ],
+        ),
+        Change::ForgetSegment { source, first_n } => {
+            run("DELETE FROM block WHERE source = ?1 AND segment_n = ?2", &[source, &(*first_n as i64)])?;
+            run("DELETE FROM segment WHERE source = ?1 AND first_n = ?2", &[source, &(*first_n as i64)])
+        }
+        Change::Block(r) => {
+            let (min_id, max_id) = r.ids.range().unwrap_or((1, 0));
+            run(
+                "INSERT OR REPLACE INTO block VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                &[
+                    &r.source,
+                    &(r.segment_n as i64),
+                    &(r.raw_offset as i64),
+                    &(r.raw_bytes as i64),
+                    &(r.offset as i64),
+                    &(r.bytes as i64),
+                    &(r.first_n as i64),
+                    &(r.last_n as i64),
+                    &r.first_us,
+                    &r.last_us,
+                    &(r.records as i64),
+                    &(min_id as i64),
+                    &(max_id as i64),
+                    &r.ids.packed(),
+                ],
+            )
+        }
+        Change::LastSeen(r) => run(
+            "INSERT OR REPLACE INTO last_seen VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            &[&r.source, &r.scope, &r.kind, &r.id, &r.published_us, &r.received_us, &(r.n as i64), &(r.events as i64)],
+        ),
+        Change::Gap(r) => run(
+            "INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            &[&r.source, &(r.n as i64), &r.scope, &r.cause, &r.state, &r.from_us, &r.to_us, &r.opened_us, &r.detail],
+        ),
+        Change::GapStep(r) => run(
+            "INSERT OR REPLACE INTO gap_step VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            &[&r.source, &(r.n as i64), &(r.gap_n as i64), &r.at_us, &r.state, &r.cause, &r.to_us, &r.detail],
+        ),
+        Change::Coverage(r) => run(
+            "INSERT OR REPLACE INTO coverage VALUES (?1, ?2, ?3, ?4, ?5)",
+            &[&r.source, &r.scope, &r.class, &r.from_us, &r.to_us],
+        ),
+        Change::ForgetCoverage { source, scope } => {
+            run("DELETE FROM coverage WHERE source = ?1 AND scope = ?2", &[source, scope])
+        }
+    }
+}
+
+fn value_text(row: &Row<'_>, index: usize) -> rusqlite::Result<String> {
+    use rusqlite::types::ValueRef;
+    Ok(match row.get_ref(index)? {
+        ValueRef::Null => "NULL".to_owned(),
+        ValueRef::Integer(value) => value.to_string(),
+        ValueRef::Real(value) => value.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(blob) => blob.iter().fold(String::new(), |text, b| text + &format!("{b:02x}")),
+    })
+}
+
+fn sqlite(path: &Path, source: rusqlite::Error) -> CatalogError {
+    CatalogError::Sqlite { path: path.to_owned(), source }
+}
+
+#[cfg(unix)]
+fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // A file system without modes keeps its own.
+    drop(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)));
+}
+
+#[cfg(not(unix))]
+fn private(_path: &Path) {}

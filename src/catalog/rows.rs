@@ -1,0 +1,110 @@
+//! Rows. Times are microseconds since 1970, UTC; see `migrations/` for what each column means.
+
+use rusqlite::Row;
+
+use super::IdSet;
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident / $read:ident { $($field:ident : $type:ty $(as $wire:ident)?),+ $(,)? })+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, Default, PartialEq, Eq)]
+            #[allow(missing_docs, reason = "each column is documented once, in the migration")]
+            pub struct $name { $(pub $field: $type),+ }
+
+            pub(super) fn $read(row: &Row<'_>) -> rusqlite::Result<$name> {
+                Ok($name { $($field: rows!(@get row, stringify!($field) $(, $wire)?)),+ })
+            }
+        )+
+    };
+    (@get $row:ident, $field:expr) => { $row.get($field)? };
+    (@get $row:ident, $field:expr, int) => { $row.get::<_, i64>($field)? as u64 };
+    (@get $row:ident, $field:expr, maybe) => { $row.get::<_, Option<i64>>($field)?.map(|v| v as u64) };
+    (@get $row:ident, $field:expr, ids) => { IdSet::from_packed($row.get($field)?) };
+}
+
+rows! {
+    /// A source.
+    SourceRow / source { name: String, provider: String, last_n: u64 as int, last_us: i64 }
+
+    /// A version of a scope.
+    ScopeRow / scope {
+        source: String, scope: String, version: u32, since_us: i64, until_us: Option<i64>, horizon_us: i64, detail: String, n: u64 as int,
+    }
+
+    /// A connection.
+    ConnectionRow / connection {
+        source: String, conn: u64 as int, opened_us: i64, opened_n: u64 as int, url: String, subprotocol: Option<String>,
+        frames: u64 as int, evidence_us: i64, closed_us: Option<i64>, closed_n: Option<u64> as maybe,
+        code: Option<u16>, reason: Option<String>, closed_by: Option<String>,
+    }
+
+    /// A segment.
+    SegmentRow / segment {
+        source: String, first_n: u64 as int, last_n: u64 as int, state: String, day: String, first_us: i64, last_us: i64,
+        records: u64 as int, bytes: u64 as int, raw_bytes: u64 as int, sha256: String,
+    }
+
+    /// A block.
+    BlockRow / block {
+        source: String, segment_n: u64 as int, raw_offset: u64 as int, raw_bytes: u64 as int, offset: u64 as int, bytes: u64 as int,
+        first_n: u64 as int, last_n: u64 as int, first_us: i64, last_us: i64, records: u64 as int, ids: IdSet as ids,
+    }
+
+    /// The last seen id of a kind within a scope.
+    LastSeenRow / last_seen {
+        source: String, scope: String, kind: String, id: String, published_us: Option<i64>, received_us: i64, n: u64 as int, events: u64 as int,
+    }
+
+    /// A gap as it stands.
+    GapRow / gap {
+        source: String, n: u64 as int, scope: String, cause: String, state: String, from_us: i64, to_us: Option<i64>, opened_us: i64, detail: String,
+    }
+
+    /// One step in a gap's life.
+    GapStepRow / gap_step {
+        source: String, n: u64 as int, gap_n: u64 as int, at_us: i64, state: String, cause: String, to_us: Option<i64>, detail: String,
+    }
+
+    /// An interval of coverage.
+    CoverageRow / coverage { source: String, scope: String, class: String, from_us: i64, to_us: i64 }
+}
+
+/// One change of the catalog; rows replace the row with the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The tape's id.
+    Tape(String),
+    /// A source as of its last commit.
+    Source(SourceRow),
+    /// A scope's version.
+    Scope(ScopeRow),
+    /// A connection.
+    Connection(ConnectionRow),
+    /// A segment.
+    Segment(SegmentRow),
+    /// A segment and its blocks go.
+    ForgetSegment {
+        /// Its source.
+        source: String,
+        /// Its first number.
+        first_n: u64,
+    },
+    /// A block.
+    Block(BlockRow),
+    /// A last seen id.
+    LastSeen(LastSeenRow),
+    /// A gap.
+    Gap(GapRow),
+    /// A step of a gap.
+    GapStep(GapStepRow),
+    /// An interval of coverage.
+    Coverage(CoverageRow),
+    /// All intervals of a scope go (to be written anew).
+    ForgetCoverage {
+        /// The source.
+        source: String,
+        /// The scope.
+        scope: String,
+    },
+}
