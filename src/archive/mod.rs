@@ -1,5 +1,58 @@
-//! stub: the archive room is being written
+//! Segments and catalog as one durable thing: append, commit, seal, rotate, recover, read.
+//!
+//! Owns the durable order: an envelope is written and synced in its segment, then its transaction is committed in
+//! the catalog, and only then does anybody hear of it. Owns the gap ledger and coverage, which are computed from
+//! records. Knows no provider's JSON (a [`Decode`] function is handed in), no socket and no clock (times are).
+//!
+//! ```text
+//! tape/
+//!   tape.json          format version, tape id
+//!   lock               held by the one writer; says who
+//!   reserve            1 MiB that is given up when the disk is full, so that the farewell can be written
+//!   farewell.json      left by a writer that the disk stopped; read and removed by the next one
+//!   catalog.sqlite     index, rebuildable
+//!   segments/<source>/<UTC day>/<first n>.jsonl.zst[.open]
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `layout.rs` | names of files, `tape.json`, the writer's lock |
+//! | `fact.rs` | bodies of notes, opens and closes |
+//! | `index.rs` | what records add up to: the one computation behind the catalog |
+//! | `writer.rs` | [`Archive`], the one writer, and the gap ledger |
+//! | `recover.rs` | what opening does: leftovers, torn tails, catching up, rebuilding |
+//! | `reader.rs` | [`Tape`], any number of readers, beside a writer |
+//! | `verify.rs` | [`verify`], every byte and every row |
+//!
+//! One [`Archive`] a tape, moved between threads at will but used by one; any number of [`Tape`]s.
+
+mod fact;
+mod index;
+mod layout;
+mod reader;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
+
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub use fact::{Closed, Fact, Opened};
+pub use index::ALL;
+pub use layout::{Layout, TapeInfo};
+pub use reader::{Merged, Record, Records, Span, Tape};
+pub use recover::{Recovery, rebuild};
+pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
+pub use writer::{Archive, Committed, Lost};
+
+use crate::catalog::CatalogError;
+use crate::model::{Decoded, Provider};
+use crate::segment::SegmentError;
+
+/// Reads an envelope of a provider; handed in, because this room knows no provider's JSON.
+pub type Decode = fn(Provider, &[u8]) -> Decoded;
 
 /// How a tape is written.
 #[derive(Clone, Debug)]
@@ -10,12 +63,134 @@ pub struct Options {
     pub block_bytes: u64,
     /// Uncompressed bytes after which a segment is sealed.
     pub segment_bytes: u64,
-    /// zstd level.
+    /// zstd level, of open and of sealed segments.
     pub level: i32,
+    /// Whether sealing runs beside recording, on a thread of its own.
+    pub seal_in_background: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { commit_every: Duration::from_millis(100), block_bytes: 4 << 20, segment_bytes: 256 << 20, level: 3 }
+        Self {
+            commit_every: Duration::from_millis(100),
+            block_bytes: 4 << 20,
+            segment_bytes: 256 << 20,
+            level: 3,
+            seal_in_background: true,
+        }
     }
 }
+
+/// What can go wrong with a tape.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The directory is no tape.
+    #[error("{} is not a tape: {why}", .path.display())]
+    NotATape {
+        /// The directory.
+        path: PathBuf,
+        /// What was looked for and not found.
+        why: String,
+    },
+    /// Made by a newer birdtape.
+    #[error("tape {} has format {found}; this birdtape reads up to {known}", .path.display())]
+    NewerFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// Somebody else writes to it.
+    #[error("tape {} is being written by another recorder ({holder})", .path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// What the holder wrote into the lock.
+        holder: String,
+    },
+    /// A source of that name belongs to another provider.
+    #[error("source {name} of this tape records {found}, not {wanted}")]
+    OtherProvider {
+        /// The source.
+        name: String,
+        /// On the tape.
+        found: String,
+        /// Asked for.
+        wanted: String,
+    },
+    /// No source of that name.
+    #[error("the tape has no source `{name}`; it has {}", if .known.is_empty() { "none" } else { .known })]
+    UnknownSource {
+        /// Asked for.
+        name: String,
+        /// There, comma separated.
+        known: String,
+    },
+    /// The writer refused after an earlier failure.
+    #[error("the tape takes no more records after a failed write")]
+    Poisoned,
+    /// The operating system refused.
+    #[error("{what} {}", .path.display())]
+    Io {
+        /// The operation, as "cannot read".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A segment.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The catalog is missing or broken, and only a reader looked at it.
+    #[error("the catalog of tape {} cannot be read", .path.display())]
+    NoCatalog {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: CatalogError,
+    },
+}
+
+impl ArchiveError {
+    /// The system's answer, if that is what failed.
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            Self::Segment(error) => error.io_kind(),
+            _ => None,
+        }
+    }
+
+    /// What the person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::NotATape { .. } => {
+                Some("name the tape's directory with --tape; `birdtape record` or `birdtape import` makes a new one")
+            }
+            Self::NewerFormat { .. } | Self::Segment(SegmentError::NewerFormat { .. }) => Some("use a newer birdtape"),
+            Self::Catalog(CatalogError::Newer { .. }) => Some("use a newer birdtape"),
+            Self::Locked { .. } => Some("stop the other recorder, or name another tape with --tape"),
+            Self::OtherProvider { .. } => Some("name the source differently, or record into another tape"),
+            Self::NoCatalog { .. } => Some("`birdtape rebuild` makes it again from the segments; nothing is lost"),
+            Self::Segment(SegmentError::Damaged { .. }) => {
+                Some("`birdtape verify` says how far the damage goes; `birdtape recover` saves the rest")
+            }
+            _ => match self.io_kind()? {
+                StorageFull => Some("free some space and start again; everything committed so far is safe"),
+                ReadOnlyFilesystem | PermissionDenied => {
+                    Some("make the tape's directory writable for this user, or name another with --tape")
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, ArchiveError>;

@@ -407,6 +407,10 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
                 ],
             )
         }
+        Change::PlaceBlock { source, segment_n, raw_offset, offset, bytes } => run(
+            "UPDATE block SET offset = ?4, bytes = ?5 WHERE source = ?1 AND segment_n = ?2 AND raw_offset = ?3",
+            &[source, &(*segment_n as i64), &(*raw_offset as i64), &(*offset as i64), &(*bytes as i64)],
+        ),
         Change::LastSeen(r) => run(
             "INSERT OR REPLACE INTO last_seen VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             &[&r.source, &r.scope, &r.kind, &r.id, &r.published_us, &r.received_us, &(r.n as i64), &(r.events as i64)],

@@ -92,6 +92,19 @@ pub enum Change {
     },
     /// A block.
     Block(BlockRow),
+    /// A block lies elsewhere now; what it holds is the same.
+    PlaceBlock {
+        /// Its source.
+        source: String,
+        /// First number of its segment.
+        segment_n: u64,
+        /// Its place in the uncompressed segment.
+        raw_offset: u64,
+        /// Its place in the file.
+        offset: u64,
+        /// Its bytes in the file.
+        bytes: u64,
+    },
     /// A last seen id.
     LastSeen(LastSeenRow),
     /// A gap.

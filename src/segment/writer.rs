@@ -197,18 +197,19 @@ impl Writer {
         Ok(commit)
     }
 
-    /// Ends the last block and syncs; the segment can then be sealed.
+    /// Ends the last block and syncs; the segment can then be sealed. Gives the span of that block, if there was one.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn finish(mut self, at: UnixMicros) -> Result<(), SegmentError> {
+    pub fn finish(mut self, at: UnixMicros) -> Result<Option<BlockSpan>, SegmentError> {
         self.check()?;
         if self.block.raw_bytes > 0 {
             self.end_block(at)?;
         }
         self.write_out()?;
         let synced = self.file.sync();
-        self.guard("cannot sync", synced)
+        self.guard("cannot sync", synced)?;
+        Ok(self.ended.take())
     }
 
     fn proof(&mut self, at: UnixMicros) -> Result<Commit, SegmentError> {

@@ -1,0 +1,206 @@
+//! Facts of ours: the bodies of `open`, `close` and `note` records.
+//!
+//! What cannot be computed from envelopes is written here first and into the catalog second; a rebuild reads it again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::UnixMicros;
+
+/// A note.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "snake_case")]
+pub enum Fact {
+    /// Recording of this source began (again).
+    Start {
+        /// Version of birdtape.
+        birdtape: String,
+        /// Names the system's current run.
+        boot_id: String,
+        /// Time since the system came up, with sleep, in microseconds.
+        since_boot_us: u64,
+    },
+    /// Recording of this source ended in good order.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+    /// Proof of life without an envelope.
+    Alive {
+        /// What it was: a pong, a keepalive.
+        evidence: String,
+    },
+    /// A scope begins, changes or ends.
+    Scope {
+        /// `*` or a topic.
+        scope: String,
+        /// Counts up from 1.
+        version: u32,
+        /// First instant of published time it promises; for the end of a scope, where it began.
+        #[serde(with = "stamp")]
+        since: UnixMicros,
+        /// First instant it no longer promises.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_stamp")]
+        until: Option<UnixMicros>,
+        /// How late its events may come, in microseconds.
+        horizon_us: u64,
+        /// What it promises, in words.
+        detail: String,
+    },
+    /// A gap is opened; its id is the source's name and this record's number.
+    Gap {
+        /// `*` or a topic.
+        scope: String,
+        /// Why ([`Cause`](crate::model::Cause) by name).
+        cause: String,
+        /// First instant of published time that may miss something.
+        #[serde(with = "stamp")]
+        from: UnixMicros,
+        /// First instant that is whole again, when it is already known.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_stamp")]
+        to: Option<UnixMicros>,
+        /// In words.
+        detail: String,
+        /// Records that are lost with it: first and last number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost_n: Option<(u64, u64)>,
+    },
+    /// A gap changes.
+    GapStep {
+        /// Number of the note that opened it.
+        gap: u64,
+        /// Its state from now on ([`GapState`](crate::model::GapState) by name).
+        state: String,
+        /// Its cause from now on.
+        cause: String,
+        /// Its end, once known.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_stamp")]
+        to: Option<UnixMicros>,
+        /// In words: the evidence.
+        detail: String,
+    },
+    /// The wall clock stepped against the monotonic one.
+    Clock {
+        /// By how much, in microseconds; positive is forward.
+        step_us: i64,
+    },
+    /// Envelopes were dropped because the queue to the disk was full.
+    Dropped {
+        /// How many.
+        envelopes: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// An open segment was found and sealed up to its last good commit.
+    Recovered {
+        /// First number of the segment.
+        segment: u64,
+        /// Last number that was kept.
+        kept_n: u64,
+        /// Uncompressed bytes behind the last good commit, never announced.
+        torn_bytes: u64,
+    },
+}
+
+/// Body of an `open` record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Address without secrets.
+    pub url: String,
+    /// What the server selected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subprotocol: Option<String>,
+    /// Names the system's current run.
+    pub boot_id: String,
+    /// Time since the system came up, with sleep, in microseconds.
+    pub since_boot_us: u64,
+}
+
+/// Body of a `close` record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Close code, when a close frame came (or was sent by us).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Its reason.
+    #[serde(default)]
+    pub reason: String,
+    /// `peer`, `us` or `network`.
+    pub by: String,
+    /// What broke, when something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// In words.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Writes a fact as one line of JSON.
+pub(crate) fn to_json<T: Serialize>(fact: &T) -> String {
+    serde_json::to_string(fact).expect("facts are made of strings and numbers only")
+}
+
+mod stamp {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::UnixMicros;
+
+    pub(super) fn serialize<S: Serializer>(at: &UnixMicros, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(at)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<UnixMicros, D::Error> {
+        let text = String::deserialize(from)?;
+        UnixMicros::parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a time")))
+    }
+}
+
+mod maybe_stamp {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::UnixMicros;
+
+    pub(super) fn serialize<S: Serializer>(at: &Option<UnixMicros>, out: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => out.collect_str(at),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<UnixMicros>, D::Error> {
+        let text: Option<String> = Option::deserialize(from)?;
+        text.map(|t| UnixMicros::parse_rfc3339(&t).ok_or_else(|| serde::de::Error::custom(format!("`{t}` is not a time"))))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn notes_read_well_and_come_back() {
+        let at = UnixMicros(1_767_614_400_000_000);
+        let facts = [
+            Fact::Alive { evidence: "pong".into() },
+            Fact::Gap {
+                scope: "*".into(),
+                cause: "killed".into(),
+                from: at,
+                to: None,
+                detail: "no farewell".into(),
+                lost_n: None,
+            },
+            Fact::GapStep { gap: 17, state: "open".into(), cause: "killed".into(), to: Some(at), detail: "first frame".into() },
+        ];
+        let lines: Vec<String> = facts.iter().map(to_json).collect();
+        expect![[r#"
+            {"note":"alive","evidence":"pong"}
+            {"note":"gap","scope":"*","cause":"killed","from":"2026-01-05T12:00:00.000000Z","detail":"no farewell"}
+            {"note":"gap_step","gap":17,"state":"open","cause":"killed","to":"2026-01-05T12:00:00.000000Z","detail":"first frame"}"#]]
+        .assert_eq(&lines.join("\n"));
+        for (line, fact) in lines.iter().zip(&facts) {
+            assert_eq!(&serde_json::from_str::<Fact>(line).unwrap(), fact);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Reading a tape: records in order, by place, by time, by post id; beside a writer if there is one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::layout::{Layout, TapeInfo};
+use super::{ArchiveError, Result};
+use crate::catalog::{Catalog, SegmentRow, SourceRow};
+use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
+use crate::segment::{BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
+
+/// A tape that is being read. What a writer has not committed is not seen.
+pub struct Tape {
+    layout: Layout,
+    disk: Arc<dyn Disk>,
+    catalog: Catalog,
+    info: TapeInfo,
+}
+
+impl std::fmt::Debug for Tape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tape").field("dir", &self.layout.dir()).finish_non_exhaustive()
+    }
+}
+
+/// A record, with its bytes shared among all who hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its whole line, without the line end.
+    pub line: Bytes,
+    /// Number in its source.
+    pub n: Seq,
+    /// received_at.
+    pub at: UnixMicros,
+    /// Sort.
+    pub kind: RecordKind,
+    /// Provenance.
+    pub via: Via,
+    /// Connection.
+    pub conn: ConnId,
+    /// Facts of ours about the body, a JSON object.
+    pub info: Option<String>,
+    /// The body's bytes as they came off the wire.
+    pub body: Bytes,
+    /// Whether the body stands in the line verbatim: one JSON object or array.
+    pub verbatim: bool,
+}
+
+/// Which records are wanted; everything by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// First record.
+    pub from_n: Option<Seq>,
+    /// Received at or after.
+    pub from: Option<UnixMicros>,
+    /// Received before.
+    pub to: Option<UnixMicros>,
+}
+
+impl Tape {
+    /// Opens a tape for reading.
+    ///
+    /// # Errors
+    /// When it is no tape, of a newer format, or its catalog cannot be read.
+    pub fn open(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self> {
+        let layout = Layout::new(dir);
+        let info = layout.require_info(&*disk)?;
+        let catalog = Catalog::open_read_only(&layout.catalog());
+        let catalog = catalog.map_err(|source| ArchiveError::NoCatalog { path: dir.to_owned(), source })?;
+        Ok(Self { layout, disk, catalog, info })
+    }
+
+    /// What `tape.json` says.
+    pub fn info(&self) -> &TapeInfo {
+        &self.info
+    }
+
+    /// Where its files lie.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Its catalog.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Its sources, by name.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn sources(&self) -> Result<Vec<SourceRow>> {
+        Ok(self.catalog.sources()?)
+    }
+
+    /// The source of that name.
+    ///
+    /// # Errors
+    /// When there is none; the error lists those there are.
+    pub fn source(&self, name: &str) -> Result<SourceRow> {
+        let sources = self.sources()?;
+        let known = sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+        sources.into_iter().find(|s| s.name == name).ok_or_else(|| ArchiveError::UnknownSource { name: name.to_owned(), known })
+    }
+
+    /// Records of a source, in order.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn records(&self, source: &str, span: Span) -> Result<Records> {
+        let committed = self.source(source)?.last_n;
+        let segments: VecDeque<SegmentRow> = self.catalog.segments(source)?.into();
+        let mut records = Records {
+            layout: self.layout.clone(),
+            disk: Arc::clone(&self.disk),
+            segments,
+            committed: Seq(committed),
+            span,
+            current: None,
+            ready: VecDeque::new(),
+            damage: Vec::new(),
+        };
+        records.skip_ahead(self)?;
+        Ok(records)
+    }
+
+    /// Records of several sources, in the order they were received.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn merged(&self, sources: &[String], span: Span) -> Result<Merged> {
+        let mut merged = Merged { feeds: Vec::new(), heads: BinaryHeap::new() };
+        for name in sources {
+            merged.feeds.push(Feed { name: name.as_str().into(), records: self.records(name, span)?, head: None });
+        }
+        for feed in 0..merged.feeds.len() {
+            merged.pull(feed)?;
+        }
+        Ok(merged)
+    }
+
+    /// Records that hold an event of that post id, as (source, record), by source and order. `holds` reads an
+    /// envelope and says whether it does; the catalog only knows which blocks may.
+    ///
+    /// # Errors
+    /// When the catalog or a segment cannot be read.
+    pub fn with_id(&self, id: u64, mut holds: impl FnMut(&SourceRow, &Record) -> bool) -> Result<Vec<(SourceRow, Record)>> {
+        let mut found = Vec::new();
+        for source in self.sources()? {
+            let mut take = |data: Bytes, committed: Seq| {
+                each_record(&data, |record| {
+                    if record.n <= committed && holds(&source, &record) {
+                        found.push((source.clone(), record));
+                    }
+                });
+            };
+            for block in self.catalog.blocks_with_id(id)?.into_iter().filter(|b| b.source == source.name) {
+                let segments = self.catalog.segments(&source.name)?;
+                let Some(row) = segments.iter().find(|s| s.first_n == block.segment_n) else { continue };
+                let path = existing(&self.layout, &*self.disk, row);
+                take(block_at(&*self.disk, &path, block.offset)?.data.into(), Seq(source.last_n));
+            }
+            // The block a recorder is writing has no row yet.
+            for row in self.catalog.segments(&source.name)?.into_iter().filter(|s| s.state == "open") {
+                let indexed =
+                    self.catalog.blocks(&source.name, row.first_n)?.iter().map(|b| b.offset + b.bytes).max().unwrap_or(0);
+                let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
+                reader.seek(indexed)?;
+                while let Some(block) = reader.next_block()? {
+                    take(block.data.into(), Seq(source.last_n));
+                }
+            }
+        }
+        found.sort_by(|a, b| (&a.0.name, a.1.n).cmp(&(&b.0.name, b.1.n)));
+        found.dedup_by(|a, b| a.0.name == b.0.name && a.1.n == b.1.n);
+        Ok(found)
+    }
+}
+
+/// A segment's file: an open one may have been sealed since its row was read.
+fn existing(layout: &Layout, disk: &dyn Disk, row: &SegmentRow) -> PathBuf {
+    let sealed = layout.sealed(&row.source, &row.day, Seq(row.first_n));
+    let open = layout.open(&row.source, &row.day, Seq(row.first_n));
+    if row.state == "open" && matches!(disk.len(&open), Ok(Some(_))) { open } else { sealed }
+}
+
+fn each_record(data: &Bytes, mut each: impl FnMut(Record)) {
+    let done = walk_lines(data, |line| {
+        if let Some(Line::Record(record)) = Line::parse(line) {
+            let shared = data.slice_ref(line);
+            let (verbatim, body) = match record.body {
+                BodyRef::Raw(raw) => (true, data.slice_ref(raw)),
+                BodyRef::Text(_) | BodyRef::B64(_) => (false, Bytes::from(record.bytes().unwrap_or_default().into_owned())),
+            };
+            each(Record {
+                line: shared,
+                n: record.n,
+                at: record.at,
+                kind: record.kind,
+                via: record.via,
+                conn: record.conn,
+                info: record.info.map(str::to_owned),
+                body,
+                verbatim,
+            });
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+    match done {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
+}
+
+/// Records of one source, block by block.
+pub struct Records {
+    layout: Layout,
+    disk: Arc<dyn Disk>,
+    segments: VecDeque<SegmentRow>,
+    committed: Seq,
+    span: Span,
+    current: Option<(Reader, Walk, bool)>,
+    ready: VecDeque<Record>,
+    /// What could not be read, in words.
+    damage: Vec<String>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").field("segments", &self.segments.len()).field("span", &self.span).finish_non_exhaustive()
+    }
+}
+
+impl Records {
+    /// Uses the index to begin near the first wanted record.
+    fn skip_ahead(&mut self, tape: &Tape) -> Result<()> {
+        let mut block = None;
+        if let Some(from) = self.span.from
+            && let Some(row) = self.segments.front()
+        {
+            block = tape.catalog.first_block_from(&row.source, from.0)?;
+            match &block {
+                Some(found) => self.segments.retain(|s| s.first_n >= found.segment_n),
+                // Not in any block with a row: only an open segment can have it.
+                None => self.segments.retain(|s| s.state == "open" && s.last_us >= from.0),
+            }
+        }
+        if let Some(from_n) = self.span.from_n {
+            self.segments.retain(|s| s.last_n >= from_n.0);
+            if let Some(row) = self.segments.front() {
+                let blocks = tape.catalog.blocks(&row.source, row.first_n)?;
+                block = blocks.into_iter().find(|b| b.last_n >= from_n.0).or(block);
+            }
+        }
+        if let (Some(block), Some(row)) = (block, self.segments.front())
+            && row.state == "sealed"
+            && row.first_n == block.segment_n
+        {
+            let row = self.segments.pop_front().expect("looked at above");
+            let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
+            reader.seek(block.offset)?;
+            self.current = Some((reader, Walk::new(Trust::Checksum), true));
+        }
+        Ok(())
+    }
+
+    /// The next record.
+    ///
+    /// # Errors
+    /// When a file cannot be read. Damage is no error: it is passed over and told by [`damage`](Self::damage).
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot give errors and be asked about damage as well")]
+    pub fn next(&mut self) -> Result<Option<Record>> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Ok(Some(record));
+            }
+            if !self.load_block()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What had to be passed over so far.
+    pub fn damage(&self) -> &[String] {
+        &self.damage
+    }
+
+    fn load_block(&mut self) -> Result<bool> {
+        if self.current.is_none() {
+            let Some(row) = self.segments.pop_front() else { return Ok(false) };
+            if self.span.to.is_some_and(|to| row.first_us >= to.0) {
+                return Ok(true);
+            }
+            let path = existing(&self.layout, &*self.disk, &row);
+            match Reader::open(&*self.disk, &path) {
+                Ok(reader) => {
+                    let sealed = row.state == "sealed" || path.extension().is_some_and(|e| e == "zst");
+                    let trust = if sealed { Trust::Checksum } else { Trust::Chain };
+                    self.current = Some((reader, Walk::new(trust), sealed));
+                }
+                Err(SegmentError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    self.damage.push(format!("segment {} is not there", path.display()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            return Ok(true);
+        }
+        let Some((reader, walk, sealed)) = &mut self.current else { return Ok(true) };
+        let Some(block) = reader.next_block()? else {
+            self.current = None;
+            return Ok(true);
+        };
+        let proven = walk.block(&block, |_, _| Ok::<_, ArchiveError>(()))?;
+        if let Some(why) =
+            proven.damage.or((*sealed && block.end == BlockEnd::Torn).then(|| "the file ends in the middle".to_owned()))
+        {
+            self.damage.push(format!("block at byte {}: {why}", block.offset));
+        }
+        let mut data = block.data;
+        data.truncate(proven.bytes);
+        let (span, committed) = (self.span, self.committed);
+        let mut past_the_end = false;
+        let ready = &mut self.ready;
+        each_record(&Bytes::from(data), |record| {
+            let after_start = span.from_n.is_none_or(|n| record.n >= n) && span.from.is_none_or(|at| record.at >= at);
+            past_the_end |= record.n > committed;
+            if after_start && span.to.is_none_or(|at| record.at < at) && record.n <= committed {
+                ready.push_back(record);
+            }
+        });
+        if past_the_end {
+            self.current = None;
+            self.segments.clear();
+        }
+        Ok(true)
+    }
+}
+
+struct Feed {
+    name: Arc<str>,
+    records: Records,
+    head: Option<Record>,
+}
+
+/// Records of several sources, merged by the time they were received.
+pub struct Merged {
+    feeds: Vec<Feed>,
+    heads: BinaryHeap<Reverse<(UnixMicros, usize)>>,
+}
+
+impl std::fmt::Debug for Merged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Merged").field("feeds", &self.feeds.len()).finish_non_exhaustive()
+    }
+}
+
+impl Merged {
+    /// The next record, with its source's name.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot give errors and be asked about damage as well")]
+    pub fn next(&mut self) -> Result<Option<(Arc<str>, Record)>> {
+        let Some(Reverse((_, feed))) = self.heads.pop() else { return Ok(None) };
+        let record = self.feeds[feed].head.take();
+        let name = Arc::clone(&self.feeds[feed].name);
+        self.pull(feed)?;
+        Ok(record.map(|record| (name, record)))
+    }
+
+    /// What had to be passed over so far.
+    pub fn damage(&self) -> impl Iterator<Item = (&str, &String)> {
+        self.feeds.iter().flat_map(|feed| feed.records.damage().iter().map(|words| (&*feed.name, words)))
+    }
+
+    fn pull(&mut self, feed: usize) -> Result<()> {
+        let slot = &mut self.feeds[feed];
+        slot.head = slot.records.next()?;
+        if let Some(record) = &slot.head {
+            self.heads.push(Reverse((record.at, feed)));
+        }
+        Ok(())
+    }
+}

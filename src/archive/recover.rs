@@ -1,0 +1,546 @@
+//! What opening a tape does: clear leftovers, seal what a crash left open, let the catalog catch up or make it again.
+//!
+//! Each step may itself be killed; the next opening does it again and ends in the same state.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::index::{Indexed, SourceIndex};
+use super::layout::{Found, Layout};
+use super::writer::segment_row;
+use super::{ArchiveError, Decode, Options, Result};
+use crate::catalog::{Catalog, Change, SegmentRow};
+use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::segment::{self, BlockEnd, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
+
+/// What opening had to mend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Segments that were still open and are sealed now.
+    pub sealed: Vec<SealedTail>,
+    /// Records that are lost for good.
+    pub holes: Vec<Hole>,
+    /// Why the catalog was made again from the segments, if it was.
+    pub rebuilt: Option<String>,
+    /// Segments the catalog did not know.
+    pub caught_up: u64,
+    /// What the last writer could still say when the disk stopped it.
+    pub farewell: Option<String>,
+}
+
+/// A segment that was found open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedTail {
+    /// Its source.
+    pub source: SourceName,
+    /// Its first number.
+    pub first_n: Seq,
+    /// Last record that was kept.
+    pub last_n: Seq,
+    /// Uncompressed bytes behind the last good commit.
+    pub torn_bytes: u64,
+}
+
+/// Records that are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The source.
+    pub source: SourceName,
+    /// First lost record.
+    pub first_n: Seq,
+    /// Last lost record.
+    pub last_n: Seq,
+    /// Time of the last record before.
+    pub after: UnixMicros,
+    /// Time of the first record behind.
+    pub before: UnixMicros,
+    /// What happened to them.
+    pub why: String,
+}
+
+pub(super) struct Recovered {
+    pub(super) catalog: Catalog,
+    pub(super) index: BTreeMap<SourceName, SourceIndex>,
+    pub(super) recovery: Recovery,
+}
+
+/// Mends a tape whose lock is held.
+pub(super) fn recover(
+    layout: &Layout,
+    disk: &dyn Disk,
+    options: &Options,
+    decode: Decode,
+    tape: &str,
+    at: UnixMicros,
+) -> Result<Recovered> {
+    let mut recovery = Recovery { farewell: read_farewell(layout, disk), ..Recovery::default() };
+    for name in layout.sources(disk)? {
+        mend_source(layout, disk, options, tape, &name, at, &mut recovery)?;
+    }
+    let path = layout.catalog();
+    let (mut catalog, why) = match open_catalog(&path, tape) {
+        Ok(catalog) => (catalog, None),
+        Err(Refused::Broken(why)) => (fresh_catalog(layout, tape)?, Some(why)),
+        Err(Refused::Other(error)) => return Err(error),
+    };
+    let index = match catch_up(layout, disk, decode, &mut catalog, &mut recovery) {
+        Ok(index) => index,
+        Err(CatchUp::StartAgain(reason)) => {
+            drop(catalog);
+            catalog = fresh_catalog(layout, tape)?;
+            recovery.rebuilt = Some(reason);
+            catch_up(layout, disk, decode, &mut catalog, &mut recovery).map_err(CatchUp::into_error)?
+        }
+        Err(other) => return Err(other.into_error()),
+    };
+    // A new tape has no catalog either; that is no news.
+    let had_segments = index.values().any(|i| i.last_n() > Seq(0));
+    recovery.rebuilt = recovery.rebuilt.or(why.filter(|_| had_segments));
+    Ok(Recovered { catalog, index, recovery })
+}
+
+/// Makes the catalog again from the segments alone, beside the old one, and puts it in its place.
+///
+/// Gives the number of records indexed.
+///
+/// # Errors
+/// When the tape is locked, no tape, or the disk refuses.
+pub fn rebuild(dir: &Path, disk: &dyn Disk, options: &Options, decode: Decode, holder: &str, at: UnixMicros) -> Result<u64> {
+    let layout = Layout::new(dir);
+    let info = layout.require_info(disk)?;
+    let lock = layout.lock(disk, holder)?;
+    let mut recovery = Recovery::default();
+    for name in layout.sources(disk)? {
+        mend_source(&layout, disk, options, &info.tape, &name, at, &mut recovery)?;
+    }
+    let mut catalog = fresh_catalog(&layout, &info.tape)?;
+    let index = catch_up(&layout, disk, decode, &mut catalog, &mut recovery).map_err(CatchUp::into_error)?;
+    drop(lock);
+    Ok(index.values().map(|source| source.last_n().0).sum())
+}
+
+fn read_farewell(layout: &Layout, disk: &dyn Disk) -> Option<String> {
+    let mut text = String::new();
+    disk.open(&layout.farewell()).ok()?.take(64 << 10).read_to_string(&mut text).ok()?;
+    let value: serde_json::Value = serde_json::from_str(&text).ok()?;
+    Some(value.get("detail").and_then(|d| d.as_str()).unwrap_or("the disk refused").to_owned())
+}
+
+// Segments.
+
+fn mend_source(
+    layout: &Layout,
+    disk: &dyn Disk,
+    options: &Options,
+    tape: &str,
+    name: &str,
+    at: UnixMicros,
+    recovery: &mut Recovery,
+) -> Result<()> {
+    let (found, partial) = layout.found(disk, name)?;
+    for path in partial {
+        remove(disk, &path)?;
+    }
+    let sealed: Vec<&Found> = found.iter().filter(|f| !f.open).collect();
+    for open in found.iter().filter(|f| f.open) {
+        let path = layout.open(name, &open.day, open.first_n);
+        // Sealing ended in a rename; only the removal of the open file was left to do.
+        if sealed.iter().any(|s| s.first_n == open.first_n && s.day == open.day) {
+            remove(disk, &path)?;
+            continue;
+        }
+        let Ok(source) = SourceName::new(name) else { continue };
+        match seal_open(layout, disk, options, name, open) {
+            Ok(done) => {
+                let last_n = done.last_n();
+                if last_n > Seq(0) {
+                    recovery.sealed.push(SealedTail { source, first_n: open.first_n, last_n, torn_bytes: done.torn_bytes });
+                }
+            }
+            Err(ArchiveError::Segment(SegmentError::Damaged { why, .. })) => {
+                salvage(layout, disk, options, tape, &source, open, &why, at, recovery)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn seal_open(layout: &Layout, disk: &dyn Disk, options: &Options, name: &str, open: &Found) -> Result<Sealed> {
+    let (from, partial, to) = (
+        layout.open(name, &open.day, open.first_n),
+        layout.partial(name, &open.day, open.first_n),
+        layout.sealed(name, &open.day, open.first_n),
+    );
+    let sealed = segment::seal(disk, &from, &partial, &to, options.level)?;
+    if sealed.records() == 0 {
+        // A header and nothing else: the recorder ended before its first commit.
+        remove(disk, &to)?;
+    }
+    Ok(sealed)
+}
+
+/// An open segment with damage in the middle: each unbroken run of proven records becomes a segment of its own; the
+/// damaged file stays beside them, out of the way, under another name.
+#[allow(clippy::too_many_arguments, reason = "a straight walk over one file")]
+fn salvage(
+    layout: &Layout,
+    disk: &dyn Disk,
+    options: &Options,
+    tape: &str,
+    source: &SourceName,
+    open: &Found,
+    why: &str,
+    at: UnixMicros,
+    recovery: &mut Recovery,
+) -> Result<()> {
+    let damaged = layout.open(source.as_str(), &open.day, open.first_n);
+    let provider = provider_of(disk, &damaged)?.ok_or_else(|| SegmentError::NotASegment {
+        path: damaged.clone(),
+        why: "its first line cannot be read; move the file away to go on".to_owned(),
+    })?;
+    // The runs are written under other numbers' names first, and the first run last: as long as the damaged file has
+    // its name, a killed salvage is simply done again.
+    let runs = runs_of(disk, &damaged)?;
+    for window in runs.windows(2) {
+        let (before, behind) = (&window[0], &window[1]);
+        recovery.holes.push(Hole {
+            source: source.clone(),
+            first_n: before.last_n.next(),
+            last_n: Seq(behind.first_n.0 - 1),
+            after: before.last_at,
+            before: behind.first_at,
+            why: why.to_owned(),
+        });
+    }
+    for run in runs.iter().rev() {
+        let mut found = Found { first_n: run.first_n, day: open.day.clone(), open: true };
+        let aside = run.first_n == open.first_n;
+        let path = layout.open(source.as_str(), &open.day, run.first_n);
+        let target = if aside { with_suffix(&path, ".salvage") } else { path.clone() };
+        if disk.len(&layout.sealed(source.as_str(), &open.day, run.first_n)).map_err(io("cannot look at", &path))?.is_some() {
+            continue;
+        }
+        if disk.len(&target).map_err(io("cannot look at", &target))?.is_some() {
+            remove(disk, &target)?;
+        }
+        let header = Header {
+            n: Seq(run.first_n.0 - 1),
+            at,
+            format: FORMAT,
+            tape: tape.into(),
+            source: source.as_str().into(),
+            provider: provider.as_str().into(),
+        };
+        copy_run(disk, &damaged, &target, &header, run, options, at)?;
+        if aside {
+            let kept = with_suffix(&damaged, ".damaged");
+            disk.rename(&damaged, &kept).map_err(io("cannot rename", &damaged))?;
+            disk.rename(&target, &path).map_err(io("cannot rename", &target))?;
+            found.first_n = open.first_n;
+        }
+        let sealed = seal_open(layout, disk, options, source.as_str(), &found)?;
+        recovery.sealed.push(SealedTail {
+            source: source.clone(),
+            first_n: run.first_n,
+            last_n: sealed.last_n(),
+            torn_bytes: sealed.torn_bytes,
+        });
+    }
+    if runs.is_empty() || runs[0].first_n != open.first_n {
+        disk.rename(&damaged, &with_suffix(&damaged, ".damaged")).map_err(io("cannot rename", &damaged))?;
+    }
+    let dir = layout.day(source.as_str(), &open.day);
+    disk.sync_dir(&dir).map_err(io("cannot make durable", &dir))
+}
+
+struct Run {
+    first_n: Seq,
+    last_n: Seq,
+    first_at: UnixMicros,
+    last_at: UnixMicros,
+}
+
+fn runs_of(disk: &dyn Disk, path: &Path) -> Result<Vec<Run>> {
+    let mut runs: Vec<Run> = Vec::new();
+    each_proven(disk, path, |line, _| {
+        if let Line::Record(record) = line {
+            match runs.last_mut().filter(|run| run.last_n.next() == record.n) {
+                Some(run) => (run.last_n, run.last_at) = (record.n, record.at),
+                None => runs.push(Run { first_n: record.n, last_n: record.n, first_at: record.at, last_at: record.at }),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(runs)
+}
+
+fn copy_run(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    header: &Header<'_>,
+    run: &Run,
+    options: &Options,
+    at: UnixMicros,
+) -> Result<()> {
+    let mut writer = Writer::create(disk, to, header, options.level, options.block_bytes)?;
+    each_proven(disk, from, |line, bytes| {
+        if let Line::Record(record) = line
+            && (run.first_n..=run.last_n).contains(&record.n)
+        {
+            writer.append_line(record.n, record.at, bytes)?;
+        }
+        Ok(())
+    })?;
+    writer.finish(at)?;
+    Ok(())
+}
+
+fn each_proven(disk: &dyn Disk, path: &Path, mut each: impl FnMut(&Line<'_>, &[u8]) -> Result<()>) -> Result<()> {
+    let mut reader = Reader::open(disk, path)?;
+    let mut walk = Walk::new(Trust::Chain);
+    while let Some(block) = reader.next_block()? {
+        walk.block(&block, &mut each)?;
+    }
+    Ok(())
+}
+
+fn provider_of(disk: &dyn Disk, path: &Path) -> Result<Option<String>> {
+    let mut provider = None;
+    let mut reader = Reader::open(disk, path)?;
+    if let Some(block) = reader.next_block()? {
+        let first = block.data.split(|b| *b == b'\n').next().unwrap_or_default();
+        if let Some(Line::Header(header)) = Line::parse(first) {
+            provider = Some(header.provider.into_owned());
+        }
+    }
+    Ok(provider)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
+    disk.remove(path).map_err(io("cannot remove", path))
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ArchiveError {
+    let path = path.to_owned();
+    move |source| ArchiveError::Io { what, path, source }
+}
+
+// The catalog.
+
+enum Refused {
+    Broken(String),
+    Other(ArchiveError),
+}
+
+fn open_catalog(path: &Path, tape: &str) -> std::result::Result<Catalog, Refused> {
+    if !path.exists() {
+        return Err(Refused::Broken("it was missing".to_owned()));
+    }
+    let catalog = match Catalog::open(path) {
+        Ok(catalog) => catalog,
+        Err(error) if error.is_broken() => return Err(Refused::Broken(format!("it was broken ({})", chain(&error)))),
+        Err(error) => return Err(Refused::Other(error.into())),
+    };
+    match catalog.tape() {
+        Ok(Some(found)) if found == tape => Ok(catalog),
+        Ok(Some(_)) => Err(Refused::Broken("it belonged to another tape".to_owned())),
+        Ok(None) => Err(Refused::Broken("it belonged to no tape".to_owned())),
+        Err(error) => Err(Refused::Broken(format!("it was broken ({})", chain(&error)))),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Sets an old catalog aside and makes an empty one. The write-ahead log goes with its database: left behind, it
+/// would be played into the new one.
+fn fresh_catalog(layout: &Layout, tape: &str) -> Result<Catalog> {
+    let path = layout.catalog();
+    for suffix in ["-wal", "-shm", ""] {
+        let old = with_suffix(&path, suffix);
+        let aside = with_suffix(&path, &format!(".old{suffix}"));
+        let moved = if old.is_dir() { std::fs::rename(&old, &aside) } else { std::fs::remove_file(&old) };
+        match moved {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("cannot remove", &old)(error)),
+            _ => {}
+        }
+    }
+    let mut catalog = Catalog::open(&path)?;
+    catalog.apply(&[Change::Tape(tape.to_owned())])?;
+    Ok(catalog)
+}
+
+enum CatchUp {
+    /// The catalog says things the segments do not bear out.
+    StartAgain(String),
+    Failed(ArchiveError),
+}
+
+impl CatchUp {
+    fn into_error(self) -> ArchiveError {
+        match self {
+            Self::Failed(error) => error,
+            Self::StartAgain(why) => ArchiveError::NotATape { path: PathBuf::new(), why },
+        }
+    }
+}
+
+impl<E: Into<ArchiveError>> From<E> for CatchUp {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        match &error {
+            ArchiveError::Catalog(inner) if inner.is_broken() => Self::StartAgain(format!("it was broken ({})", chain(inner))),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+fn catch_up(
+    layout: &Layout,
+    disk: &dyn Disk,
+    decode: Decode,
+    catalog: &mut Catalog,
+    recovery: &mut Recovery,
+) -> std::result::Result<BTreeMap<SourceName, SourceIndex>, CatchUp> {
+    let mut index = BTreeMap::new();
+    for row in catalog.sources()? {
+        if let Ok(name) = SourceName::new(&row.name) {
+            index.insert(name, SourceIndex::load(catalog, &row)?);
+        }
+    }
+    let on_disk = layout.sources(disk)?;
+    if let Some(gone) = index.iter().find(|(name, i)| i.last_n() > Seq(0) && !on_disk.iter().any(|d| d == name.as_str())) {
+        return Err(CatchUp::StartAgain(format!("it knew a source {} that has no segments", gone.0)));
+    }
+    for name in on_disk {
+        let Ok(source) = SourceName::new(&name) else { continue };
+        let known: BTreeMap<u64, SegmentRow> = catalog.segments(&name)?.into_iter().map(|row| (row.first_n, row)).collect();
+        let (found, _) = layout.found(disk, &name)?;
+        if let Some(gone) = known.keys().find(|n| !found.iter().any(|f| f.first_n.0 == **n)) {
+            return Err(CatchUp::StartAgain(format!("it knew a segment {gone} of {name} that is not there")));
+        }
+        for segment in found {
+            let path = layout.sealed(&name, &segment.day, segment.first_n);
+            let length = disk.len(&path).map_err(io("cannot look at", &path))?.unwrap_or(0);
+            let as_known = |row: &SegmentRow| row.state == "sealed" && row.bytes == length && row.day == segment.day;
+            if known.get(&segment.first_n.0).is_some_and(as_known) {
+                continue;
+            }
+            let mut changes = Vec::new();
+            if known.contains_key(&segment.first_n.0) {
+                changes.push(Change::ForgetSegment { source: name.clone(), first_n: segment.first_n.0 });
+            }
+            let scan = scan(disk, &path, &segment, &source, decode, index.remove(&source), &mut changes, recovery)?;
+            let Some((scanned, records)) = scan else { continue };
+            index.insert(source.clone(), scanned);
+            if records == 0 {
+                remove(disk, &path)?;
+                continue;
+            }
+            recovery.caught_up += 1;
+            catalog.apply(&changes)?;
+        }
+    }
+    for (name, source) in &mut index {
+        let known = catalog.segments(name.as_str())?;
+        let newest = known.iter().map(|row| row.last_n).max().unwrap_or(0);
+        if source.last_n().0 > newest {
+            return Err(CatchUp::StartAgain(format!("it was ahead of the segments of {name}")));
+        }
+        let mut changes = Vec::new();
+        source.take_changes(&mut changes);
+        catalog.apply(&changes)?;
+    }
+    Ok(index)
+}
+
+/// Reads a sealed segment into the index; `None` when its header cannot be read.
+#[allow(clippy::too_many_arguments, reason = "a straight walk over one file")]
+fn scan(
+    disk: &dyn Disk,
+    path: &Path,
+    segment: &Found,
+    source: &SourceName,
+    decode: Decode,
+    index: Option<SourceIndex>,
+    changes: &mut Vec<Change>,
+    recovery: &mut Recovery,
+) -> std::result::Result<Option<(SourceIndex, u64)>, CatchUp> {
+    let provider = match (&index, provider_of(disk, path)?) {
+        (Some(index), _) => index.provider().to_owned(),
+        (None, Some(provider)) => provider,
+        (None, None) => return Ok(None),
+    };
+    let mut index = index.unwrap_or_else(|| SourceIndex::new(source.as_str(), &provider));
+    let known: Option<Provider> = provider.parse().ok();
+    let mut sealed = Sealed {
+        blocks: Vec::new(),
+        bytes: disk.len(path).map_err(io("cannot look at", path))?.unwrap_or(0),
+        raw_bytes: 0,
+        sha256: segment::sha256_of(disk, path)?,
+        hash: 0,
+        torn_bytes: 0,
+    };
+    let mut reader = Reader::open(disk, path)?;
+    let mut walk = Walk::new(Trust::Checksum);
+    let (mut last, mut why) = (None::<(Seq, UnixMicros)>, None);
+    let mut buffer = Vec::new();
+    while let Some(block) = reader.block_into(buffer)? {
+        let proven = walk.block(&block, |line, _| {
+            if let Line::Record(record) = line {
+                if let Some((n, at)) = last
+                    && record.n > n.next()
+                {
+                    let (first_n, last_n) = (n.next(), Seq(record.n.0 - 1));
+                    let why = why.take().unwrap_or_else(|| "they are not in the segment".to_owned());
+                    // A hole that an earlier opening noted has its gap row already.
+                    if first_n > index.last_n() {
+                        recovery.holes.push(Hole { source: source.clone(), first_n, last_n, after: at, before: record.at, why });
+                    }
+                }
+                last = Some((record.n, record.at));
+                let decoded = match (record.kind, known) {
+                    (RecordKind::Frame, Some(provider)) => record.bytes().map(|bytes| decode(provider, &bytes)),
+                    _ => None,
+                }
+                .unwrap_or_else(Decoded::default);
+                index.record(Indexed {
+                    n: record.n,
+                    at: record.at,
+                    kind: record.kind,
+                    via: record.via,
+                    conn: record.conn.0,
+                    fact: record.fact(),
+                    events: &decoded.events,
+                });
+            }
+            Ok::<_, ArchiveError>(())
+        })?;
+        why = why.or(proven.damage).or((block.end == BlockEnd::Torn).then(|| "the file ends in the middle".to_owned()));
+        changes.extend(index.end_block(segment.first_n.0, &proven.span).map(Change::Block));
+        sealed.raw_bytes += proven.bytes as u64;
+        sealed.blocks.push(proven.span);
+        buffer = block.data;
+    }
+    let records = sealed.records();
+    changes.push(Change::Segment(segment_row(source.as_str(), segment.first_n, &segment.day, &sealed)));
+    index.take_changes(changes);
+    Ok(Some((index, records)))
+}

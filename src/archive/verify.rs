@@ -1,0 +1,391 @@
+//! Verifying: every byte against its checksums, sequence numbers dense, the catalog equal to the segments, and each
+//! scope's timeline made of coverage and gaps without a hole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::index::{ALL, Indexed, SourceIndex};
+use super::layout::{Found, Layout};
+use super::writer::segment_row;
+use super::{ArchiveError, Decode, Fact, Result};
+use crate::catalog::{Catalog, Change};
+use crate::model::{Decoded, IntervalSet, Provider, RecordKind, SourceName, UnixMicros};
+use crate::segment::{self, BlockEnd, Disk, Line, Reader, Sealed, Trust, Walk};
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The source, if it is about one.
+    pub source: Option<String>,
+    /// The file (relative to the tape) or table.
+    pub place: String,
+    /// What does not hold.
+    pub what: String,
+    /// Whether the ledger already says so: loss that is known.
+    pub known: bool,
+}
+
+/// What was looked at in a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// Its provider.
+    pub provider: String,
+    /// Segments, open ones included.
+    pub segments: u64,
+    /// Open segments among them.
+    pub open_segments: u64,
+    /// Records read.
+    pub records: u64,
+    /// Envelopes among them.
+    pub envelopes: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Uncompressed bytes.
+    pub raw_bytes: u64,
+    /// Last record.
+    pub last_n: u64,
+}
+
+/// Whether the catalog was compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogCheck {
+    /// Row by row, with that many rows.
+    Equal(usize),
+    /// It differs; the damage list says where.
+    Differs,
+    /// Not compared, for the reason given.
+    Skipped(String),
+}
+
+/// What verifying found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Each source.
+    pub sources: Vec<SourceReport>,
+    /// Everything that is not as it should be.
+    pub damage: Vec<Damage>,
+    /// The catalog.
+    pub catalog: CatalogCheck,
+}
+
+impl Report {
+    /// Whether everything holds (known loss does not).
+    pub fn is_whole(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// Verifies a tape without changing it. `progress` is told the bytes read so far.
+///
+/// # Errors
+/// When it is no tape, of a newer format, or a file cannot be read at all.
+pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl FnMut(u64)) -> Result<Report> {
+    let layout = Layout::new(dir);
+    let info = layout.require_info(disk)?;
+    // With the lock nobody writes while we read; without it the newest commits may move under us.
+    let lock = layout.lock(disk, "birdtape verify");
+    let writing = matches!(lock, Err(ArchiveError::Locked { .. }));
+    let mut report = Report { sources: Vec::new(), damage: Vec::new(), catalog: CatalogCheck::Differs };
+    let mut again = Catalog::in_memory()?;
+    again.apply(&[Change::Tape(info.tape.clone())])?;
+    let mut unsealed = BTreeMap::new();
+    let mut read = 0;
+    for name in layout.sources(disk)? {
+        let Ok(source) = SourceName::new(&name) else {
+            report.damage.push(Damage {
+                source: None,
+                place: format!("segments/{name}"),
+                what: "this is no source name".into(),
+                known: false,
+            });
+            continue;
+        };
+        let mut check = Check {
+            layout: &layout,
+            disk,
+            decode,
+            tape: &info.tape,
+            name: source.as_str(),
+            out: SourceReport::default(),
+            damage: Vec::new(),
+            lost: Vec::new(),
+            jumps: Vec::new(),
+        };
+        let (found, partial) = layout.found(disk, &name)?;
+        let mut changes = Vec::new();
+        let mut index = None;
+        for (at, segment) in found.iter().enumerate() {
+            let twin = segment.open && at > 0 && found[at - 1].first_n == segment.first_n && found[at - 1].day == segment.day;
+            if twin {
+                continue;
+            }
+            check.segment(segment, &mut index, &mut changes)?;
+            read += check.out.bytes;
+            progress(read);
+        }
+        if !partial.is_empty() && !writing {
+            let what = "left by a sealing that was interrupted; `birdtape recover` clears it".to_owned();
+            check.damage.push(Damage {
+                source: Some(name.clone()),
+                place: format!("{} partial file(s)", partial.len()),
+                what,
+                known: true,
+            });
+        }
+        check.settle_jumps();
+        if check.out.open_segments > 0 {
+            unsealed.insert(name.clone(), check.out.last_n);
+        }
+        again.apply(&changes)?;
+        // An interrupted sealing is no damage: nothing is lost by it.
+        report.damage.extend(check.damage.into_iter().filter(|d| !d.place.ends_with("partial file(s)")));
+        report.sources.push(check.out);
+    }
+    report.catalog = if writing {
+        CatalogCheck::Skipped("a recorder is writing".to_owned())
+    } else {
+        compare(&layout, &again, &unsealed, &info.tape, &mut report.damage)?
+    };
+    if !writing {
+        partition(&again, &mut report.damage)?;
+    }
+    drop(lock);
+    Ok(report)
+}
+
+struct Check<'a> {
+    layout: &'a Layout,
+    disk: &'a dyn Disk,
+    decode: Decode,
+    tape: &'a str,
+    name: &'a str,
+    out: SourceReport,
+    damage: Vec<Damage>,
+    /// Ranges the ledger calls lost.
+    lost: Vec<(u64, u64)>,
+    /// Holes in the numbers, with their place.
+    jumps: Vec<(u64, u64, String)>,
+}
+
+impl Check<'_> {
+    fn bad(&mut self, place: &str, what: impl Into<String>) {
+        self.damage.push(Damage { source: Some(self.name.to_owned()), place: place.to_owned(), what: what.into(), known: false });
+    }
+
+    fn segment(&mut self, segment: &Found, index: &mut Option<SourceIndex>, changes: &mut Vec<Change>) -> Result<()> {
+        let path = if segment.open {
+            self.layout.open(self.name, &segment.day, segment.first_n)
+        } else {
+            self.layout.sealed(self.name, &segment.day, segment.first_n)
+        };
+        let place = path.strip_prefix(self.layout.dir()).unwrap_or(&path).display().to_string();
+        let bytes =
+            self.disk.len(&path).map_err(|source| ArchiveError::Io { what: "cannot look at", path: path.clone(), source })?;
+        let Some(bytes) = bytes else { return Ok(()) };
+        self.out.segments += 1;
+        self.out.bytes += bytes;
+        self.out.open_segments += u64::from(segment.open);
+        let mut sealed = Sealed { blocks: Vec::new(), bytes, raw_bytes: 0, sha256: String::new(), hash: 0, torn_bytes: 0 };
+        let mut reader = Reader::open(self.disk, &path)?;
+        let mut walk = Walk::new(Trust::Chain);
+        let mut buffer = Vec::new();
+        let (mut first, mut bad_lines, mut header_seen) = (None, Vec::new(), false);
+        while let Some(block) = reader.block_into(buffer)? {
+            let proven = walk.block(&block, |line, _| {
+                match line {
+                    Line::Header(header) => {
+                        header_seen = true;
+                        if header.tape != self.tape || header.source != self.name {
+                            bad_lines.push(format!("it says it belongs to source {} of tape {}", header.source, header.tape));
+                        }
+                        index.get_or_insert_with(|| SourceIndex::new(self.name, &header.provider));
+                        self.out.provider = header.provider.to_string();
+                    }
+                    Line::Record(record) => {
+                        first.get_or_insert(record.n);
+                        let expected = self.out.last_n + 1;
+                        if record.n.0 > expected {
+                            self.jumps.push((expected, record.n.0 - 1, place.clone()));
+                        } else if record.n.0 < expected {
+                            bad_lines.push(format!("record {} stands after record {}", record.n, expected - 1));
+                        }
+                        self.out.last_n = self.out.last_n.max(record.n.0);
+                        self.out.records += 1;
+                        self.out.envelopes += u64::from(record.kind == RecordKind::Frame);
+                        let bytes = record.bytes();
+                        if bytes.is_none() {
+                            bad_lines.push(format!("the body of record {} cannot be read", record.n));
+                        }
+                        if let Some(Fact::Gap { lost_n: Some(range), .. }) =
+                            record.fact().and_then(|f| serde_json::from_str(f).ok())
+                        {
+                            self.lost.push(range);
+                        }
+                        if let Some(index) = index.as_mut() {
+                            let provider: Option<Provider> = index.provider().parse().ok();
+                            let decoded = match (record.kind, provider, bytes) {
+                                (RecordKind::Frame, Some(provider), Some(bytes)) => (self.decode)(provider, &bytes),
+                                _ => Decoded::default(),
+                            };
+                            index.record(Indexed {
+                                n: record.n,
+                                at: record.at,
+                                kind: record.kind,
+                                via: record.via,
+                                conn: record.conn.0,
+                                fact: record.fact(),
+                                events: &decoded.events,
+                            });
+                        }
+                    }
+                    Line::Commit(_) => {}
+                }
+                Ok::<_, ArchiveError>(())
+            })?;
+            if let Some(why) = proven.damage {
+                self.bad(&place, format!("block at byte {}: {why}", block.offset));
+            }
+            if block.end == BlockEnd::Torn && !segment.open {
+                self.bad(&place, format!("the file ends in the middle of the block at byte {}", block.offset));
+            }
+            if let Some(index) = index.as_mut() {
+                changes.extend(index.end_block(segment.first_n.0, &proven.span).map(Change::Block));
+            }
+            sealed.raw_bytes += proven.bytes as u64;
+            sealed.blocks.push(proven.span);
+            buffer = block.data;
+        }
+        self.out.raw_bytes += sealed.raw_bytes;
+        for what in bad_lines {
+            self.bad(&place, what);
+        }
+        if segment.open {
+            return Ok(());
+        }
+        if !header_seen {
+            self.bad(&place, "it does not begin with a segment header");
+        }
+        if first.is_some_and(|n| n != segment.first_n) {
+            self.bad(&place, format!("its first record is {}, its name says {}", first.unwrap_or_default(), segment.first_n));
+        }
+        match segment::seek_table(self.disk, &path) {
+            Ok(table) => {
+                let walked: Vec<_> = sealed.blocks.iter().map(|b| (b.bytes, b.raw_bytes)).collect();
+                if table != walked {
+                    self.bad(&place, "its seek table does not fit its blocks");
+                }
+            }
+            Err(error) => self.bad(&place, error.to_string()),
+        }
+        sealed.sha256 = segment::sha256_of(self.disk, &path)?;
+        if let Some(index) = index.as_mut() {
+            changes.push(Change::Segment(segment_row(self.name, segment.first_n, &segment.day, &sealed)));
+            index.take_changes(changes);
+        }
+        Ok(())
+    }
+
+    /// A hole in the numbers is damage; it is known when a note in the tape calls it lost.
+    fn settle_jumps(&mut self) {
+        self.out.name = self.name.to_owned();
+        for (first, last, place) in std::mem::take(&mut self.jumps) {
+            let known = self.lost.iter().any(|(a, b)| *a <= first && last <= *b);
+            let what = format!("records {first} to {last} are not there");
+            self.damage.push(Damage { source: Some(self.name.to_owned()), place, what, known });
+        }
+    }
+}
+
+/// Compares the tape's catalog with the one just made. Where a recorder was killed, the rows of its source may be a
+/// few commits behind (or, for its open segment, say "open"): they are left out.
+fn compare(
+    layout: &Layout,
+    again: &Catalog,
+    unsealed: &BTreeMap<String, u64>,
+    tape: &str,
+    damage: &mut Vec<Damage>,
+) -> Result<CatalogCheck> {
+    let path = layout.catalog();
+    let mut bad = |what: String| damage.push(Damage { source: None, place: "catalog.sqlite".to_owned(), what, known: false });
+    let there = match Catalog::open_read_only(&path) {
+        Ok(catalog) => catalog,
+        Err(error) => {
+            bad(format!("it cannot be read ({error}); `birdtape rebuild` makes it again"));
+            return Ok(CatalogCheck::Differs);
+        }
+    };
+    if there.tape().ok().flatten().as_deref() != Some(tape) {
+        bad("it belongs to another tape; `birdtape rebuild` makes it again".to_owned());
+        return Ok(CatalogCheck::Differs);
+    }
+    let keep = |table: &str, first: &str, _: &str| table == "meta" || !unsealed.contains_key(first);
+    let (ours, theirs) = (again.dump(keep)?, there.dump(keep));
+    let theirs = match theirs {
+        Ok(rows) => rows,
+        Err(error) => {
+            bad(format!("it cannot be read ({error}); `birdtape rebuild` makes it again"));
+            return Ok(CatalogCheck::Differs);
+        }
+    };
+    for source in there.sources()? {
+        if let Some(last) = unsealed.get(&source.name).filter(|last| **last < source.last_n) {
+            bad(format!("it knows record {} of {}, the segments end at {last}", source.last_n, source.name));
+            return Ok(CatalogCheck::Differs);
+        }
+    }
+    if ours != theirs {
+        let short = |row: &String| row.chars().take(300).collect::<String>();
+        let missing: Vec<_> = ours.iter().filter(|row| theirs.binary_search(row).is_err()).collect();
+        let extra: Vec<_> = theirs.iter().filter(|row| ours.binary_search(row).is_err()).collect();
+        for (sign, rows) in [("missing", &missing), ("not borne out by the segments", &extra)] {
+            if let Some(row) = rows.first() {
+                bad(format!("{} row(s) {sign}, the first: {}", rows.len(), short(row)));
+            }
+        }
+        return Ok(CatalogCheck::Differs);
+    }
+    if !unsealed.is_empty() {
+        let names = unsealed.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Ok(CatalogCheck::Skipped(format!("{names} has an open segment; `birdtape recover` seals it")));
+    }
+    Ok(CatalogCheck::Equal(ours.len()))
+}
+
+/// Each scope's timeline, from its beginning to its frontier, is covered or in a gap; no instant is both.
+fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
+    for source in catalog.sources()? {
+        let gaps = catalog.gaps(Some(&source.name))?;
+        let coverage = catalog.coverage(&source.name)?;
+        for scope in catalog.scopes(&source.name)? {
+            let mut covered = IntervalSet::new();
+            for row in coverage.iter().filter(|row| row.scope == scope.scope) {
+                covered.insert(UnixMicros(row.from_us), UnixMicros(row.to_us));
+            }
+            let mine = || gaps.iter().filter(|gap| gap.scope == scope.scope || gap.scope == ALL);
+            let mut both = covered.clone();
+            for gap in mine() {
+                both.remove(UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
+            }
+            if both != covered {
+                let what = format!("scope {} has instants that are covered and in a gap", scope.scope);
+                damage.push(Damage { source: Some(source.name.clone()), place: "coverage".to_owned(), what, known: false });
+            }
+            let Some((_, end)) = covered.iter().last() else { continue };
+            let mut rest = IntervalSet::new();
+            rest.insert(UnixMicros(scope.since_us), end.min(scope.until_us.map_or(end, UnixMicros)));
+            for (from, to) in covered.iter() {
+                rest.remove(from, to);
+            }
+            for gap in mine() {
+                rest.remove(UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
+            }
+            if let Some((from, to)) = rest.iter().next() {
+                let what = format!("scope {} has a silent hole from {from} to {to}", scope.scope);
+                damage.push(Damage { source: Some(source.name.clone()), place: "coverage".to_owned(), what, known: false });
+            }
+        }
+    }
+    Ok(())
+}

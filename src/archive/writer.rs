@@ -1,0 +1,621 @@
+//! The one writer of a tape, and the gap ledger.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::fact::{Closed, Fact, to_json};
+use super::index::{ALL, Indexed, SourceIndex};
+use super::layout::Layout;
+use super::{ArchiveError, Decode, Options, Recovery, Result};
+use crate::catalog::{Catalog, Change, GapRow, SegmentRow};
+use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, Writer};
+
+/// Given up when the disk is full, so that the farewell can be written.
+const RESERVE_BYTES: usize = 1 << 20;
+
+/// What a commit made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The source.
+    pub source: SourceName,
+    /// Its last durable record.
+    pub n: Seq,
+    /// Hash of the segment's commit line.
+    pub hash: u64,
+}
+
+/// A loss to be written into the ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost<'a> {
+    /// `*` or a topic.
+    pub scope: &'a str,
+    /// Why.
+    pub cause: Cause,
+    /// In words, without secrets.
+    pub detail: &'a str,
+}
+
+/// The one writer of a tape.
+pub struct Archive {
+    pub(super) layout: Layout,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) catalog: Catalog,
+    pub(super) options: Options,
+    pub(super) tape: String,
+    pub(super) index: BTreeMap<SourceName, SourceIndex>,
+    pub(super) changes: Vec<Change>,
+    recording: BTreeMap<SourceName, Recording>,
+    sealing: Vec<JoinHandle<std::result::Result<Done, SegmentError>>>,
+    pub(super) recovery: Recovery,
+    poisoned: bool,
+    _lock: Box<dyn Send>,
+}
+
+struct Recording {
+    writer: Writer,
+    first_n: Seq,
+    day: String,
+    day_number: i64,
+    first_at: UnixMicros,
+    last_at: UnixMicros,
+    dirty: bool,
+}
+
+/// A segment that was sealed, with the packed ids of its blocks unchanged.
+struct Done {
+    source: SourceName,
+    first_n: Seq,
+    day: String,
+    sealed: Sealed,
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").field("dir", &self.layout.dir()).finish_non_exhaustive()
+    }
+}
+
+impl Archive {
+    /// Opens a tape for writing, making it if there is none: takes the lock, clears what a crash left, seals open
+    /// segments up to their last good commit, and lets the catalog catch up (or makes it again).
+    ///
+    /// `holder` is what another recorder will be told, `at` the present.
+    ///
+    /// # Errors
+    /// When it is locked, of a newer format, not a tape, or the disk refuses.
+    pub fn open(dir: &Path, disk: Arc<dyn Disk>, options: Options, decode: Decode, holder: &str, at: UnixMicros) -> Result<Self> {
+        let layout = Layout::new(dir);
+        let io = |source| ArchiveError::Io { what: "cannot create", path: dir.to_owned(), source };
+        disk.create_dir(dir).map_err(io)?;
+        let lock = layout.lock(&*disk, holder)?;
+        let id: u128 = rand::rng().random();
+        let info = layout.create(&*disk, &format!("{id:032x}"), at)?;
+        let recovered = super::recover::recover(&layout, &*disk, &options, decode, &info.tape, at)?;
+        let mut archive = Self {
+            layout,
+            disk,
+            catalog: recovered.catalog,
+            options,
+            tape: info.tape,
+            index: recovered.index,
+            changes: Vec::new(),
+            recording: BTreeMap::new(),
+            sealing: Vec::new(),
+            recovery: recovered.recovery,
+            poisoned: false,
+            _lock: lock,
+        };
+        archive.make_reserve();
+        archive.write_recovery_notes(at)?;
+        Ok(archive)
+    }
+
+    /// What opening had to mend.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Id of the tape.
+    pub fn tape(&self) -> &str {
+        &self.tape
+    }
+
+    /// Makes a source known; one that is there keeps its provider.
+    ///
+    /// # Errors
+    /// When it is there and records another provider.
+    pub fn add_source(&mut self, name: &SourceName, provider: Provider) -> Result<()> {
+        let index = self.index.entry(name.clone()).or_insert_with(|| SourceIndex::new(name.as_str(), provider.name()));
+        if index.provider() != provider.name() {
+            let (name, found, wanted) = (name.to_string(), index.provider().to_owned(), provider.to_string());
+            return Err(ArchiveError::OtherProvider { name, found, wanted });
+        }
+        Ok(())
+    }
+
+    /// Appends a record; it is durable after the next [`commit`](Self::commit).
+    ///
+    /// `decoded` is what its envelope says; `None` is for records that are not envelopes, or that nobody could read.
+    ///
+    /// # Errors
+    /// When the disk refuses; the archive is then poisoned and must be opened again.
+    ///
+    /// # Panics
+    /// When the source was never added.
+    pub fn append(&mut self, source: &SourceName, draft: &Draft, decoded: Option<&Decoded>) -> Result<Seq> {
+        self.check()?;
+        let appended = self.try_append(source, draft, decoded);
+        self.guard(appended)
+    }
+
+    fn try_append(&mut self, source: &SourceName, draft: &Draft, decoded: Option<&Decoded>) -> Result<Seq> {
+        let index = self.index.get(source).expect("a source is added before it records");
+        let n = index.last_n().next();
+        let day = draft.received_at.day();
+        let full = |r: &Recording| r.writer.raw_bytes() >= self.options.segment_bytes || r.day_number < day;
+        if self.recording.get(source).is_some_and(full) {
+            self.commit(draft.received_at)?;
+            self.rotate(source, draft.received_at)?;
+        }
+        if !self.recording.contains_key(source) {
+            self.begin(source, n, draft.received_at)?;
+        }
+        let recording = self.recording.get_mut(source).expect("just begun");
+        let json = decoded.is_some_and(|d| d.json);
+        let ended = recording.writer.append(n, draft, json)?;
+        recording.last_at = recording.last_at.max(draft.received_at);
+        recording.first_at = recording.first_at.min(draft.received_at);
+        recording.dirty = true;
+        let fact = match &draft.body {
+            Body::Fact(fact) => Some(fact.as_str()),
+            Body::Bytes(_) => None,
+        };
+        let events = decoded.map_or(&[][..], |d| &d.events);
+        let (kind, via, conn) = (draft.kind, draft.via, draft.conn.0);
+        let index = self.index.get_mut(source).expect("looked up above");
+        index.record(Indexed { n, at: draft.received_at, kind, via, conn, fact, events });
+        if let Some(span) = ended {
+            let row = index.end_block(recording.first_n.0, &span);
+            self.changes.extend(row.map(Change::Block));
+        }
+        Ok(n)
+    }
+
+    fn begin(&mut self, source: &SourceName, n: Seq, at: UnixMicros) -> Result<()> {
+        let day = at.date();
+        let dir = self.layout.day(source.as_str(), &day);
+        self.disk.create_dir(&dir).map_err(|source| ArchiveError::Io { what: "cannot create", path: dir, source })?;
+        let path = self.layout.open(source.as_str(), &day, n);
+        let header = Header {
+            n: Seq(n.0 - 1),
+            at,
+            format: FORMAT,
+            tape: self.tape.as_str().into(),
+            source: source.as_str().into(),
+            provider: self.index[source].provider().to_owned().into(),
+        };
+        let writer = Writer::create(&*self.disk, &path, &header, self.options.level, self.options.block_bytes)?;
+        let recording = Recording { writer, first_n: n, day, day_number: at.day(), first_at: at, last_at: at, dirty: false };
+        self.recording.insert(source.clone(), recording);
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable: segments first, then the catalog; what it returns may be announced.
+    ///
+    /// # Errors
+    /// When the disk refuses; the archive is then poisoned and must be opened again.
+    pub fn commit(&mut self, at: UnixMicros) -> Result<Vec<Committed>> {
+        self.check()?;
+        let committed = self.try_commit(at);
+        self.guard(committed)
+    }
+
+    fn try_commit(&mut self, at: UnixMicros) -> Result<Vec<Committed>> {
+        let mut committed = Vec::new();
+        for (source, recording) in self.recording.iter_mut().filter(|(_, r)| r.dirty) {
+            let Commit { n, hash, .. } = recording.writer.commit(at)?;
+            recording.dirty = false;
+            committed.push(Committed { source: source.clone(), n, hash });
+            self.changes.push(Change::Segment(SegmentRow {
+                source: source.to_string(),
+                first_n: recording.first_n.0,
+                last_n: n.0,
+                state: "open".to_owned(),
+                day: recording.day.clone(),
+                first_us: recording.first_at.0,
+                last_us: recording.last_at.0,
+                records: n.0 + 1 - recording.first_n.0,
+                bytes: recording.writer.bytes(),
+                raw_bytes: recording.writer.raw_bytes(),
+                sha256: String::new(),
+            }));
+        }
+        self.reached("segments durable, catalog behind")?;
+        self.collect_sealed(false)?;
+        for index in self.index.values_mut() {
+            index.take_changes(&mut self.changes);
+        }
+        if !self.changes.is_empty() {
+            self.catalog.apply(&self.changes)?;
+            self.changes.clear();
+        }
+        self.reached("catalog committed, not announced")?;
+        Ok(committed)
+    }
+
+    /// Ends a source's open segment and has it sealed.
+    fn rotate(&mut self, source: &SourceName, at: UnixMicros) -> Result<()> {
+        let Some(recording) = self.recording.remove(source) else { return Ok(()) };
+        let (first_n, day) = (recording.first_n, recording.day);
+        if let (Some(span), Some(index)) = (recording.writer.finish(at)?, self.index.get_mut(source)) {
+            self.changes.extend(index.end_block(first_n.0, &span).map(Change::Block));
+        }
+        self.reached("segment finished, not sealed")?;
+        let name = source.as_str();
+        let open = self.layout.open(name, &day, first_n);
+        let partial = self.layout.partial(name, &day, first_n);
+        let sealed = self.layout.sealed(name, &day, first_n);
+        let (disk, level, source) = (Arc::clone(&self.disk), self.options.level, source.clone());
+        let work = move || {
+            let sealed = segment::seal(&*disk, &open, &partial, &sealed, level)?;
+            Ok(Done { source, first_n, day, sealed })
+        };
+        if self.options.seal_in_background {
+            self.sealing.push(std::thread::spawn(work));
+        } else {
+            let done = work()?;
+            self.note_sealed(&done);
+        }
+        Ok(())
+    }
+
+    fn collect_sealed(&mut self, wait: bool) -> Result<()> {
+        let (done, running): (Vec<_>, Vec<_>) = self.sealing.drain(..).partition(|handle| wait || handle.is_finished());
+        self.sealing = running;
+        for handle in done {
+            let done = handle.join().map_err(|_| ArchiveError::Poisoned)??;
+            self.note_sealed(&done);
+        }
+        Ok(())
+    }
+
+    fn note_sealed(&mut self, done: &Done) {
+        let (source, segment_n) = (done.source.to_string(), done.first_n.0);
+        self.changes.push(Change::Segment(segment_row(&source, done.first_n, &done.day, &done.sealed)));
+        for block in &done.sealed.blocks {
+            let (raw_offset, offset, bytes) = (block.raw_offset, block.offset, block.bytes);
+            self.changes.push(Change::PlaceBlock { source: source.clone(), segment_n, raw_offset, offset, bytes });
+        }
+    }
+
+    /// Commits, seals every open segment and lets go of the tape.
+    ///
+    /// # Errors
+    /// When the disk refuses; what was committed before stays.
+    pub fn close(mut self, at: UnixMicros) -> Result<Vec<Committed>> {
+        let committed = self.commit(at)?;
+        let sources: Vec<SourceName> = self.recording.keys().cloned().collect();
+        for source in sources {
+            let rotated = self.rotate(&source, at);
+            self.guard(rotated)?;
+        }
+        let collected = self.collect_sealed(true);
+        self.guard(collected)?;
+        self.commit(at)?;
+        Ok(committed)
+    }
+
+    // The ledger.
+
+    fn note(&mut self, source: &SourceName, conn: ConnId, at: UnixMicros, fact: &Fact) -> Result<Seq> {
+        self.append(source, &Draft::note(at, conn, to_json(fact)), None)
+    }
+
+    /// Begins to record a source: says farewell in the name of a recorder that could not, opens the gap since then,
+    /// and notes the start. Gives the gap's number.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn start_source(
+        &mut self,
+        source: &SourceName,
+        horizon: Duration,
+        boot: (String, Duration),
+        at: UnixMicros,
+    ) -> Result<Option<u64>> {
+        let unclosed = self.index[source].unclosed();
+        for conn in &unclosed {
+            let closed = Closed {
+                by: "unknown".to_owned(),
+                detail: "the recorder ended without a farewell".to_owned(),
+                ..Closed::default()
+            };
+            self.close_connection(source, ConnId(*conn), at, &closed)?;
+        }
+        let gap = if self.index[source].started && self.index[source].scopes.contains_key(ALL) {
+            let farewell = self.recovery.farewell.clone();
+            let (cause, detail) = match (&farewell, unclosed.is_empty()) {
+                (Some(words), _) => (Cause::Disk, words.as_str()),
+                (None, true) => (Cause::Stopped, "the recorder was stopped"),
+                (None, false) => (Cause::Killed, "the recorder ended without a farewell"),
+            };
+            self.lost(source, at, Lost { scope: ALL, cause, detail })?
+        } else {
+            None
+        };
+        let (boot_id, since_boot) = boot;
+        let since_boot_us = u64::try_from(since_boot.as_micros()).unwrap_or(u64::MAX);
+        let birdtape = env!("CARGO_PKG_VERSION").to_owned();
+        self.note(source, ConnId(0), at, &Fact::Start { birdtape, boot_id, since_boot_us })?;
+        let known = self.index[source].scopes.get(ALL).map(|scope| (scope.row.version, scope.row.since_us, scope.row.horizon_us));
+        if let Some((version, since_us, horizon_us)) = known
+            && horizon_us != horizon.as_micros() as i64
+        {
+            self.scope_note(source, ALL, version + 1, UnixMicros(since_us), None, horizon, at)?;
+        }
+        Ok(gap)
+    }
+
+    /// Notes the end of recording a source in good order.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn stop_source(&mut self, source: &SourceName, at: UnixMicros, reason: &str) -> Result<()> {
+        self.note(source, ConnId(0), at, &Fact::Stop { reason: reason.to_owned() }).map(drop)
+    }
+
+    /// The number for the next connection of a source.
+    pub fn next_conn(&mut self, source: &SourceName) -> ConnId {
+        ConnId(self.index.get(source).map_or(1, |index| index.next_conn))
+    }
+
+    /// Ends a connection.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn close_connection(&mut self, source: &SourceName, conn: ConnId, at: UnixMicros, closed: &Closed) -> Result<Seq> {
+        let draft = Draft { kind: RecordKind::Close, ..Draft::note(at, conn, to_json(closed)) };
+        self.append(source, &draft, None)
+    }
+
+    /// Begins a connection.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn open_connection(&mut self, source: &SourceName, draft: &Draft) -> Result<Seq> {
+        self.append(source, draft, None)
+    }
+
+    /// Notes proof of life that is no envelope.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn alive(&mut self, source: &SourceName, conn: ConnId, at: UnixMicros, evidence: &str) -> Result<()> {
+        self.note(source, conn, at, &Fact::Alive { evidence: evidence.to_owned() }).map(drop)
+    }
+
+    /// Notes any other fact.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remark(&mut self, source: &SourceName, at: UnixMicros, fact: &Fact) -> Result<()> {
+        self.note(source, ConnId(0), at, fact).map(drop)
+    }
+
+    /// A scope's stream may be missing from the last evidence on: opens a gap there, or tells the gap that is still
+    /// growing its newest cause. Gives the number of a new gap.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn lost(&mut self, source: &SourceName, at: UnixMicros, lost: Lost<'_>) -> Result<Option<u64>> {
+        let Lost { scope, cause, detail } = lost;
+        let known = self.index[source].scopes.contains_key(scope);
+        if !known {
+            // Nothing was ever covered: the promise begins now, and is broken now.
+            let horizon = self.horizon(source);
+            self.scope_note(source, scope, 1, at, None, horizon, at)?;
+        }
+        let open = self.index[source].scopes[scope].open_gap;
+        if let Some(gap) = open {
+            let same = self.index[source].gap(gap).is_some_and(|row| row.cause == cause.name() && row.detail == detail);
+            if !same {
+                self.step(source, at, gap, GapState::Open, Some(cause), None, detail)?;
+            }
+            return Ok(None);
+        }
+        let frontier = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(at);
+        let (scope, detail, cause) = (scope.to_owned(), detail.to_owned(), cause.name().to_owned());
+        let gap = Fact::Gap { scope, cause, from: frontier, to: None, detail, lost_n: None };
+        self.note(source, ConnId(0), at, &gap).map(|n| Some(n.0))
+    }
+
+    /// A scope is served, proven by evidence of `at`: its timeline begins, or its growing gap gets its end.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn live(&mut self, source: &SourceName, scope: &str, horizon: Duration, at: UnixMicros, evidence: &str) -> Result<()> {
+        let known = self.index[source].scopes.get(scope).map(|s| (s.row.version, s.row.until_us, s.open_gap, s.row.horizon_us));
+        match known {
+            None => self.scope_note(source, scope, 1, at, None, horizon, at),
+            Some((version, Some(_), ..)) => self.scope_note(source, scope, version + 1, at, None, horizon, at),
+            Some((_, None, Some(gap), horizon_us)) => {
+                let to = at.plus(Duration::from_micros(horizon_us.max(0) as u64));
+                self.step(source, at, gap, GapState::Open, None, Some(to), evidence)
+            }
+            Some((_, None, None, _)) => Ok(()),
+        }
+    }
+
+    /// A scope is no longer wanted: its timeline ends.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn end_scope(&mut self, source: &SourceName, scope: &str, at: UnixMicros) -> Result<()> {
+        let Some(row) = self.index[source].scopes.get(scope).map(|s| s.row.clone()) else { return Ok(()) };
+        let until = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(at);
+        let horizon = Duration::from_micros(row.horizon_us.max(0) as u64);
+        self.scope_note(source, scope, row.version, UnixMicros(row.since_us), Some(until), horizon, at)
+    }
+
+    /// A bounded loss that is over already (an overflow, a damaged block): a gap with both ends.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn lost_until(&mut self, source: &SourceName, at: UnixMicros, lost: Lost<'_>) -> Result<()> {
+        let Lost { scope, cause, detail } = lost;
+        let from = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(at);
+        let to = Some(at.plus(self.horizon(source)));
+        let (scope, detail, cause) = (scope.to_owned(), detail.to_owned(), cause.name().to_owned());
+        self.note(source, ConnId(0), at, &Fact::Gap { scope, cause, from, to, detail, lost_n: None }).map(drop)
+    }
+
+    /// Gives a gap another state.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    ///
+    /// # Panics
+    /// When there is no such gap; ask [`gap`](Self::gap) first.
+    #[allow(clippy::too_many_arguments, reason = "each is a column of the ledger")]
+    pub fn step(
+        &mut self,
+        source: &SourceName,
+        at: UnixMicros,
+        gap: u64,
+        state: GapState,
+        cause: Option<Cause>,
+        to: Option<UnixMicros>,
+        detail: &str,
+    ) -> Result<()> {
+        let row = self.index[source].gap(gap).expect("the caller looked the gap up");
+        let cause = cause.map_or_else(|| row.cause.clone(), |c| c.name().to_owned());
+        let fact = Fact::GapStep { gap, state: state.name().to_owned(), cause, to, detail: detail.to_owned() };
+        self.note(source, ConnId(0), at, &fact).map(drop)
+    }
+
+    /// A gap of a source.
+    pub fn gap(&self, source: &SourceName, n: u64) -> Option<&GapRow> {
+        self.index.get(source)?.gap(n)
+    }
+
+    /// Gaps of a source through which loss is still possible.
+    pub fn open_gaps(&self, source: &SourceName) -> Vec<GapRow> {
+        self.index.get(source).map_or_else(Vec::new, |index| index.open_gaps().cloned().collect())
+    }
+
+    /// Last record of a source.
+    pub fn last_n(&self, source: &SourceName) -> Seq {
+        self.index.get(source).map_or(Seq(0), SourceIndex::last_n)
+    }
+
+    fn horizon(&self, source: &SourceName) -> Duration {
+        let us = self.index[source].scopes.get(ALL).map_or(60_000_000, |scope| scope.row.horizon_us);
+        Duration::from_micros(us.max(0) as u64)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a column of the ledger")]
+    fn scope_note(
+        &mut self,
+        source: &SourceName,
+        scope: &str,
+        version: u32,
+        since: UnixMicros,
+        until: Option<UnixMicros>,
+        horizon: Duration,
+        at: UnixMicros,
+    ) -> Result<()> {
+        let detail = if scope == ALL { "everything the provider delivers on this source" } else { "one topic" };
+        let horizon_us = u64::try_from(horizon.as_micros()).unwrap_or(u64::MAX);
+        let fact = Fact::Scope { scope: scope.to_owned(), version, since, until, horizon_us, detail: detail.to_owned() };
+        self.note(source, ConnId(0), at, &fact).map(drop)
+    }
+
+    /// Writes into the tape what opening found, so that a rebuild finds it too.
+    fn write_recovery_notes(&mut self, at: UnixMicros) -> Result<()> {
+        let recovery = self.recovery.clone();
+        for sealed in &recovery.sealed {
+            let fact = Fact::Recovered { segment: sealed.first_n.0, kept_n: sealed.last_n.0, torn_bytes: sealed.torn_bytes };
+            self.remark(&sealed.source, at, &fact)?;
+        }
+        for hole in &recovery.holes {
+            let horizon = self.horizon(&hole.source);
+            let (from, to) = (hole.after.minus(horizon), Some(hole.before.plus(horizon)));
+            let detail = format!("records {} to {} are lost: {}", hole.first_n, hole.last_n, hole.why);
+            let lost_n = Some((hole.first_n.0, hole.last_n.0));
+            let fact = Fact::Gap { scope: ALL.to_owned(), cause: Cause::Damaged.name().to_owned(), from, to, detail, lost_n };
+            self.remark(&hole.source, at, &fact)?;
+        }
+        if !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
+            self.commit(at)?;
+        }
+        if recovery.farewell.is_some() {
+            let path = self.layout.farewell();
+            self.disk.remove(&path).map_err(|source| ArchiveError::Io { what: "cannot remove", path, source })?;
+        }
+        Ok(())
+    }
+
+    // Failing.
+
+    fn check(&self) -> Result<()> {
+        if self.poisoned { Err(ArchiveError::Poisoned) } else { Ok(()) }
+    }
+
+    fn reached(&self, point: &'static str) -> Result<()> {
+        let path = self.layout.dir().to_owned();
+        self.disk.reached(point).map_err(|source| ArchiveError::Io { what: "cannot write", path, source })
+    }
+
+    /// After a failed write nothing more is written but the farewell.
+    fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && !self.poisoned
+        {
+            self.poisoned = true;
+            self.farewell(&error.to_string());
+        }
+        result
+    }
+
+    /// Leaves word of why recording ended, on the space that was kept for it. Best effort: the next start opens the
+    /// gap in any case, only its cause would be "killed".
+    fn farewell(&self, why: &str) {
+        drop(self.disk.remove(&self.layout.reserve()));
+        let text = to_json(&serde_json::json!({ "cause": "disk", "detail": why }));
+        drop(self.layout.write_whole(&*self.disk, &self.layout.farewell(), text.as_bytes()));
+    }
+
+    /// The reserve is a convenience: where there is no room for it there is none for recording either.
+    fn make_reserve(&self) {
+        let path = self.layout.reserve();
+        if let Ok(None) = self.disk.len(&path)
+            && let Ok(mut file) = self.disk.create(&path)
+        {
+            drop(file.append(&vec![0x5a; RESERVE_BYTES]).and_then(|()| file.sync()));
+        }
+    }
+}
+
+/// Row of a sealed segment.
+pub(super) fn segment_row(source: &str, first_n: Seq, day: &str, sealed: &Sealed) -> SegmentRow {
+    let with_records = || sealed.blocks.iter().filter(|b| b.records > 0);
+    SegmentRow {
+        source: source.to_owned(),
+        first_n: first_n.0,
+        last_n: sealed.last_n().0,
+        state: "sealed".to_owned(),
+        day: day.to_owned(),
+        first_us: with_records().map(|b| b.first_at.0).min().unwrap_or(0),
+        last_us: with_records().map(|b| b.last_at.0).max().unwrap_or(0),
+        records: sealed.records(),
+        bytes: sealed.bytes,
+        raw_bytes: sealed.raw_bytes,
+        sha256: sealed.sha256.clone(),
+    }
+}
