@@ -18,7 +18,7 @@
 pub mod redial;
 pub mod scrapebadger;
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod script;
 mod session;
 pub mod synthetic;

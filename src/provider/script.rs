@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use super::{Action, Client, End, Input, Settings, decode};
-use crate::model::{Decoded, Event, EventId, Message, NetFault, Provider, Response, UnixMicros};
+use super::{Action, Answer, Asked, Auth, Client, End, Input, PeerId, Server, Settings, decode, default_settings};
+use crate::model::{Decoded, Event, EventId, Message, NetFault, Provider, Response, Secret, UnixMicros};
 
 /// The wall clock at second 0 of a script: 2026-11-02T08:00:00Z.
 pub(super) const WALL_START: UnixMicros = UnixMicros(1_793_606_400_000_000);
@@ -19,6 +19,13 @@ pub(super) struct Player {
     start: Instant,
     now: Instant,
     out: String,
+}
+
+/// A provider's defaults with a key that must show up nowhere.
+pub(super) fn settings_with_key(provider: Provider, key: &str, auth: Auth) -> Settings {
+    let mut settings = Settings { auth, ..default_settings(provider) };
+    settings.credentials.key = Secret::new(key);
+    settings
 }
 
 /// Plays a script to a new machine and gives what it did.
@@ -45,6 +52,26 @@ impl Player {
             let at = self.start + Duration::from_secs_f64(when.strip_suffix('s').unwrap().parse().unwrap());
             self.run_until(at);
             self.step(what);
+        }
+    }
+
+    /// Carries the machine's opening to a fake peer, and the answer back.
+    pub(super) fn dial(&mut self, server: &mut Server, peer: PeerId) {
+        let opening = self.client.opening();
+        let (path, query) = opening.target.expose().split_once('?').unwrap_or((opening.target.expose(), ""));
+        let headers: Vec<_> = opening.headers.iter().map(|(n, v)| ((*n).to_owned(), v.expose().to_owned())).collect();
+        let asked = Asked { method: "GET", path, query, headers: &headers, body: b"", wants_upgrade: true };
+        match server.asked(peer, &asked, self.now) {
+            Answer::Http(response) => self.feed(Input::Refused { response: &response }),
+            Answer::WebSocket { .. } => self.feed(Input::Opened { subprotocol: None }),
+            Answer::Stream { .. } => panic!("a WebSocket was asked for"),
+            Answer::WebSocketThenClose { messages, code, reason } => {
+                self.feed(Input::Opened { subprotocol: None });
+                for message in messages {
+                    self.step(&format!("frame {}", std::str::from_utf8(&message).unwrap()));
+                }
+                self.feed(Input::Closed(End { code: Some(code), reason: &reason, ..End::default() }));
+            }
         }
     }
 

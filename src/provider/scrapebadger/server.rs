@@ -94,3 +94,99 @@ fn turn_away(code: u16, words: &str) -> Answer {
     let message = format!(r#"{{"type":"error","code":{code},"message":"{words}"}}"#);
     Answer::WebSocketThenClose { messages: vec![Bytes::from(message)], code, reason: words.to_owned() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::provider::Auth;
+    use crate::provider::Server as AnyServer;
+    use crate::provider::script::{Player, settings_with_key};
+    use expect_test::expect;
+
+    fn server(key: Option<&str>) -> Server {
+        Server::new(ServerSettings { key: key.and_then(Secret::new), max_connections: None })
+    }
+
+    fn ask(server: &mut Server, peer: PeerId, path: &str, query: &str, key: Option<&str>, wants_upgrade: bool) -> String {
+        let headers: Vec<_> = key.iter().map(|key| ("x-api-key".to_owned(), (*key).to_owned())).collect();
+        let asked = Asked { method: "GET", path, query, headers: &headers, body: b"", wants_upgrade };
+        match server.asked(peer, &asked, Instant::now()) {
+            Answer::Http(response) => format!("{} {}", response.status, std::str::from_utf8(&response.body).unwrap()),
+            other => format!("{other:?}"),
+        }
+    }
+
+    const LIVE: &str = "/v1/twitter/stream";
+
+    #[test]
+    fn who_may_come_in() {
+        let mut server = server(Some("ri ght"));
+        let table = [
+            ask(&mut server, 1, "/v1/twitter", "", Some("ri ght"), true),
+            ask(&mut server, 1, LIVE, "", Some("ri ght"), false),
+            ask(&mut server, 1, LIVE, "", None, true),
+            ask(&mut server, 1, LIVE, "api_key=wrong", None, true),
+            ask(&mut server, 1, LIVE, "api_key=ri%20ght", Some("wrong"), true),
+            ask(&mut server, 1, LIVE, "api_key=ri%20ght", None, true),
+            ask(&mut server, 2, LIVE, "", Some("ri ght"), true),
+        ];
+        expect![[r#"
+            404 {"detail":"Not Found"}
+            426 {"detail":"WebSocket upgrade required"}
+            WebSocketThenClose { messages: [b"{\"type\":\"error\",\"code\":4001,\"message\":\"Invalid or missing API key\"}"], code: 4001, reason: "Invalid or missing API key" }
+            WebSocketThenClose { messages: [b"{\"type\":\"error\",\"code\":4001,\"message\":\"Invalid or missing API key\"}"], code: 4001, reason: "Invalid or missing API key" }
+            WebSocketThenClose { messages: [b"{\"type\":\"error\",\"code\":4001,\"message\":\"Invalid or missing API key\"}"], code: 4001, reason: "Invalid or missing API key" }
+            WebSocket { subprotocol: None }
+            WebSocket { subprotocol: None }"#]].assert_eq(&table.join("\n"));
+        for peer in 3..6 {
+            assert_eq!(ask(&mut server, peer, LIVE, "", Some("ri ght"), true), "WebSocket { subprotocol: None }");
+        }
+        expect![[r#"WebSocketThenClose { messages: [b"{\"type\":\"error\",\"code\":4003,\"message\":\"Connection limit reached for this API key\"}"], code: 4003, reason: "Connection limit reached for this API key" }"#]].assert_eq(&ask(&mut server, 6, LIVE, "", Some("ri ght"), true));
+        server.gone(3);
+        assert_eq!(ask(&mut server, 6, LIVE, "", Some("ri ght"), true), "WebSocket { subprotocol: None }");
+    }
+
+    #[test]
+    fn what_clients_say_is_taken_silently() {
+        let mut server = server(None);
+        for message in [&br#"{"type":"pong"}"#[..], b"{}", b"", b"\xff"] {
+            assert_eq!(server.heard(1, message, Instant::now()), []);
+        }
+        assert!(server.greeting(1, Some(b"{}")).is_empty() && server.wants(1, b"{}"));
+    }
+
+    #[test]
+    fn client_and_server_joined() {
+        let mut server =
+            AnyServer::Scrapebadger(Server::new(ServerSettings { key: Secret::new("right"), max_connections: Some(2) }));
+        let header = settings_with_key(Provider::Scrapebadger, "right", Auth::Header);
+        let query = settings_with_key(Provider::Scrapebadger, "right", Auth::Query);
+        let wrong = settings_with_key(Provider::Scrapebadger, "wrong", Auth::Query);
+        let mut all = String::new();
+        for (peer, settings) in [header.clone(), query, header, wrong].into_iter().enumerate() {
+            let mut player = Player::new(settings);
+            player.play("0s start");
+            player.dial(&mut server, peer as PeerId);
+            player.play(r#"1s frame {"type":"ping"}"#);
+            all += &format!("-- {peer}\n{}", player.take());
+        }
+        expect![[r#"
+            -- 0
+            0s dial not before 0s
+            1s send {"type":"pong"}
+            -- 1
+            0s dial not before 0s
+            1s send {"type":"pong"}
+            -- 2
+            0s dial not before 0s
+            0s lost * refused (the provider sent error 4003 "Connection limit reached for this API key": this key has as many connections as it may have; end another one)
+            0s say Error: the provider sent error 4003 "Connection limit reached for this API key": this key has as many connections as it may have; end another one; dialling again in 15m
+            0s dial not before 900s
+            -- 3
+            0s dial not before 0s
+            0s lost * auth (the provider sent error 4001 "Invalid or missing API key": the API key is missing or wrong; set the right one and start again)
+            0s stop Credentials: the provider sent error 4001 "Invalid or missing API key": the API key is missing or wrong; set the right one and start again; this source is given up
+        "#]].assert_eq(&all);
+    }
+}

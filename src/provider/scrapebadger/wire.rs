@@ -148,7 +148,7 @@ fn name<'a>(json: &mut Json<'a>) -> Result<Option<Cow<'a, str>>, Bad> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::provider::script::show_decoded;
@@ -167,40 +167,86 @@ mod tests {
 
     #[test]
     fn control_messages() {
-        check(fixture!("connected"), expect![[""]]);
-        check(fixture!("ping"), expect![[""]]);
-        check(fixture!("error_4001"), expect![[""]]);
-        check(fixture!("error_4003"), expect![[""]]);
-        check(fixture!("test"), expect![[""]]);
+        check(fixture!("connected"), expect!["json connected"]);
+        check(fixture!("ping"), expect!["json ping at 2026-11-02T08:00:30.000000Z"]);
+        check(fixture!("error_4001"), expect![[r#"json error Some(4001) "Invalid or missing API key""#]]);
+        check(fixture!("error_4003"), expect![[r#"json error Some(4003) "too many open sockets for this key""#]]);
+        check(fixture!("test"), expect!["json other"]);
     }
 
     #[test]
     fn every_dialect() {
-        check(fixture!("a_detected"), expect![[""]]);
-        check(fixture!("b_monitor"), expect![[""]]);
-        check(fixture!("b_rule"), expect![[""]]);
-        check(fixture!("c_tweet"), expect![[""]]);
-        check(fixture!("merged"), expect![[""]]);
+        check(
+            fixture!("a_detected"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:01.150000Z
+            tweet 2117164812596150276 published 2026-11-02T08:00:01.000000Z by [5a5a5a5a-0000-4000-8000-000000000001]"#]],
+        );
+        check(
+            fixture!("b_monitor"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:02.000000Z
+            tweet 2117164812596150276 published 2026-11-02T08:00:01.000000Z by [5a5a5a5a-0000-4000-8000-000000000001]"#]],
+        );
+        check(
+            fixture!("b_rule"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:02.000000Z
+            tweet 2117164812596150276 published 2026-11-02T08:00:01.000000Z by [6b6b6b6b-0000-4000-8000-000000000002]"#]],
+        );
+        check(
+            fixture!("c_tweet"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:04.333000Z
+            tweet 2117164812596150276 published 2026-11-02T08:00:01.000000Z by [5a5a5a5a-0000-4000-8000-000000000001]"#]],
+        );
+        check(
+            fixture!("merged"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:01.450000Z
+            tweet 2117164812596150276 published 2026-11-02T08:00:01.000000Z by [6b6b6b6b-0000-4000-8000-000000000002]"#]],
+        );
     }
 
     #[test]
     fn surprising_messages() {
-        check(fixture!("number_ids"), expect![[""]]);
-        check(fixture!("old_id"), expect![[""]]);
-        check(fixture!("unknown_type"), expect![[""]]);
-        check(fixture!("wrong_types"), expect![[""]]);
-        check("[]", expect![[""]]);
-        check("{}", expect![[""]]);
-        check(r#"{"type":"tweet"}"#, expect![[""]]);
-        check(r#"{"event":"something.else","type":"tweet","tweet_id":"1990000000000000001"}"#, expect![[""]]);
-        check(r#"{"type":"error","code":"4001"}"#, expect![[""]]);
-        check(r#"{"type":"error","code":70000,"message":"\u0041"}"#, expect![[""]]);
-        check(r#"{"type":"tweet","rule_id":"","monitor_id":"m","tweet_id":"1990000000000000001"}"#, expect![[""]]);
+        check(
+            fixture!("number_ids"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:02.000000Z
+            tweet 2117164812596150276 published 2026-11-02T08:00:01.000000Z by [42]"#]],
+        );
+        check(
+            fixture!("old_id"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:02.000000Z
+            tweet 4711 published 2009-03-03T10:11:12.000000Z by [5a5a5a5a-0000-4000-8000-000000000001]"#]],
+        );
+        check(fixture!("unknown_type"), expect!["json unknown"]);
+        check(fixture!("wrong_types"), expect!["json data"]);
+        check("[]", expect!["json unknown"]);
+        check("{}", expect!["json unknown"]);
+        check(r#"{"type":"tweet"}"#, expect!["json data"]);
+        check(
+            r#"{"event":"something.else","type":"tweet","tweet_id":"1990000000000000001"}"#,
+            expect![[r#"
+            json data
+            tweet 1990000000000000001 published 2025-11-16T10:12:27.069000Z by []"#]],
+        );
+        check(r#"{"type":"error","code":"4001"}"#, expect![[r#"json error Some(4001) """#]]);
+        check(r#"{"type":"error","code":70000,"message":"\u0041"}"#, expect![[r#"json error None "A""#]]);
+        check(
+            r#"{"type":"tweet","rule_id":"","monitor_id":"m","tweet_id":"1990000000000000001"}"#,
+            expect![[r#"
+            json data
+            tweet 1990000000000000001 published 2025-11-16T10:12:27.069000Z by [m]"#]],
+        );
     }
 
     #[test]
     fn not_exactly_one_line_of_json() {
-        for text in ["", " ", "ping", "\"ping\"", "7", "null", "{", "{\"type\":\"ping\"", "\u{feff}{}", "{}{}", "{},", "\u{0}{}"] {
+        for text in ["", " ", "ping", "\"ping\"", "7", "null", "{", "{\"type\":\"ping\"", "\u{feff}{}", "{}{}", "{},", "\u{0}{}"]
+        {
             let decoded = decode(text);
             assert!(!decoded.json && decoded.events.is_empty() && decoded.message == Message::Unknown, "{text:?}");
         }

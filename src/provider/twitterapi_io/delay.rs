@@ -13,7 +13,7 @@ const WINDOW: usize = 64;
 /// Samples needed before a warning: one activation burst of about 20 must not raise it.
 const SAMPLES_MIN: usize = 32;
 
-/// A tweet older than this when it came is a late delivery or an activation burst, not a measure of delay.
+/// A tweet older than this when it came is a late delivery, an activation burst or a replay, not a measure of delay.
 const FRESH: Duration = Duration::from_secs(600);
 
 /// A warning is not repeated within this time.
@@ -67,7 +67,7 @@ impl Meter {
         for event in decoded.events.iter().filter(|event| event.kind == EventKind::Tweet) {
             let Some(published_at) = event.published_at else { continue };
             let micros = received_at.since(published_at);
-            if micros > FRESH.as_micros() as i64 {
+            if micros.unsigned_abs() > FRESH.as_micros() as u64 {
                 continue;
             }
             fresh = true;
@@ -97,9 +97,8 @@ impl Meter {
             ("tweets of rules", delay.rules, super::LATENESS_HORIZON),
             ("messages, counted from the provider's own stamp,", delay.transit, TRANSIT_BOUND),
         ];
-        let late = |spread: &Spread, bound: Duration| {
-            spread.n_samples >= SAMPLES_MIN && spread.median_ms > bound.as_millis() as i64
-        };
+        let late =
+            |spread: &Spread, bound: Duration| spread.n_samples >= SAMPLES_MIN && spread.median_ms > bound.as_millis() as i64;
         let (what, spread, bound) = lanes.into_iter().find(|(_, spread, bound)| late(spread, *bound))?;
         let quiet = self.warned_at.is_some_and(|at| now.duration_since(at) < WARN_EVERY);
         if quiet {
@@ -108,7 +107,9 @@ impl Meter {
         self.warned_at = Some(now);
         let (median, max, n) = (spread.median_ms, spread.max_ms, spread.n_samples);
         let bound = bound.as_millis();
-        Some(format!("{what} come late: median {median} ms, worst {max} ms over the last {n}, usual is under {bound} ms; recording goes on"))
+        Some(format!(
+            "{what} come late: median {median} ms, worst {max} ms over the last {n}, usual is under {bound} ms; recording goes on"
+        ))
     }
 }
 

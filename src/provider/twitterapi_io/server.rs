@@ -129,3 +129,113 @@ fn refuse_second() -> Answer {
     let reason = "only one connection per API key is allowed".to_owned();
     Answer::WebSocketThenClose { messages: Vec::new(), code: 1008, reason }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::provider::Auth;
+    use crate::provider::Server as AnyServer;
+    use crate::provider::script::{Player, settings_with_key};
+    use expect_test::expect;
+
+    fn server(key: Option<&str>) -> Server {
+        Server::new(ServerSettings { key: key.and_then(Secret::new), max_connections: None })
+    }
+
+    fn ask(server: &mut Server, peer: PeerId, method: &str, path: &str, key: Option<&str>, wants_upgrade: bool) -> String {
+        let headers: Vec<_> = key.iter().map(|key| ("x-api-key".to_owned(), (*key).to_owned())).collect();
+        let asked = Asked { method, path, query: "api_key=right", headers: &headers, body: b"", wants_upgrade };
+        match server.asked(peer, &asked, Instant::now()) {
+            Answer::Http(response) => format!("{} {}", response.status, std::str::from_utf8(&response.body).unwrap()),
+            other => format!("{other:?}"),
+        }
+    }
+
+    const LIVE: &str = "/twitter/tweet/websocket";
+
+    #[test]
+    fn who_may_come_in() {
+        let mut server = server(Some("right"));
+        let table = [
+            ask(&mut server, 1, "GET", "/", Some("right"), true),
+            ask(&mut server, 1, "POST", LIVE, Some("right"), true),
+            ask(&mut server, 1, "GET", LIVE, Some("right"), false),
+            ask(&mut server, 1, "GET", LIVE, None, true),
+            ask(&mut server, 1, "GET", LIVE, Some(" "), true),
+            ask(&mut server, 1, "GET", LIVE, Some("wrong"), true),
+            ask(&mut server, 1, "GET", LIVE, Some("right"), true),
+            ask(&mut server, 2, "GET", LIVE, Some("right"), true),
+        ];
+        expect![[r#"
+            404 {"detail":"Not Found"}
+            405 {"detail":"Method Not Allowed"}
+            426 {"detail":"this address speaks WebSocket only"}
+            403 {"error":"Forbidden","message":"API key required. Please include x-api-key in the request headers"}
+            403 {"error":"Forbidden","message":"API key required. Please include x-api-key in the request headers"}
+            401 {"error":"Unauthorized","message":"API key is invalid"}
+            WebSocket { subprotocol: None }
+            WebSocketThenClose { messages: [], code: 1008, reason: "only one connection per API key is allowed" }"#]]
+        .assert_eq(&table.join("\n"));
+        server.gone(2);
+        assert!(ask(&mut server, 3, "GET", LIVE, Some("right"), true).contains("1008"), "a refused peer held no place");
+        server.gone(1);
+        assert_eq!(ask(&mut server, 3, "GET", LIVE, Some("right"), true), "WebSocket { subprotocol: None }");
+        assert!(!format!("{server:?}").contains("right"));
+        assert!(same_key("a", "a") && !same_key("a", "ab") && !same_key("a", ""));
+    }
+
+    #[test]
+    fn any_key_has_its_own_place() {
+        let mut server = server(None);
+        for (peer, key) in [(1, "a"), (2, "b")] {
+            assert_eq!(ask(&mut server, peer, "GET", LIVE, Some(key), true), "WebSocket { subprotocol: None }");
+        }
+        assert!(ask(&mut server, 3, "GET", LIVE, Some("a"), true).contains("1008"));
+    }
+
+    #[test]
+    fn the_newer_policy_replaces_the_older_connection() {
+        let mut server = server(None);
+        server.takeover = Takeover::Replace;
+        for peer in [1, 2] {
+            assert_eq!(ask(&mut server, peer, "GET", LIVE, Some("a"), true), "WebSocket { subprotocol: None }");
+        }
+        expect![[r#"[Send(1, b"{\"event_type\":\"replaced\"}"), Close { peer: 1, code: 4001, reason: "replaced by a newer connection" }]"#]].assert_eq(&format!("{:?}", server.take_actions()));
+        assert_eq!(server.take_actions(), []);
+    }
+
+    #[test]
+    fn client_and_server_joined() {
+        let mut server = AnyServer::TwitterapiIo(server(Some("right")));
+        let mut first = Player::new(settings_with_key(Provider::TwitterapiIo, "right", Auth::Header));
+        let mut second = Player::new(settings_with_key(Provider::TwitterapiIo, "right", Auth::Header));
+        let mut stranger = Player::new(settings_with_key(Provider::TwitterapiIo, "wrong", Auth::Header));
+        for (peer, player) in [&mut first, &mut second, &mut stranger].into_iter().enumerate() {
+            player.play("0s start");
+            player.dial(&mut server, peer as PeerId);
+        }
+        server.gone(0);
+        second.play("1000s wait");
+        second.dial(&mut server, 1);
+        second.play(r#"1001s frame {"event_type":"connected"} | 1002s close 1001"#);
+        expect![[r#"
+            0s dial not before 0s
+        "#]]
+        .assert_eq(&first.take());
+        expect![[r#"
+            0s dial not before 0s
+            0s lost * refused (connection closed with code 1008 "only one connection per API key is allowed": another connection with this key is open and only one is allowed, or the key is bad)
+            0s say Error: connection closed with code 1008 "only one connection per API key is allowed": another connection with this key is open and only one is allowed, or the key is bad; dialling again in 15m
+            0s dial not before 900s
+            1002s lost * connection_lost (connection closed with code 1001: the provider is going away, probably restarting)
+            1002s say Warn: connection closed with code 1001: the provider is going away, probably restarting; dialling again in 1m 34s
+            1002s dial not before 1095.1s
+        "#]].assert_eq(&second.take());
+        expect![[r#"
+            0s dial not before 0s
+            0s lost * auth (connection refused with HTTP status 401 "Unauthorized: API key is invalid": the API key is wrong; set the right one and start again)
+            0s stop Credentials: connection refused with HTTP status 401 "Unauthorized: API key is invalid": the API key is wrong; set the right one and start again; this source is given up
+        "#]].assert_eq(&stranger.take());
+    }
+}

@@ -155,7 +155,7 @@ fn action_word(word: Option<&str>) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::provider::script::show_decoded;
@@ -182,20 +182,66 @@ mod tests {
 
     #[test]
     fn batches() {
-        check(fixture!("rule_batch"), expect![[""]]);
-        check(fixture!("stream_tweet"), expect![[""]]);
-        check(fixture!("single_tweet"), expect![[""]]);
-        check(fixture!("empty_batch"), expect![[""]]);
-        check(fixture!("quoted_inside"), expect![[""]]);
-        check(fixture!("old_id"), expect![[""]]);
+        check(
+            fixture!("rule_batch"),
+            expect![[r#"
+            json data at 2026-11-02T08:00:05.000000Z
+            tweet 2117164813577617415 published 2026-11-02T08:00:01.234000Z by [00112233445566778899aabbccddeeff]
+            tweet 2117164812176719875 published 2026-11-02T08:00:00.900000Z by [00112233445566778899aabbccddeeff]"#]],
+        );
+        check(
+            fixture!("stream_tweet"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:01.200000Z
+            tweet 2117165060060086273 published 2026-11-02T08:01:00.000000Z by []"#]],
+        );
+        check(
+            fixture!("single_tweet"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:11.000000Z
+            tweet 2117165102003126273 published 2026-11-02T08:01:10.000000Z by []"#]],
+        );
+        check(fixture!("empty_batch"), expect!["json data at 2026-11-02T08:01:12.000000Z"]);
+        check(
+            fixture!("quoted_inside"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:21.000000Z
+            tweet 2117165143946166273 published 2026-11-02T08:01:20.000000Z by [ffeeddccbbaa99887766554433221100]"#]],
+        );
+        check(
+            fixture!("old_id"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:22.000000Z
+            tweet 4711 published 2009-03-03T10:11:12.000000Z by []"#]],
+        );
     }
 
     #[test]
     fn fast_lane() {
-        check(fixture!("fast_post"), expect![[""]]);
-        check(fixture!("fast_like"), expect![[""]]);
-        check(fixture!("fast_follow"), expect![[""]]);
-        check(fixture!("fast_unheard_of"), expect![[""]]);
+        check(
+            fixture!("fast_post"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:30.600000Z
+            tweet 2117165185889206274 published 2026-11-02T08:01:30.000000Z by []"#]],
+        );
+        check(
+            fixture!("fast_like"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:31.700000Z
+            action "like:900100200300:2116802420536246274" published 2026-11-02T08:01:31.000000Z by []"#]],
+        );
+        check(
+            fixture!("fast_follow"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:32.700000Z
+            action "follow::900100200555" published - by []"#]],
+        );
+        check(
+            fixture!("fast_unheard_of"),
+            expect![[r#"
+            json data at 2026-11-02T08:01:33.700000Z
+            action "other:900100200300:2117165198472118274" published 2026-11-02T08:01:33.004000Z by []"#]],
+        );
         for (word, kind) in [
             ("post", EventKind::Tweet),
             ("reply", EventKind::Tweet),
@@ -215,19 +261,26 @@ mod tests {
 
     #[test]
     fn surprising_messages() {
-        check(fixture!("unknown_event"), expect![[""]]);
-        check(fixture!("wrong_types"), expect![[""]]);
-        check(fixture!("duplicate_keys"), expect![[""]]);
-        check("[]", expect![[""]]);
-        check("{}", expect![[""]]);
-        check(r#"{"event_type":"ping","timestamp":1.5e12}"#, expect![[""]]);
-        check(r#"{"event\u005ftype":"pi\u006eg"}"#, expect![[""]]);
-        check(r#"{"event_type":"tweet","tweets":[{"id":18446744073709551615,"type":"like"}]}"#, expect![[""]]);
+        check(fixture!("unknown_event"), expect!["json unknown at 2026-11-02T08:01:34.000000Z"]);
+        check(fixture!("wrong_types"), expect!["json data"]);
+        check(fixture!("duplicate_keys"), expect!["json connected at 2026-11-02T08:01:35.000000Z"]);
+        check("[]", expect!["json unknown"]);
+        check("{}", expect!["json unknown"]);
+        check(r#"{"event_type":"ping","timestamp":1.5e12}"#, expect!["json ping"]);
+        check(r#"{"event\u005ftype":"pi\u006eg"}"#, expect!["json ping"]);
+        check(
+            r#"{"event_type":"tweet","tweets":[{"id":18446744073709551615,"type":"like"}]}"#,
+            expect![[r#"
+            json data
+            tweet 18446744073709551615 published 2150-03-18T09:18:05.760000Z by []"#]],
+        );
     }
 
     #[test]
     fn not_exactly_one_line_of_json() {
-        for text in ["", " ", "ping", "\"ping\"", "7", "null", "{", "{\"event_type\":\"ping\"", "\u{feff}{}", "{}{}", "{},", "\u{0}{}"] {
+        for text in
+            ["", " ", "ping", "\"ping\"", "7", "null", "{", "{\"event_type\":\"ping\"", "\u{feff}{}", "{}{}", "{},", "\u{0}{}"]
+        {
             let decoded = decode(text);
             assert!(!decoded.json && decoded.events.is_empty() && decoded.message == Message::Unknown, "{text:?}");
         }
