@@ -392,7 +392,8 @@ mod tests {
             4000s dial not before 4040.6s
             5000s dial not before 5112.4s
             6000s dial not before 6257.3s
-            9065s dial not before 9069.7s"#]].assert_eq(&dials.join("\n"));
+            9065s dial not before 9069.7s"#]]
+        .assert_eq(&dials.join("\n"));
     }
 
     #[test]
