@@ -1,50 +1,82 @@
-//! stub
-#![allow(missing_docs)]
-use super::*;
-pub const LATENESS_HORIZON: Duration = Duration::from_secs(60);
+//! TwitterAPI.io: filter rules and monitored accounts on one WebSocket.
+//!
+//! Knows the envelopes, how long to wait before coming back, and how the provider's server behaves towards clients.
+//! Knows no socket, no file and no clock. Anybody may use it; each connection has a machine of its own.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `wire.rs` | [`decode`]: envelopes to events |
+//! | `client.rs` | [`Client`]: dial, ping, wait, give up |
+//! | `delay.rs` | [`Delay`]: how late tweets come |
+//! | `server.rs` | [`Server`]: the fake peer |
+//!
+//! | message | role | what we do | evidence |
+//! | --- | --- | --- | --- |
+//! | `connected` | greeting | proof of life | blog, "Using WebSocket for Real-Time Twitter Data"; `connected.json` |
+//! | `ping` | heartbeat, about every 40 s, no answer owed | once seen twice, its absence is silence | the same; period observed; `ping.json` |
+//! | `tweet` with `tweets[]` | a rule's batch, or the standard lane (no `rule_id`) | an event a tweet | the same; `rule_batch.json`, `stream_tweet.json` |
+//! | `tweet` with `tweet` | seen in public clients only | as a batch of one | `single_tweet.json` |
+//! | `fast_tweet` | fast lane: a post, or an action of the account | post or action by its `type` | blog, 2026-04; `fast_*.json` |
+//! | `replaced` | a newer connection took over | loss told, then stop | docs, "WebSocket stream"; `replaced.json` |
+//! | others | – | kept, counted, passed on | `unknown_event.json` |
+//! | protocol ping | the server's, unanswered for about 50 s ends the connection | answered by the shell | docs, "WebSocket stream" |
+//! | close codes | see `judge_close` in `client.rs` | wait, or give up | both pages |
+//!
+//! Delivery is at least once: a takeover, a reconnect and every further rule that matches bring a tweet again, and a
+//! rule that starts pushes about 20 old ones. A batch of 20 may be a full search page, so more may have matched.
+
+mod client;
+mod delay;
+mod server;
+mod wire;
+
+use std::time::Duration;
+
+pub use client::Client;
+pub use delay::{Delay, Spread};
+pub use server::{Server, Takeover};
+pub use wire::decode;
+
+use super::{Auth, Credentials, Provider, Settings};
+use crate::model::Framing;
+
+/// How late a rule's tweets may come: a poll of 100 s, the provider's own delay, and a margin.
+///
+/// Documented: a rule is polled every `interval_seconds`, 100 and more when it is added (docs.twitterapi.io, "Add
+/// rule"). A rule with a longer interval needs its own horizon. The monitored accounts' lane is far faster.
+pub const LATENESS_HORIZON: Duration = Duration::from_secs(180);
+
+/// Shortest wait between a drop and the next dial.
+///
+/// Documented: clients wait at least 90 s before reconnecting (twitterapi.io blog, "Using WebSocket for Real-Time
+/// Twitter Data", Best Practices, seen 2025-12-13). The newer page asks for 5 s only (docs.twitterapi.io, "WebSocket
+/// stream"); 90 s is safe under both.
+const RECONNECT_FLOOR: Duration = Duration::from_secs(90);
+
+/// How often we ping, and how long an answer may take.
+///
+/// Documented: `ping_interval=40, ping_timeout=30` in the provider's own sample (same blog page).
+const PING_EVERY: Duration = Duration::from_secs(40);
+const PONG_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the provider's pages suggest.
 pub fn default_settings() -> Settings {
-    unimplemented!()
-}
-pub fn decode(_text: &str) -> Decoded {
-    unimplemented!()
-}
-#[derive(Debug)]
-pub struct Client;
-impl Client {
-    pub fn new(_settings: Settings) -> Self {
-        Self
-    }
-    pub fn on(&mut self, _now: Instant, _input: Input<'_>) {}
-    pub fn next_action(&mut self) -> Option<Action> {
-        None
-    }
-    pub fn deadline(&self) -> Option<Instant> {
-        None
-    }
-    pub fn opening(&self) -> Opening {
-        unimplemented!()
-    }
-}
-#[derive(Debug)]
-pub struct Server;
-impl Server {
-    pub fn new(_settings: ServerSettings) -> Self {
-        Self
-    }
-    pub fn asked(&mut self, _peer: PeerId, _asked: &Asked<'_>, _now: Instant) -> Answer {
-        unimplemented!()
-    }
-    pub fn greeting(&mut self, _peer: PeerId, _next: Option<&[u8]>) -> Vec<Bytes> {
-        Vec::new()
-    }
-    pub fn wants(&mut self, _peer: PeerId, _envelope: &[u8]) -> bool {
-        true
-    }
-    pub fn heard(&mut self, _peer: PeerId, _message: &[u8], _now: Instant) -> Vec<PeerAction> {
-        Vec::new()
-    }
-    pub fn gone(&mut self, _peer: PeerId) {}
-    pub fn keepalive(&self) -> Duration {
-        Duration::from_secs(20)
+    Settings {
+        provider: Provider::TwitterapiIo,
+        base: None,
+        credentials: Credentials::default(),
+        // Documented: the header is the only way in; a token in the query is not described.
+        auth: Auth::Header,
+        reconnect_floor: RECONNECT_FLOOR,
+        reconnect_cap: Duration::from_secs(300),
+        slow_retry: Duration::from_secs(900),
+        auto_reconnect: true,
+        ping_every: PING_EVERY,
+        pong_within: PONG_WITHIN,
+        topics: Vec::new(),
+        direct_messages: false,
+        framing: Framing::Lines,
+        answer_auth_ping: false,
+        seed: 0,
     }
 }
