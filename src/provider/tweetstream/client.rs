@@ -258,7 +258,9 @@ impl Client {
         };
         let (what, verdict) = match (already_told && end.by_us, end.code, end.fault) {
             (true, ..) => ("the connection is closed".to_owned(), verdict(Cause::Silent, Next::Backoff, "")),
-            (_, Some(code), _) => (with_reason(format!("close code {code}"), end.reason), self.verdict_of_close(code)),
+            (_, Some(code), _) => {
+                (with_reason(format!("close code {code}"), &self.without_key(end.reason)), self.verdict_of_close(code))
+            }
             (_, None, Some(fault)) => (format!("the connection broke ({})", fault.name()), self.verdict_of_fault(fault)),
             (_, None, None) => (
                 "the connection ended without a close code".to_owned(),
@@ -338,6 +340,11 @@ impl Client {
         self.broken_in_a_row = self.broken_in_a_row.saturating_add(1);
         let next = if self.broken_in_a_row < PROTOCOL_PATIENCE { Next::Backoff } else { Next::Slow };
         verdict(Cause::Protocol, next, meaning)
+    }
+
+    /// A server may name the key it refuses; the person and the ledger must not read it.
+    fn without_key(&self, reason: &str) -> String {
+        self.settings.credentials.key.as_ref().map_or_else(|| reason.to_owned(), |key| reason.replace(key.expose(), "***"))
     }
 
     /// Says what happened, what it means and what comes next, and does it.
@@ -588,6 +595,11 @@ mod tests {
             0.0s dial at 0.000s
         "#]]
         .assert_eq(&run(settings, "0s start | 0s open | 9999s until"));
+    }
+
+    #[test]
+    fn a_key_in_a_reason_is_not_repeated() {
+        check(&format!("0s start | 0s open | 1s close 4001 no such key {KEY}!"), expect![[r#""#]]);
     }
 
     #[test]
