@@ -599,7 +599,14 @@ mod tests {
 
     #[test]
     fn a_key_in_a_reason_is_not_repeated() {
-        check(&format!("0s start | 0s open | 1s close 4001 no such key {KEY}!"), expect![[r#""#]]);
+        check(
+            &format!("0s start | 0s open | 1s close 4001 no such key {KEY}!"),
+            expect![[r#"
+            0.0s dial at 0.000s
+            1.0s lost * auth: close code 4001 "no such key ***!"
+            1.0s stop Credentials: close code 4001 "no such key ***!": the API key is not valid; giving this source up, correct the key and start again
+        "#]],
+        );
     }
 
     #[test]

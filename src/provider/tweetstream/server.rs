@@ -121,6 +121,9 @@ mod tests {
     use crate::model::UnixMicros;
     use crate::provider::{Action, Auth, Client, Input, Settings, tweetstream};
 
+    /// Query, headers, answer.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
     fn ask(server: &mut Server, peer: PeerId, query: &str, headers: &[(&str, &str)]) -> String {
         ask_any(server, peer, ("GET", "/ws", true), query, headers)
     }
@@ -152,7 +155,7 @@ mod tests {
         let v1 = r#"101 Some("tweetstream.v1")"#;
         let wrong = r#"401 {"error":"invalid API key"}"#;
         let missing = r#"401 {"error":"missing API key"}"#;
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        let cases: &[Case] = &[
             ("", &[(proto, "tweetstream.v1, tweetstream.auth.token.k")], v1),
             ("", &[(proto, "tweetstream.auth.token.k,tweetstream.v1")], v1),
             ("", &[(proto, "tweetstream.auth.token.k"), (proto, "tweetstream.v1")], v1),

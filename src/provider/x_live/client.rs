@@ -291,9 +291,16 @@ impl Client {
         }
     }
 
+    /// Proof of life; once it comes after the config, the waits start small again.
+    ///
+    /// X's web bundle resets at the config itself. A server that greets and then knows no session would be
+    /// dialled every second that way.
     fn heard(&mut self, now: Instant) {
-        if let Link::Open(session) = &mut self.link {
-            session.last_heard = now;
+        let Link::Open(session) = &mut self.link else { return };
+        session.last_heard = now;
+        if session.config.is_some() {
+            self.redial.reset();
+            self.limited.reset();
         }
     }
 
@@ -338,8 +345,6 @@ impl Client {
             self.topics.iter_mut().for_each(|topic| topic.due = !is_direct_message(&topic.name));
             return;
         }
-        self.redial.reset();
-        self.limited.reset();
         self.told = None;
         if before.is_some() {
             return;
@@ -1162,6 +1167,16 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_forgets_every_session_is_not_hammered() {
+        let topics: Vec<_> = (1..=21).map(|n| format!("/tweet_engagement/{n}")).collect();
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let cycle = r#" | 0s open | 0s config | 0s answer 404 {"errors":[{"code":392}]} | 0s closed-by-us"#;
+        let out = run(settings(&topics), &format!("0s start{}", cycle.repeat(9)));
+        let dials: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("0.0s dial at ")).collect();
+        expect!["0.000s 0.668s 1.352s 2.303s 4.129s 8.119s 22.472s 51.458s 56.130s 42.171s"].assert_eq(&dials.join(" "));
+    }
+
+    #[test]
     fn a_late_answer_says_nothing_about_the_next_session() {
         let second = CONFIG.replace("hush-1", "hush-2");
         let script = format!(
@@ -1457,8 +1472,8 @@ mod tests {
     }
 
     #[test]
-    fn back_off_doubles_to_the_cap_and_starts_again_after_a_config() {
-        let script = format!("0s start | {} 0s open | 0s config | 0s end", "0s refused 500 | ".repeat(10));
+    fn back_off_doubles_to_the_cap_and_starts_again_after_life() {
+        let script = format!("0s start | {} 0s open | 0s config | 0s alive | 0s end", "0s refused 500 | ".repeat(10));
         let out = run(settings(&[]), &script);
         let dials: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("0.0s dial at ")).collect();
         expect!["0.000s 0.668s 1.352s 2.303s 4.129s 8.119s 22.472s 51.458s 56.130s 42.171s 48.669s 0.711s"]

@@ -352,7 +352,7 @@ mod tests {
 
     fn post(server: &mut Server, session: &str, body: &str) -> String {
         let path =
-            if body.len() % 2 == 0 { "/1.1/live_pipeline/update_subscriptions" } else { "/live_pipeline/update_subscriptions" };
+            if body.ends_with('=') { "/1.1/live_pipeline/update_subscriptions" } else { "/live_pipeline/update_subscriptions" };
         ask(server, 0, &format!("POST {path}"), &[COOKIES, ("livepipeline-session", session)], body)
     }
 
