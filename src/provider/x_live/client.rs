@@ -65,7 +65,7 @@ pub struct Client {
 enum Link {
     Idle,
     Dialing,
-    Open(Session),
+    Open(Box<Session>),
     /// We asked to close and have told why.
     Closing,
     Stopped,
@@ -287,7 +287,7 @@ impl Client {
     fn opened(&mut self, now: Instant) {
         if matches!(self.link, Link::Dialing) {
             let (config_by, post_not_before) = (now + CONFIG_WITHIN, now);
-            self.link = Link::Open(Session { last_heard: now, config_by, config: None, post_not_before });
+            self.link = Link::Open(Box::new(Session { last_heard: now, config_by, config: None, post_not_before }));
         }
     }
 
@@ -459,7 +459,8 @@ impl Client {
 
     fn answered(&mut self, now: Instant, response: Option<&Response>) {
         let Some(post) = self.in_flight.take() else { return };
-        let Link::Open(Session { config: Some(config), .. }) = &self.link else { return };
+        let Link::Open(session) = &self.link else { return };
+        let Some(config) = &session.config else { return };
         // The answer of a session that is gone says nothing about this one.
         if config.session_id != post.session_id {
             return;
