@@ -1,50 +1,94 @@
-//! stub
-#![allow(missing_docs)]
-use super::*;
+//! TweetStream: a WebSocket that carries `{v,t,op,id,ts,d}`, in both roles.
+//!
+//! Owns TweetStream's JSON, its close codes and its ways to carry a key. Knows no socket and no clock.
+//! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer.
+//!
+//! | message | role | what we do | evidence |
+//! | --- | --- | --- | --- |
+//! | `tweet/content` | a post | event `tweet`; Truth Social ids are kept apart | `fixtures/tweetstream/content*.json` |
+//! | `tweet/update` | partial enrichment, not an edit | event `update` | `update.json` |
+//! | `tweet/meta` | OCR and detections | event `meta`; shares its envelope `id` with `content` | `meta*.json` |
+//! | `tweet/delete`, `pin`, `unpin` | what became of a post; live only | events of the same names | `delete.json`, `pin.json`, `unpin.json` |
+//! | `account/profile_update`, `follow`, `unfollow` | a watched account | events by `eventId` | `profile_update*.json`, `follow.json`, `unfollow.json` |
+//! | `account/callout` | call-out of a token | event by the envelope's `id` | `callout.json`; seen only in a public consumer's code |
+//! | `control/twitter_handles_result` | answer to a watchlist command | nothing | `twitter_handles_result.json` |
+//! | `control/auth_ping`, `auth_pong` | named in the SDK's types, never explained | kept; answered only when asked to | `auth_ping.json`, `auth_pong.json` |
+//! | anything else | – | kept, counted as unknown | `unknown_op.json` |
+//!
+//! There is no greeting, no sequence number, no resume and no application heartbeat: an open socket is the
+//! greeting, and only protocol pings of our own tell a quiet hour from a dead link.
+//! Source: tweetstream.io docs, "WebSocket quickstart" and "Payloads, detections and OCR"; the vendor's
+//! Python and TypeScript SDKs 1.1.0.
+
+mod client;
+mod server;
+mod wire;
+
+use std::time::Duration;
+
+use super::{Auth, Credentials, Settings};
+use crate::model::{Framing, Provider};
+
+pub use client::Client;
+pub use server::Server;
+pub use wire::decode;
+
+/// How late an event may come.
+///
+/// Documented: `content` follows the post within a second or so, `meta` "shortly after" (217 ms in the landing
+/// page's sample). Observed: a public consumer still receives `update`s for replies seconds later. One minute
+/// is also the margin that public consumers use around history windows.
 pub const LATENESS_HORIZON: Duration = Duration::from_secs(60);
+
+/// Step of the first wait between a drop and the next dial.
+///
+/// Documented: `min(1 s × 2^n, 30 s)` with jitter. Source: vendor SDKs 1.0 and 1.1.
+pub(crate) const REDIAL_BASE: Duration = Duration::from_secs(1);
+
+/// Longest wait of the ordinary back-off. Documented: 30 s, as above.
+const REDIAL_CAP: Duration = Duration::from_secs(30);
+
+/// Wait after a refusal that does not pass by itself. Ours: the SDKs stop for ever, a recorder asks again seldom.
+const SLOW_RETRY: Duration = Duration::from_secs(15 * 60);
+
+/// How often we ping.
+///
+/// Documented only by the SDK's choice of library: Python `websockets` pings every 20 s by default.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// How long a pong may take. Ours; the same library allows 20 s.
+const PONG_WITHIN: Duration = Duration::from_secs(15);
+
+/// Settings the provider's pages and SDKs suggest.
 pub fn default_settings() -> Settings {
-    unimplemented!()
-}
-pub fn decode(_text: &str) -> Decoded {
-    unimplemented!()
-}
-#[derive(Debug)]
-pub struct Client;
-impl Client {
-    pub fn new(_settings: Settings) -> Self {
-        Self
-    }
-    pub fn on(&mut self, _now: Instant, _input: Input<'_>) {}
-    pub fn next_action(&mut self) -> Option<Action> {
-        None
-    }
-    pub fn deadline(&self) -> Option<Instant> {
-        None
-    }
-    pub fn opening(&self) -> Opening {
-        unimplemented!()
+    Settings {
+        provider: Provider::Tweetstream,
+        base: None,
+        credentials: Credentials::default(),
+        auth: Auth::Subprotocol,
+        reconnect_floor: Duration::ZERO,
+        reconnect_cap: REDIAL_CAP,
+        slow_retry: SLOW_RETRY,
+        auto_reconnect: true,
+        ping_every: PING_EVERY,
+        pong_within: PONG_WITHIN,
+        topics: Vec::new(),
+        direct_messages: false,
+        framing: Framing::Sse,
+        answer_auth_ping: false,
+        seed: 0,
     }
 }
-#[derive(Debug)]
-pub struct Server;
-impl Server {
-    pub fn new(_settings: ServerSettings) -> Self {
-        Self
-    }
-    pub fn asked(&mut self, _peer: PeerId, _asked: &Asked<'_>, _now: Instant) -> Answer {
-        unimplemented!()
-    }
-    pub fn greeting(&mut self, _peer: PeerId, _next: Option<&[u8]>) -> Vec<Bytes> {
-        Vec::new()
-    }
-    pub fn wants(&mut self, _peer: PeerId, _envelope: &[u8]) -> bool {
-        true
-    }
-    pub fn heard(&mut self, _peer: PeerId, _message: &[u8], _now: Instant) -> Vec<PeerAction> {
-        Vec::new()
-    }
-    pub fn gone(&mut self, _peer: PeerId) {}
-    pub fn keepalive(&self) -> Duration {
-        Duration::from_secs(20)
-    }
-}
+
+/// Subprotocol that names the protocol's version.
+///
+/// Documented: tweetstream.io docs, "WebSocket quickstart".
+const SUBPROTOCOL: &str = "tweetstream.v1";
+
+/// Prefix of the subprotocol that carries the key.
+///
+/// Documented: tweetstream.io docs, "WebSocket quickstart"; both SDKs offer it first, the docs second.
+const TOKEN_SUBPROTOCOL: &str = "tweetstream.auth.token.";
+
+/// Query parameter that may carry the key. Documented: the same page, later text.
+const KEY_PARAMETER: &str = "apiKey";
