@@ -40,12 +40,12 @@ impl Dice {
     pub(super) fn zipf(&mut self, n: usize) -> usize {
         let octave = self.below(n.max(1).ilog2() as usize + 1);
         let low = 1_usize << octave;
-        (low - 1 + self.below(low)).min(n.saturating_sub(1))
+        low - 1 + self.below(low.min(n.max(1) + 1 - low))
     }
 
     /// A number up to `limit` whose order of magnitude is what is random.
     pub(super) fn magnitude(&mut self, limit: u64) -> u64 {
         let octave = self.between(0, u64::from(limit.max(1).ilog2()));
-        self.between(1 << octave, (2 << octave) - 1).min(limit)
+        self.between(1 << octave, ((2 << octave) - 1).min(limit.max(1)))
     }
 }

@@ -21,7 +21,7 @@
 //! profiles that change and show so later; counters that mostly rise.
 //! Not modelled: reconnects, faults, direct messages, Truth Social. Replay adds faults of its own.
 //!
-//! Memory is bounded: authors, a few hundred recent posts, and what is due within a minute.
+//! Memory is bounded: authors, some thousands of recent posts, and what is due within a minute.
 //! A [`World`] belongs to one thread at a time and may be sent to another.
 
 mod dice;
@@ -195,6 +195,8 @@ impl Pace {
 const N_HOT: usize = 256;
 /// How many posts another provider may still bring.
 const N_RECENT: usize = 256;
+/// How many posts wait for TwitterAPI.io, which is the slower one.
+const N_PROMISED: usize = 8_192;
 /// How many posts have their counters watched.
 const N_WATCHED: usize = 64;
 /// Beyond this much to come, nothing optional is added: the bound on memory at absurd rates.
@@ -230,7 +232,7 @@ impl World {
             selectors: scrapebadger::selectors(&mut dice),
             hot: Vec::with_capacity(N_HOT),
             recent: VecDeque::with_capacity(N_RECENT),
-            promised: VecDeque::with_capacity(N_RECENT),
+            promised: VecDeque::new(),
             watched: Vec::with_capacity(N_WATCHED),
             compact: Out::new(Style::Compact),
             python: Out::new(Style::Python),
@@ -499,7 +501,7 @@ impl World {
     }
 
     fn promise(&mut self, tweet: &Arc<Tweet>, by: Provider) {
-        if self.promised.len() < N_RECENT {
+        if self.promised.len() < N_PROMISED {
             let mut seen = [false; 4];
             seen[by as usize] = true;
             self.promised.push_back(Sighting { tweet: tweet.clone(), seen });

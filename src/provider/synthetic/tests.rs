@@ -54,7 +54,7 @@ fn posts(provider: Provider, value: &Value) -> Vec<(u64, String, String)> {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_on_every_machine() {
-    const GOLDEN: u64 = 13_231_795_825_129_794_808;
+    const GOLDEN: u64 = 5_481_294_618_772_142_919;
     assert_eq!(hash(world(1).take(N)), GOLDEN, "a change of the generator is a change of every fixture made by it");
     assert_ne!(hash(world(2).take(N)), GOLDEN);
 }
@@ -269,17 +269,4 @@ fn the_fixture_is_what_the_generator_makes() {
     let kept = std::fs::read(&path).unwrap();
     let differs = kept.split(|b| *b == b'\n').zip(made.split(|b| *b == b'\n')).position(|(a, b)| a != b);
     assert!(kept == made, "line {differs:?} (from 0) differs; lengths {} and {}", kept.len(), made.len());
-}
-
-/// `SYNTHETIC_SPEED=1 cargo test --release speed -- --nocapture` says how fast the world turns.
-#[test]
-fn speed_when_asked() {
-    if std::env::var_os("SYNTHETIC_SPEED").is_none() {
-        return;
-    }
-    const N_TIMED: usize = 300_000;
-    let begin = std::time::Instant::now();
-    let bytes: usize = World::new(Options { rate: 500.0, ..Options::default() }).take(N_TIMED).map(|e| e.bytes.len()).sum();
-    let secs = begin.elapsed().as_secs_f64();
-    panic!("{:.0} envelopes/s, {:.0} MB/s", N_TIMED as f64 / secs, bytes as f64 / secs / 1e6);
 }

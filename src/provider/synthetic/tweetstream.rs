@@ -104,7 +104,7 @@ fn detected(out: &mut Out, dice: &mut Dice, tweet: &Tweet, guess: bool) {
             out.text("name", name);
             out.text("contract", contract);
             out.text("chain", chain);
-            out.decimal("priceUsd", dice.magnitude(900_000), 6);
+            price(out, dice);
             sources(out, !tweet.media.is_empty());
             out.close();
         }
@@ -117,7 +117,7 @@ fn detected(out: &mut Out, dice: &mut Dice, tweet: &Tweet, guess: bool) {
             out.joined("symbol", &[symbol, "USDT"]);
             out.text("baseAsset", symbol);
             out.text("quoteAsset", "USDT");
-            out.decimal("priceUsd", dice.magnitude(900_000), 6);
+            price(out, dice);
             sources(out, false);
             out.close();
             out.end_array();
@@ -129,11 +129,16 @@ fn detected(out: &mut Out, dice: &mut Dice, tweet: &Tweet, guess: bool) {
         out.text("exchange", dice.pick(&["polymarket", "kalshi"]));
         out.joined("marketId", &["made-up-", Digits::of(dice.between(100, 999)).as_str()]);
         out.text("title", "Will the harbour crane get a name this year?");
-        out.decimal("priceUsd", dice.between(1, 99), 2);
+        out.decimal("priceUsd", dice.between(0, 9) * 10 + dice.between(1, 9), 2);
         sources(out, false);
         out.close();
         out.end_array();
     }
+}
+
+/// The last digit is never 0, since serialisers do not write such a one.
+fn price(out: &mut Out, dice: &mut Dice) {
+    out.decimal("priceUsd", dice.magnitude(90_000) * 10 + dice.between(1, 9), 4);
 }
 
 fn sources(out: &mut Out, picture: bool) {
