@@ -258,7 +258,7 @@ pub enum ConfigError {
     #[error("{place}: not valid TOML: {why}")]
     Syntax {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// What the parser says.
         why: String,
     },
@@ -266,7 +266,7 @@ pub enum ConfigError {
     #[error("{place}: unknown key `{key}`; known here are {known}")]
     UnknownKey {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key.
         key: String,
         /// A known key that looks like it.
@@ -278,7 +278,7 @@ pub enum ConfigError {
     #[error("{place}: `{key}` is not allowed: keys and cookies do not belong into this file")]
     KeyInFile {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key's name, never its value.
         key: String,
     },
@@ -286,7 +286,7 @@ pub enum ConfigError {
     #[error("{place}: `{key}` {why}")]
     Value {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key.
         key: &'static str,
         /// What is wrong and what is allowed.
@@ -298,7 +298,7 @@ pub enum ConfigError {
     #[error("{place}: `{key}` is {found}, expected {expected}")]
     Sort {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The key.
         key: String,
         /// What was found.
@@ -310,7 +310,7 @@ pub enum ConfigError {
     #[error("{place}: source name `{name}` is not 1 to 64 of a-z, 0-9, _ and -, beginning with a letter or digit")]
     SourceName {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// The name.
         name: String,
     },
@@ -318,13 +318,13 @@ pub enum ConfigError {
     #[error("{place}: `provider` is missing; known are {}", Provider::ALL.map(Provider::name).join(", "))]
     NoProvider {
         /// Where.
-        place: Place,
+        place: Box<Place>,
     },
     /// A provider nobody knows.
     #[error("{place}: unknown provider `{name}`; known are {}", Provider::ALL.map(Provider::name).join(", "))]
     UnknownProvider {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// What was written.
         name: String,
         /// A known one that looks like it.
@@ -352,7 +352,7 @@ pub enum ConfigError {
     #[error("{place}: key file {} cannot be read", file.display())]
     KeyFile {
         /// Where it is named.
-        place: Place,
+        place: Box<Place>,
         /// The file.
         file: PathBuf,
         /// Why.
@@ -362,7 +362,7 @@ pub enum ConfigError {
     #[error("{place}: key file {} has mode {mode:04o}: others than its owner may use it", file.display())]
     KeyFileMode {
         /// Where it is named.
-        place: Place,
+        place: Box<Place>,
         /// The file.
         file: PathBuf,
         /// Its permission bits.
@@ -372,7 +372,7 @@ pub enum ConfigError {
     #[error("{place}: sources `{first}` and `{second}` use the same key, and {provider} allows one connection per key")]
     Rivals {
         /// Where the second one stands.
-        place: Place,
+        place: Box<Place>,
         /// The first source.
         first: SourceName,
         /// The second source.
@@ -384,7 +384,7 @@ pub enum ConfigError {
     #[error("{place}: there is no source `{name}`; configured are {}", if known.is_empty() { "none" } else { known })]
     NoSuchSource {
         /// The file.
-        place: Place,
+        place: Box<Place>,
         /// What was asked for.
         name: String,
         /// The names in the file.
@@ -526,7 +526,7 @@ impl<'a> Page<'a> {
     fn parse(origin: &'a str, text: &'a str) -> Result<Self, ConfigError> {
         let tree = DeTable::parse(text).map_err(|error| {
             let line = error.span().map(|span| line_at(text, span.start));
-            let place = Place { origin: origin.to_owned(), line, table: String::new() };
+            let place = Box::new(Place { origin: origin.to_owned(), line, table: String::new() });
             ConfigError::Syntax { place, why: shown(error.message()) }
         })?;
         Ok(Self { origin, text, tree: tree.into_inner() })
@@ -554,7 +554,7 @@ impl<'a> Page<'a> {
         let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
         let line = Some(line_at(self.text, key.span().start));
-        let place = Place { origin: self.origin.to_owned(), line, table: title(path) };
+        let place = Box::new(Place { origin: self.origin.to_owned(), line, table: title(path) });
         let key = shown(key.get_ref());
         if holds_a_key(&key) {
             return Err(ConfigError::KeyInFile { place, key });
@@ -569,12 +569,12 @@ impl<'a> Page<'a> {
         let line = error.span().map(|span| line_at(self.text, span.start));
         let mut path = Vec::new();
         let Some(found) = value_at(&self.tree, offset, &mut path) else {
-            let place = Place { origin: self.origin.to_owned(), line, table: String::new() };
+            let place = Box::new(Place { origin: self.origin.to_owned(), line, table: String::new() });
             return ConfigError::Syntax { place, why: shown(error.message()) };
         };
         let key = path.pop().unwrap_or_default();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let place = Place { origin: self.origin.to_owned(), line, table: title(&path) };
+        let place = Box::new(Place { origin: self.origin.to_owned(), line, table: title(&path) });
         let found = match found {
             "integer" => "a whole number",
             "float" => "a fraction",
@@ -595,7 +595,7 @@ impl<'a> Page<'a> {
         ConfigError::Sort { place, key, found, expected }
     }
 
-    fn place(&self, path: &[&str]) -> Place {
+    fn place(&self, path: &[&str]) -> Box<Place> {
         self.table(path).place(None)
     }
 
@@ -622,11 +622,11 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn place(&self, key: Option<&str>) -> Place {
+    fn place(&self, key: Option<&str>) -> Box<Place> {
         let mut path = self.path.clone();
         path.extend(key);
         let line = self.page.and_then(|page| page.line(&path).or_else(|| page.line(&self.path)));
-        Place { origin: self.origin.to_owned(), line, table: title(&self.path) }
+        Box::new(Place { origin: self.origin.to_owned(), line, table: title(&self.path) })
     }
 
     fn bad(&self, key: &'static str, why: impl Into<String>) -> ConfigError {

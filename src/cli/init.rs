@@ -90,8 +90,7 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # pong_within = "30s"
 
 # How late an event may come after it was published. A gap is this much wider than the outage itself.
-# Example; the default is the provider's own.
-# lateness_horizon = "2m"
+# lateness_horizon = "3m"
 
 
 # TweetStream: tracked accounts, with detections and OCR, over WebSocket.
@@ -141,7 +140,6 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use super::*;
     use crate::archive;
@@ -217,6 +215,6 @@ mod tests {
             assert_eq!((source.connections, source.allow_plain), (1, false));
         }
         let rules = all.sources.iter().find(|source| source.name.as_str() == "rules").expect("the first table");
-        assert_eq!(rules.lateness_horizon, Duration::from_secs(120));
+        assert_eq!(rules.lateness_horizon, provider::default_lateness_horizon(rules.settings.provider));
     }
 }
