@@ -4,7 +4,10 @@
 
 pub mod archive;
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod model;
+#[allow(clippy::disallowed_methods, reason = "the one room that reads the clock")]
 pub mod net;
 pub mod provider;
 pub mod segment;

@@ -1,1 +1,2 @@
+//! The birdtape program.
 fn main() {}

@@ -1,0 +1,1615 @@
+//! Configuration: file, environment and flags in; each job's checked options out.
+//!
+//! What was typed (the `Typed…` structs, one per table of the file) and what it means ([`Config`]) are two types, and
+//! only the second is passed on. A flag beats the environment, the environment the file, the file the default; flags
+//! are laid over a [`Config`] by the command line. Whatever cannot work is refused here, with the file, the line, the
+//! key and what is allowed, before a socket or a tape is touched.
+//!
+//! Keys of providers come from the environment or from a file that only its owner can read. In `birdtape.toml` they
+//! have no place, so a copied or committed config gives nothing away; and no message made here repeats a value that
+//! might be a key.
+//!
+//! Paths in the file count from the working directory, like those given by flag. Does not know the clock, the network
+//! or the command line. Everything here may be used from many threads at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use crate::archive;
+use crate::model::{Framing, Provider, Secret, SourceName};
+use crate::provider::{self, Auth, Base, Credentials, Settings};
+
+/// Where the configuration is looked for when nothing else is said.
+pub const DEFAULT_FILE: &str = "birdtape.toml";
+
+/// Where the tape lies when nothing else is said.
+pub const DEFAULT_TAPE: &str = "./tape";
+
+/// Stands in for a key that is not set when the source's address is on this machine.
+///
+/// Demos and tests against `birdtape replay` need no key; a loopback address cannot be a provider's. It is no secret.
+pub const LOCAL_KEY: &str = "local";
+
+/// Our own environment variables, with what they do; any other `BIRDTAPE_…` is a mistake.
+pub const VARIABLES: [(&str, &str); 5] = [
+    ("BIRDTAPE_CONFIG", "the configuration file"),
+    ("BIRDTAPE_CORPUS", "tests only: a folder of real envelopes"),
+    ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
+    ("BIRDTAPE_TAPE", "the directory of the tape"),
+    ("BIRDTAPE_TEST_PYTHON", "tests only: a Python that has DuckDB"),
+];
+
+/// Looks a variable up; handed in, so that tests need no process environment.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What the jobs are to do, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of the tape.
+    pub tape: PathBuf,
+    /// How the tape is written.
+    pub archive: archive::Options,
+    /// Bounds on memory.
+    pub limits: Limits,
+    /// What to record, by name; may be empty, see [`require_sources`](Self::require_sources).
+    pub sources: Vec<Source>,
+    /// For messages: where all this was read.
+    origin: String,
+}
+
+/// Bounds on memory, so that no peer can make us grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest message taken whole; a longer one is kept in part, with the cause.
+    pub max_message: usize,
+    /// Bytes that may wait for the disk; when they are reached, reading from sockets stops.
+    pub queue_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_message: 16 << 20, queue_bytes: 16 << 20 }
+    }
+}
+
+/// A provider connection to record.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name, which is also its directory on the tape.
+    pub name: SourceName,
+    /// What the protocol machine needs.
+    pub settings: Settings,
+    /// How many connections carry the same stream, for redundancy.
+    pub connections: u32,
+    /// How late this source's events may come.
+    pub lateness_horizon: Duration,
+    /// Certificates to trust beside the usual ones (PEM).
+    pub ca_file: Option<PathBuf>,
+    /// Whether an address without TLS is accepted outside this machine.
+    pub allow_plain: bool,
+    /// For messages: where the key was found, as in `environment variable X`.
+    pub key_source: String,
+}
+
+impl Config {
+    /// Reads a configuration file, with all its sources.
+    ///
+    /// A file without sources is fine here (most commands need only the tape); a job that needs one calls
+    /// [`require_sources`](Self::require_sources).
+    ///
+    /// # Errors
+    /// Anything that cannot work; the person has to change the file or the environment.
+    pub fn load(path: &Path, env: Env<'_>) -> Result<Self, ConfigError> {
+        Self::load_only(path, env, &[])
+    }
+
+    /// Reads a configuration file but checks and returns only the wanted sources; none wanted is all of them.
+    ///
+    /// So a missing key of one source does not keep another one from being recorded.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and a wanted source that is not in the file.
+    pub fn load_only(path: &Path, env: Env<'_>, wanted: &[String]) -> Result<Self, ConfigError> {
+        let origin = path.display().to_string();
+        let text = read_file(path)?;
+        let page = Page::parse(&origin, &text)?;
+        let mut typed = page.typed()?;
+        if !wanted.is_empty() {
+            let known = || typed.source.keys().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+            if let Some(missing) = wanted.iter().find(|name| !typed.source.contains_key(*name)) {
+                return Err(ConfigError::NoSuchSource { place: page.place(&[]), name: missing.clone(), known: known() });
+            }
+            typed.source.retain(|name, _| wanted.contains(name));
+        }
+
+        let archive = archive_options(&page.table(&["archive"]), &typed.archive)?;
+        let limits = limits(&page.table(&["limits"]), &typed.limits)?;
+        let mut sources = Vec::with_capacity(typed.source.len());
+        for (name, typed) in &typed.source {
+            let table = page.table(&["source", name]);
+            let name = SourceName::new(name.as_str())
+                .map_err(|_| ConfigError::SourceName { place: table.place(None), name: shown(name) })?;
+            sources.push(source(&table, name, typed, env)?);
+        }
+        refuse_rivals(&page, &sources)?;
+        Ok(Self { tape: tape(env, typed.tape), archive, limits, sources, origin })
+    }
+
+    /// Finds the tape's directory for a command that needs nothing else: no key is looked for, no source checked.
+    ///
+    /// Without a file it is `BIRDTAPE_TAPE` or the default.
+    ///
+    /// # Errors
+    /// A file that is there but cannot be read or has mistakes in its form.
+    pub fn tape_of(path: &Path, env: Env<'_>) -> Result<PathBuf, ConfigError> {
+        match read_file(path) {
+            Err(ConfigError::NoFile { .. }) => Ok(tape(env, None)),
+            Err(other) => Err(other),
+            Ok(text) => Ok(tape(env, Page::parse(&path.display().to_string(), &text)?.typed()?.tape)),
+        }
+    }
+
+    /// Makes the configuration of `record --provider P [--base-url URL]`: one source, named after its provider.
+    ///
+    /// On a loopback address a missing key is replaced by [`LOCAL_KEY`].
+    ///
+    /// # Errors
+    /// A missing key, named by its variable; an address that cannot be used; X on its own address, which needs topics.
+    pub fn for_provider(provider: Provider, base_url: Option<&str>, env: Env<'_>) -> Result<Self, ConfigError> {
+        let origin = format!("--provider {provider}");
+        let typed = TypedSource {
+            provider: Some(provider.name().to_owned()),
+            base_url: base_url.map(str::to_owned),
+            ..TypedSource::default()
+        };
+        let table = Table { page: None, origin: &origin, path: Vec::new() };
+        let sources = vec![source(&table, SourceName::from(provider), &typed, env)?];
+        let tape = tape(env, None);
+        Ok(Self { tape, archive: archive::Options::default(), limits: Limits::default(), sources, origin })
+    }
+
+    /// Refuses a configuration that gives a recorder nothing to do.
+    ///
+    /// # Errors
+    /// No source; the hint says how to add one.
+    pub fn require_sources(&self) -> Result<(), ConfigError> {
+        if self.sources.is_empty() { Err(ConfigError::NoSources { origin: self.origin.clone() }) } else { Ok(()) }
+    }
+
+    /// Every key and cookie in here, for the log's redactor.
+    pub fn secrets(&self) -> Vec<Secret> {
+        let all = self.sources.iter().flat_map(|source| {
+            let Credentials { key, auth_token, ct0 } = &source.settings.credentials;
+            [key, auth_token, ct0].into_iter().flatten()
+        });
+        // Hiding the placeholder would only cut holes into words such as `localhost`.
+        all.filter(|secret| secret.expose() != LOCAL_KEY).cloned().collect()
+    }
+}
+
+/// Refuses variables that have our prefix but no meaning: a typing mistake would otherwise be silent.
+///
+/// # Errors
+/// The first such name, with the nearest known one.
+pub fn check_environment(names: impl IntoIterator<Item = String>) -> Result<(), ConfigError> {
+    let known = VARIABLES.map(|(name, _)| name);
+    let ours = |name: &String| name.starts_with("BIRDTAPE_");
+    match names.into_iter().find(|name| ours(name) && !known.contains(&name.as_str())) {
+        Some(name) => {
+            let nearest = nearest(&name, &known);
+            Err(ConfigError::UnknownVariable { name: shown(&name), nearest, known: known.join(", ") })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A place in what was typed: file, line and table, or a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file's path, or the flag.
+    pub origin: String,
+    /// Line, from 1.
+    pub line: Option<usize>,
+    /// The table, as in `[source.alpha]`; empty at the top.
+    pub table: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)?;
+        if let Some(line) = self.line {
+            write!(f, " line {line}")?;
+        }
+        if !self.table.is_empty() {
+            write!(f, ", {}", self.table)?;
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that cannot work. The process ends with the exit code for wrong usage.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such file.
+    #[error("configuration file {} does not exist", file.display())]
+    NoFile {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is there but cannot be read.
+    #[error("configuration file {} cannot be read", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{place}: not valid TOML: {why}")]
+    Syntax {
+        /// Where.
+        place: Box<Place>,
+        /// What the parser says.
+        why: String,
+    },
+    /// A key nobody knows.
+    #[error("{place}: unknown key `{key}`; known here are {known}")]
+    UnknownKey {
+        /// Where.
+        place: Box<Place>,
+        /// The key.
+        key: String,
+        /// A known key that looks like it.
+        nearest: Option<String>,
+        /// All known keys of the table.
+        known: String,
+    },
+    /// An API key or a cookie stands in the file.
+    #[error("{place}: `{key}` is not allowed: keys and cookies do not belong into this file")]
+    KeyInFile {
+        /// Where.
+        place: Box<Place>,
+        /// The key's name, never its value.
+        key: String,
+    },
+    /// A value that is not allowed.
+    #[error("{place}: `{key}` {why}")]
+    Value {
+        /// Where.
+        place: Box<Place>,
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what is allowed.
+        why: String,
+        /// What to do, when `why` does not say it.
+        cure: Option<&'static str>,
+    },
+    /// A value of the wrong sort: a number where text is expected.
+    #[error("{place}: `{key}` is {found}, expected {expected}")]
+    Sort {
+        /// Where.
+        place: Box<Place>,
+        /// The key.
+        key: String,
+        /// What was found.
+        found: &'static str,
+        /// What is allowed.
+        expected: String,
+    },
+    /// A source's name cannot be a directory.
+    #[error("{place}: source name `{name}` is not 1 to 64 of a-z, 0-9, _ and -, beginning with a letter or digit")]
+    SourceName {
+        /// Where.
+        place: Box<Place>,
+        /// The name.
+        name: String,
+    },
+    /// A source says nothing about its provider.
+    #[error("{place}: `provider` is missing; known are {}", Provider::ALL.map(Provider::name).join(", "))]
+    NoProvider {
+        /// Where.
+        place: Box<Place>,
+    },
+    /// A provider nobody knows.
+    #[error("{place}: unknown provider `{name}`; known are {}", Provider::ALL.map(Provider::name).join(", "))]
+    UnknownProvider {
+        /// Where.
+        place: Box<Place>,
+        /// What was written.
+        name: String,
+        /// A known one that looks like it.
+        nearest: Option<String>,
+    },
+    /// The variable that should hold the key does not.
+    #[error("source `{name}` has no key: environment variable {variable} is not set")]
+    NoKey {
+        /// The source.
+        name: SourceName,
+        /// The variable.
+        variable: String,
+    },
+    /// The key is there but cannot be one.
+    #[error("source `{name}`: the key from {key_source} {why}")]
+    BadKey {
+        /// The source.
+        name: SourceName,
+        /// Where it came from.
+        key_source: String,
+        /// What is wrong with it, without repeating it.
+        why: &'static str,
+    },
+    /// A key file cannot be read.
+    #[error("{place}: key file {} cannot be read", file.display())]
+    KeyFile {
+        /// Where it is named.
+        place: Box<Place>,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key file can be read by others.
+    #[error("{place}: key file {} has mode {mode:04o}: others than its owner may use it", file.display())]
+    KeyFileMode {
+        /// Where it is named.
+        place: Box<Place>,
+        /// The file.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Two sources would throw each other out.
+    #[error("{place}: sources `{first}` and `{second}` use the same key, and {provider} allows one connection per key")]
+    Rivals {
+        /// Where the second one stands.
+        place: Box<Place>,
+        /// The first source.
+        first: SourceName,
+        /// The second source.
+        second: SourceName,
+        /// Their provider.
+        provider: Provider,
+    },
+    /// A source that was asked for is not in the file.
+    #[error("{place}: there is no source `{name}`; configured are {}", if known.is_empty() { "none" } else { known })]
+    NoSuchSource {
+        /// The file.
+        place: Box<Place>,
+        /// What was asked for.
+        name: String,
+        /// The names in the file.
+        known: String,
+    },
+    /// There is nothing to record.
+    #[error("{origin} configures no source to record")]
+    NoSources {
+        /// The file.
+        origin: String,
+    },
+    /// A variable with our prefix that means nothing.
+    #[error("unknown environment variable {name}; known are {known}")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// A known one that looks like it.
+        nearest: Option<String>,
+        /// All known ones.
+        known: String,
+    },
+}
+
+impl ConfigError {
+    /// What the person can do, as one line; `None` where the message already says it.
+    pub fn hint(&self) -> Option<String> {
+        let did_you_mean = |nearest: &Option<String>| nearest.as_ref().map(|name| format!("did you mean `{name}`?"));
+        match self {
+            Self::NoFile { .. } => Some("`birdtape init` writes a commented one; `--config FILE` names another".to_owned()),
+            Self::UnknownKey { nearest, .. } | Self::UnknownProvider { nearest, .. } => did_you_mean(nearest),
+            Self::UnknownVariable { nearest, name, .. } => {
+                Some(did_you_mean(nearest).unwrap_or_else(|| format!("unset it: `unset {name}`")))
+            }
+            Self::KeyInFile { .. } => Some(
+                "put it into the environment (`key_env` names the variable) or into a file of mode 0600 (`key_file`), \
+                 and replace the key if this file was ever shared"
+                    .to_owned(),
+            ),
+            Self::Value { cure, .. } => cure.map(str::to_owned),
+            Self::Sort { found: "a whole number" | "a fraction", expected, .. } if expected == "a string" => {
+                Some(r#"durations and sizes are written in quotes, with their unit: "90s", "16MiB""#.to_owned())
+            }
+            Self::NoProvider { .. } => Some(r#"add a line such as `provider = "tweetstream"`"#.to_owned()),
+            Self::NoKey { variable, .. } => Some(format!("`export {variable}=…`, or name a file with `key_file`")),
+            Self::KeyFileMode { file, .. } => Some(format!("`chmod 600 {}`", file.display())),
+            Self::Rivals { .. } => Some("give them different keys, or keep one of them".to_owned()),
+            Self::NoSources { .. } => {
+                Some("take the `#` away before one of its `[source.…]` tables, or use `--provider`".to_owned())
+            }
+            Self::Unreadable { .. }
+            | Self::Syntax { .. }
+            | Self::Sort { .. }
+            | Self::SourceName { .. }
+            | Self::BadKey { .. }
+            | Self::KeyFile { .. }
+            | Self::NoSuchSource { .. } => None,
+        }
+    }
+}
+
+// ---- what was typed ----
+
+/// A table of the file as it was typed, with the list of its keys.
+macro_rules! typed {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct $name { $($field: $type),+ }
+
+        impl $name {
+            const KEYS: &[&str] = &[$(stringify!($field)),+];
+        }
+    };
+}
+
+typed! {
+    /// The whole file.
+    TypedFile {
+        tape: Option<PathBuf>,
+        archive: TypedArchive,
+        limits: TypedLimits,
+        source: BTreeMap<String, TypedSource>,
+    }
+}
+
+typed! {
+    /// `[archive]`
+    TypedArchive {
+        commit_every: Option<String>,
+        segment_size: Option<String>,
+        block_size: Option<String>,
+        level: Option<i64>,
+    }
+}
+
+typed! {
+    /// `[limits]`
+    TypedLimits {
+        max_message: Option<String>,
+        queue: Option<String>,
+    }
+}
+
+typed! {
+    /// `[source.NAME]`
+    TypedSource {
+        provider: Option<String>,
+        base_url: Option<String>,
+        auth: Option<String>,
+        connections: Option<i64>,
+        key_env: Option<String>,
+        key_file: Option<PathBuf>,
+        reconnect: Option<bool>,
+        reconnect_floor: Option<String>,
+        reconnect_cap: Option<String>,
+        ping_every: Option<String>,
+        pong_within: Option<String>,
+        lateness_horizon: Option<String>,
+        topics: Option<Vec<String>>,
+        direct_messages: Option<bool>,
+        framing: Option<String>,
+        answer_auth_ping: Option<bool>,
+        ca_file: Option<PathBuf>,
+        allow_plain: Option<bool>,
+    }
+}
+
+/// The file's text with its positions, so that every message can name a line.
+///
+/// The parser's own `Display` is never used: it quotes the line, and the line may hold a key.
+struct Page<'a> {
+    origin: &'a str,
+    text: &'a str,
+    tree: DeTable<'a>,
+}
+
+impl<'a> Page<'a> {
+    fn parse(origin: &'a str, text: &'a str) -> Result<Self, ConfigError> {
+        let tree = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map(|span| line_at(text, span.start));
+            let place = Box::new(Place { origin: origin.to_owned(), line, table: String::new() });
+            ConfigError::Syntax { place, why: shown(error.message()) }
+        })?;
+        Ok(Self { origin, text, tree: tree.into_inner() })
+    }
+
+    /// Checks the keys' names, then their sorts of value.
+    fn typed(&self) -> Result<TypedFile, ConfigError> {
+        self.check_keys(&self.tree, &[], TypedFile::KEYS)?;
+        for (name, keys) in [("archive", TypedArchive::KEYS), ("limits", TypedLimits::KEYS)] {
+            if let Some(table) = find(&self.tree, name).and_then(|(_, value)| value.as_table()) {
+                self.check_keys(table, &[name], keys)?;
+            }
+        }
+        if let Some(sources) = find(&self.tree, "source").and_then(|(_, value)| value.as_table()) {
+            for (name, value) in sources.iter() {
+                if let Some(table) = value.get_ref().as_table() {
+                    self.check_keys(table, &["source", name.get_ref()], TypedSource::KEYS)?;
+                }
+            }
+        }
+        toml::from_str(self.text).map_err(|error| self.wrong_sort(&error))
+    }
+
+    fn check_keys(&self, table: &DeTable<'_>, path: &[&str], known: &[&str]) -> Result<(), ConfigError> {
+        let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
+        let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
+        let line = Some(line_at(self.text, key.span().start));
+        let place = Box::new(Place { origin: self.origin.to_owned(), line, table: title(path) });
+        let key = shown(key.get_ref());
+        if holds_a_key(&key) {
+            return Err(ConfigError::KeyInFile { place, key });
+        }
+        let nearest = nearest(&key, known);
+        Err(ConfigError::UnknownKey { place, key, nearest, known: known.join(", ") })
+    }
+
+    /// Turns serde's complaint about a value into ours, which names the key and does not repeat the value.
+    fn wrong_sort(&self, error: &toml::de::Error) -> ConfigError {
+        let offset = error.span().map_or(0, |span| span.start);
+        let line = error.span().map(|span| line_at(self.text, span.start));
+        let mut path = Vec::new();
+        let Some(found) = value_at(&self.tree, offset, &mut path) else {
+            let place = Box::new(Place { origin: self.origin.to_owned(), line, table: String::new() });
+            return ConfigError::Syntax { place, why: shown(error.message()) };
+        };
+        let key = path.pop().unwrap_or_default();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let place = Box::new(Place { origin: self.origin.to_owned(), line, table: title(&path) });
+        let found = match found {
+            "integer" => "a whole number",
+            "float" => "a fraction",
+            "boolean" => "true or false",
+            "string" => "a string",
+            "array" => "a list",
+            "table" => "a table",
+            _ => "a date",
+        };
+        let expected = match error.message().rsplit_once("expected ").map_or("another sort", |(_, what)| what) {
+            "i64" => "a whole number".to_owned(),
+            "a sequence" => "a list of strings".to_owned(),
+            "path string" => "a string".to_owned(),
+            "a boolean" => "true or false".to_owned(),
+            other if other.starts_with("struct ") || other == "a map" => "a table".to_owned(),
+            other => other.to_owned(),
+        };
+        ConfigError::Sort { place, key, found, expected }
+    }
+
+    fn place(&self, path: &[&str]) -> Box<Place> {
+        self.table(path).place(None)
+    }
+
+    fn table<'t>(&'t self, path: &[&'t str]) -> Table<'t> {
+        Table { page: Some(self), origin: self.origin, path: path.to_vec() }
+    }
+
+    /// Line of a key, or of a table's first mention.
+    fn line(&self, path: &[&str]) -> Option<usize> {
+        let (last, above) = path.split_last()?;
+        let mut table = &self.tree;
+        for name in above {
+            table = find(table, name)?.1.as_table()?;
+        }
+        find(table, last).map(|(at, _)| line_at(self.text, at))
+    }
+}
+
+/// A table of the file, or the flags that stand for one: makes errors that name their place.
+struct Table<'a> {
+    page: Option<&'a Page<'a>>,
+    origin: &'a str,
+    path: Vec<&'a str>,
+}
+
+impl Table<'_> {
+    fn place(&self, key: Option<&str>) -> Box<Place> {
+        let mut path = self.path.clone();
+        path.extend(key);
+        let line = self.page.and_then(|page| page.line(&path).or_else(|| page.line(&self.path)));
+        Box::new(Place { origin: self.origin.to_owned(), line, table: title(&self.path) })
+    }
+
+    fn bad(&self, key: &'static str, why: impl Into<String>) -> ConfigError {
+        ConfigError::Value { place: self.place(Some(key)), key, why: why.into(), cure: None }
+    }
+
+    fn bad_with_cure(&self, key: &'static str, why: impl Into<String>, cure: &'static str) -> ConfigError {
+        ConfigError::Value { place: self.place(Some(key)), key, why: why.into(), cure: Some(cure) }
+    }
+
+    fn duration(
+        &self,
+        key: &'static str,
+        typed: Option<&String>,
+        default: Duration,
+        allowed: RangeInclusive<Duration>,
+    ) -> Result<Duration, ConfigError> {
+        let Some(text) = typed else { return Ok(default) };
+        let Ok(value) = humantime::parse_duration(text) else {
+            return Err(self.bad(key, format!(r#"is {text:?}, which is no duration such as "250ms", "90s" or "5m""#)));
+        };
+        if allowed.contains(&value) {
+            return Ok(value);
+        }
+        let (low, high) = (humantime::format_duration(*allowed.start()), humantime::format_duration(*allowed.end()));
+        Err(self.bad(key, format!("is {text:?}; allowed are {low} to {high}")))
+    }
+
+    fn size(
+        &self,
+        key: &'static str,
+        typed: Option<&String>,
+        default: u64,
+        allowed: RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
+        let Some(text) = typed else { return Ok(default) };
+        let Ok(ByteSize(value)) = text.parse::<ByteSize>() else {
+            return Err(self.bad(key, format!(r#"is {text:?}, which is no size such as "64KiB" or "16MiB""#)));
+        };
+        if allowed.contains(&value) {
+            return Ok(value);
+        }
+        let (low, high) = (ByteSize(*allowed.start()), ByteSize(*allowed.end()));
+        Err(self.bad(key, format!("is {text:?}; allowed are {low} to {high}")))
+    }
+
+    fn number(
+        &self,
+        key: &'static str,
+        typed: Option<i64>,
+        default: i64,
+        allowed: RangeInclusive<i64>,
+    ) -> Result<i64, ConfigError> {
+        let value = typed.unwrap_or(default);
+        if allowed.contains(&value) {
+            return Ok(value);
+        }
+        Err(self.bad(key, format!("is {value}; allowed are {} to {}", allowed.start(), allowed.end())))
+    }
+}
+
+// ---- what it means ----
+
+const ZERO: Duration = Duration::ZERO;
+/// Also keeps `Instant + Duration` far from its end.
+const DAY: Duration = Duration::from_secs(86_400);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Redundant connections of one source beyond this bring nothing.
+const MAX_CONNECTIONS: i64 = 5;
+/// A configuration or key file longer than this is something else.
+const MAX_FILE: u64 = MIB;
+
+fn tape(env: Env<'_>, typed: Option<PathBuf>) -> PathBuf {
+    let variable = env("BIRDTAPE_TAPE").filter(|text| !text.is_empty()).map(PathBuf::from);
+    variable.or(typed).unwrap_or_else(|| PathBuf::from(DEFAULT_TAPE))
+}
+
+fn archive_options(table: &Table<'_>, typed: &TypedArchive) -> Result<archive::Options, ConfigError> {
+    let default = archive::Options::default();
+    let commit_every =
+        table.duration("commit_every", typed.commit_every.as_ref(), default.commit_every, ZERO..=Duration::from_secs(60))?;
+    // Above 128 MiB a block would need a larger zstd window than stock tools accept.
+    let block_bytes = table.size("block_size", typed.block_size.as_ref(), default.block_bytes, 256..=128 * MIB)?;
+    let segment_bytes = table.size("segment_size", typed.segment_size.as_ref(), default.segment_bytes, 256..=64 * GIB)?;
+    let level = table.number("level", typed.level, i64::from(default.level), 1..=19)? as i32;
+    // A small segment alone is clear enough; only two typed sizes can contradict each other.
+    let block_bytes = match typed.block_size {
+        None => block_bytes.min(segment_bytes),
+        Some(_) if block_bytes > segment_bytes => {
+            let why = format!("is larger than `segment_size` ({} > {})", ByteSize(block_bytes), ByteSize(segment_bytes));
+            return Err(table.bad("block_size", why));
+        }
+        Some(_) => block_bytes,
+    };
+    #[allow(clippy::needless_update, reason = "options that no file sets keep their default")]
+    let options = archive::Options { commit_every, block_bytes, segment_bytes, level, ..default };
+    Ok(options)
+}
+
+fn limits(table: &Table<'_>, typed: &TypedLimits) -> Result<Limits, ConfigError> {
+    let default = Limits::default();
+    let max_message = table.size("max_message", typed.max_message.as_ref(), default.max_message as u64, KIB..=GIB)?;
+    // A queue that cannot hold the longest message would never let it through.
+    let queue = table.size("queue", typed.queue.as_ref(), max_message.max(default.queue_bytes as u64), KIB..=4 * GIB)?;
+    if queue < max_message {
+        let why = format!("is smaller than `max_message` ({} < {})", ByteSize(queue), ByteSize(max_message));
+        return Err(table.bad("queue", why));
+    }
+    Ok(Limits { max_message: max_message as usize, queue_bytes: queue as usize })
+}
+
+fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>) -> Result<Source, ConfigError> {
+    let provider = named_provider(table, typed.provider.as_deref())?;
+    let allow_plain = typed.allow_plain.unwrap_or(false);
+    let mut settings = provider::default_settings(provider);
+    settings.base = base(table, typed.base_url.as_deref(), allow_plain)?;
+    settings.auth = auth(table, typed.auth.as_deref(), provider, settings.auth)?;
+    settings.auto_reconnect = typed.reconnect.unwrap_or(settings.auto_reconnect);
+    timing(table, typed, &mut settings)?;
+    specialities(table, typed, provider, &mut settings)?;
+
+    let loopback = settings.base.as_ref().is_some_and(|base| is_loopback(&base.endpoint.host));
+    let (credentials, key_source) = credentials(table, &name, typed, provider, loopback, env)?;
+    settings.credentials = credentials;
+    let horizon = provider::default_lateness_horizon(provider);
+    let lateness_horizon = table.duration("lateness_horizon", typed.lateness_horizon.as_ref(), horizon, ZERO..=7 * DAY)?;
+    let connections = connections(table, typed.connections, provider)?;
+    let ca_file = typed.ca_file.clone();
+    if let Some(file) = ca_file.as_ref().filter(|file| !file.is_file()) {
+        return Err(table.bad("ca_file", format!("names {}, which is not a file", file.display())));
+    }
+    Ok(Source { name, settings, connections, lateness_horizon, ca_file, allow_plain, key_source })
+}
+
+fn named_provider(table: &Table<'_>, typed: Option<&str>) -> Result<Provider, ConfigError> {
+    let Some(word) = typed else { return Err(ConfigError::NoProvider { place: table.place(None) }) };
+    word.parse().map_err(|_| ConfigError::UnknownProvider {
+        place: table.place(Some("provider")),
+        name: shown(word),
+        nearest: nearest(word, &Provider::ALL.map(Provider::name)),
+    })
+}
+
+fn base(table: &Table<'_>, typed: Option<&str>, allow_plain: bool) -> Result<Option<Base>, ConfigError> {
+    let Some(address) = typed else { return Ok(None) };
+    let base = Base::parse(address).map_err(|error| {
+        // The error shows the address without user, password and query.
+        table.bad("base_url", format!("is {:?}: {}", error.given, error.why))
+    })?;
+    let host = &base.endpoint.host;
+    if !base.endpoint.tls && !allow_plain && !is_loopback(host) {
+        let why = format!("would send the key to {host} without TLS");
+        return Err(table.bad_with_cure(
+            "base_url",
+            why,
+            "use https:// or wss://; or, on a network you trust, set `allow_plain = true` for the source in birdtape.toml",
+        ));
+    }
+    Ok(Some(base))
+}
+
+/// Whether a host is this machine, whatever a name server says.
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+const fn auth_word(auth: Auth) -> &'static str {
+    match auth {
+        Auth::Header => "header",
+        Auth::Query => "query",
+        Auth::Subprotocol => "subprotocol",
+        Auth::Bearer => "bearer",
+        Auth::Cookies => "cookies",
+    }
+}
+
+const fn auth_ways(provider: Provider) -> &'static [Auth] {
+    match provider {
+        Provider::TwitterapiIo => &[Auth::Header],
+        Provider::Tweetstream => &[Auth::Subprotocol, Auth::Bearer, Auth::Query],
+        Provider::Scrapebadger => &[Auth::Header, Auth::Query],
+        Provider::XLive => &[Auth::Cookies],
+    }
+}
+
+fn auth(table: &Table<'_>, typed: Option<&str>, provider: Provider, default: Auth) -> Result<Auth, ConfigError> {
+    let Some(word) = typed else { return Ok(default) };
+    let ways = auth_ways(provider);
+    ways.iter().copied().find(|way| auth_word(*way) == word).ok_or_else(|| {
+        let known = ways.iter().map(|way| format!("{:?}", auth_word(*way))).collect::<Vec<_>>().join(", ");
+        table.bad("auth", format!("is {word:?}; {provider} knows {known}"))
+    })
+}
+
+fn connections(table: &Table<'_>, typed: Option<i64>, provider: Provider) -> Result<u32, ConfigError> {
+    let many = matches!(provider, Provider::Tweetstream | Provider::Scrapebadger);
+    if let Some(n) = typed.filter(|n| !many && *n != 1) {
+        return Err(table.bad("connections", format!("is {n}; {provider} allows 1 per source")));
+    }
+    Ok(table.number("connections", typed, 1, 1..=MAX_CONNECTIONS)? as u32)
+}
+
+fn timing(table: &Table<'_>, typed: &TypedSource, settings: &mut Settings) -> Result<(), ConfigError> {
+    let floor = table.duration("reconnect_floor", typed.reconnect_floor.as_ref(), settings.reconnect_floor, ZERO..=DAY)?;
+    let shortest = Duration::from_millis(1);
+    let cap = table.duration("reconnect_cap", typed.reconnect_cap.as_ref(), settings.reconnect_cap, shortest..=DAY)?;
+    settings.reconnect_floor = floor;
+    settings.reconnect_cap = match (&typed.reconnect_floor, &typed.reconnect_cap) {
+        // One of them moved past the other's default: the one that was typed decides.
+        (Some(_), None) => cap.max(floor),
+        (None, Some(text)) if cap < floor => {
+            let floor = humantime::format_duration(floor);
+            let why = format!("is {text:?}, shorter than `reconnect_floor` ({floor}); set both");
+            return Err(table.bad("reconnect_cap", why));
+        }
+        (Some(_), Some(text)) if cap < floor => {
+            return Err(table.bad("reconnect_cap", format!("is {text:?}, shorter than `reconnect_floor`")));
+        }
+        _ => cap,
+    };
+    settings.ping_every = table.duration("ping_every", typed.ping_every.as_ref(), settings.ping_every, ZERO..=DAY)?;
+    settings.pong_within = table.duration("pong_within", typed.pong_within.as_ref(), settings.pong_within, shortest..=DAY)?;
+    Ok(())
+}
+
+/// Keys that only one provider knows.
+fn specialities(table: &Table<'_>, typed: &TypedSource, provider: Provider, settings: &mut Settings) -> Result<(), ConfigError> {
+    let only = |key, wanted: Provider, given: bool| {
+        let wrong = given && provider != wanted;
+        if wrong { Err(table.bad(key, format!("is for {wanted} only; this source is {provider}"))) } else { Ok(()) }
+    };
+    only("topics", Provider::XLive, typed.topics.is_some())?;
+    only("direct_messages", Provider::XLive, typed.direct_messages.is_some())?;
+    only("framing", Provider::XLive, typed.framing.is_some())?;
+    only("answer_auth_ping", Provider::Tweetstream, typed.answer_auth_ping.is_some())?;
+
+    settings.answer_auth_ping = typed.answer_auth_ping.unwrap_or(settings.answer_auth_ping);
+    settings.direct_messages = typed.direct_messages.unwrap_or(settings.direct_messages);
+    settings.framing = match typed.framing.as_deref() {
+        None => settings.framing,
+        Some("sse") => Framing::Sse,
+        Some("lines") => Framing::Lines,
+        Some(other) => return Err(table.bad("framing", format!(r#"is {other:?}; allowed are "sse" and "lines""#))),
+    };
+    if let Some(topics) = &typed.topics {
+        check_topics(table, topics, settings.direct_messages)?;
+        settings.topics.clone_from(topics);
+    }
+    if provider == Provider::XLive && settings.topics.is_empty() && settings.base.is_none() {
+        return Err(table.bad_with_cure(
+            "topics",
+            "is missing or empty: X sends nothing that was not asked for",
+            r#"in birdtape.toml give the source a line such as `topics = ["/tweet_engagement/1234567890"]`"#,
+        ));
+    }
+    Ok(())
+}
+
+fn check_topics(table: &Table<'_>, topics: &[String], direct_messages: bool) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    for topic in topics {
+        let plain = topic.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+        if !plain || !topic.starts_with('/') || topic.len() < 2 {
+            let why = format!(r#"holds {topic:?}, which is no topic such as "/tweet_engagement/1234567890""#);
+            return Err(table.bad("topics", why));
+        }
+        if !seen.insert(topic) {
+            return Err(table.bad("topics", format!("holds {topic:?} twice")));
+        }
+        if topic.starts_with("/dm_") && !direct_messages {
+            return Err(table.bad_with_cure(
+                "topics",
+                format!("holds {topic:?}, and direct messages are not switched on"),
+                "other people write there too: if you may record them, set `direct_messages = true`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+// ---- keys ----
+
+const fn key_variable(provider: Provider) -> &'static str {
+    match provider {
+        Provider::TwitterapiIo => "TWITTERAPI_IO_API_KEY",
+        Provider::Tweetstream => "TWEETSTREAM_API_KEY",
+        Provider::Scrapebadger => "SCRAPEBADGER_API_KEY",
+        Provider::XLive => "X_AUTH_TOKEN",
+    }
+}
+
+/// Finds a source's keys and says where they were found.
+fn credentials(
+    table: &Table<'_>,
+    name: &SourceName,
+    typed: &TypedSource,
+    provider: Provider,
+    loopback: bool,
+    env: Env<'_>,
+) -> Result<(Credentials, String), ConfigError> {
+    if typed.key_env.is_some() && typed.key_file.is_some() {
+        return Err(table.bad("key_file", "stands beside `key_env`; give one of them"));
+    }
+    if typed.key_env.is_some() && provider == Provider::XLive {
+        return Err(table.bad("key_env", "is not for x_live, which reads X_AUTH_TOKEN and X_CT0; or use `key_file`"));
+    }
+    let variable = variable(table, typed.key_env.as_deref(), provider)?;
+    let found = match (&typed.key_file, provider) {
+        (Some(file), Provider::XLive) => {
+            let text = read_key_file(table, file)?;
+            cookies(&|wanted| assigned(&text, wanted), &format!("file {}", file.display()))
+        }
+        (Some(file), _) => api_key(Secret::new(read_key_file(table, file)?), format!("file {}", file.display())),
+        (None, Provider::XLive) => cookies(env, "environment variables X_AUTH_TOKEN and X_CT0"),
+        (None, _) => api_key(env(variable).and_then(Secret::new), format!("environment variable {variable}")),
+    };
+    let any = found.credentials.key.is_some() || found.credentials.auth_token.is_some() || found.credentials.ct0.is_some();
+    let typed_where = typed.key_env.is_some() || typed.key_file.is_some();
+    if !any && loopback && !typed_where {
+        return Ok((placeholder(provider), "the placeholder for loopback addresses".to_owned()));
+    }
+    if let Some(missing) = found.missing {
+        return Err(match &typed.key_file {
+            Some(file) if provider == Provider::XLive => table.bad_with_cure(
+                "key_file",
+                format!("names {}, which does not give {missing}", file.display()),
+                "it holds the lines `X_AUTH_TOKEN=…` and `X_CT0=…`",
+            ),
+            Some(file) => table.bad("key_file", format!("names {}, which is empty", file.display())),
+            None if provider == Provider::XLive => ConfigError::NoKey { name: name.clone(), variable: missing.to_owned() },
+            None => ConfigError::NoKey { name: name.clone(), variable: variable.to_owned() },
+        });
+    }
+    for secret in [&found.credentials.key, &found.credentials.auth_token, &found.credentials.ct0].into_iter().flatten() {
+        // Anything else could smuggle a header line or a second cookie into the handshake.
+        if !secret.expose().bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',') {
+            let why = "holds a space, a comma, a semicolon, a control character or something that is not ASCII";
+            return Err(ConfigError::BadKey { name: name.clone(), key_source: found.key_source, why });
+        }
+    }
+    Ok((found.credentials, found.key_source))
+}
+
+/// The variable that holds the key, checked to be a variable's name and not the key itself.
+fn variable<'t>(table: &Table<'_>, typed: Option<&'t str>, provider: Provider) -> Result<&'t str, ConfigError> {
+    let Some(name) = typed else { return Ok(key_variable(provider)) };
+    let allowed = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    let good = (1..=64).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(|c: char| c.is_ascii_digit());
+    if good {
+        return Ok(name);
+    }
+    Err(table.bad_with_cure(
+        "key_env",
+        "is no variable's name of A-Z, 0-9 and _ (it is not repeated here, in case it is the key itself)",
+        "`key_env` names the variable; the key itself goes into that variable",
+    ))
+}
+
+struct Found {
+    credentials: Credentials,
+    key_source: String,
+    missing: Option<&'static str>,
+}
+
+fn api_key(key: Option<Secret>, key_source: String) -> Found {
+    let missing = key.is_none().then_some("the key");
+    Found { credentials: Credentials { key, ..Credentials::default() }, key_source, missing }
+}
+
+fn cookies(value: Env<'_>, key_source: &str) -> Found {
+    let read = |name| value(name).and_then(Secret::new);
+    let credentials = Credentials { key: read("X_BEARER_TOKEN"), auth_token: read("X_AUTH_TOKEN"), ct0: read("X_CT0") };
+    let missing = match (&credentials.auth_token, &credentials.ct0) {
+        (None, _) => Some("X_AUTH_TOKEN"),
+        (_, None) => Some("X_CT0"),
+        _ => None,
+    };
+    Found { credentials, key_source: key_source.to_owned(), missing }
+}
+
+fn placeholder(provider: Provider) -> Credentials {
+    let local = || Secret::new(LOCAL_KEY);
+    match provider {
+        Provider::XLive => Credentials { key: None, auth_token: local(), ct0: local() },
+        _ => Credentials { key: local(), ..Credentials::default() },
+    }
+}
+
+/// The value of `NAME=value` among the lines of a key file.
+fn assigned(text: &str, wanted: &str) -> Option<String> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.find(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim().to_owned())
+}
+
+fn read_key_file(table: &Table<'_>, file: &Path) -> Result<String, ConfigError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = || table.place(Some("key_file"));
+    let fail = |source| ConfigError::KeyFile { place: place(), file: file.to_owned(), source };
+    let opened = File::open(file).map_err(fail)?;
+    // Asked of the open file, so that nobody can swap it between the question and the reading.
+    let mode = opened.metadata().map_err(fail)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::KeyFileMode { place: place(), file: file.to_owned(), mode });
+    }
+    read_bounded(opened).map_err(fail)
+}
+
+/// Refuses two sources whose connections the provider would close in turn.
+fn refuse_rivals(page: &Page<'_>, sources: &[Source]) -> Result<(), ConfigError> {
+    // Only its real address: a fake peer may well be told to allow more.
+    let single: Vec<&Source> = sources
+        .iter()
+        .filter(|source| source.settings.provider == Provider::TwitterapiIo && source.settings.base.is_none())
+        .collect();
+    for (at, second) in single.iter().enumerate() {
+        let same = |first: &&&Source| first.settings.credentials.key == second.settings.credentials.key;
+        if let Some(first) = single[..at].iter().find(same) {
+            return Err(ConfigError::Rivals {
+                place: page.place(&["source", second.name.as_str()]),
+                first: first.name.clone(),
+                second: second.name.clone(),
+                provider: Provider::TwitterapiIo,
+            });
+        }
+    }
+    Ok(())
+}
+
+// ---- small things ----
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let file = path.to_owned();
+    match File::open(path).and_then(read_bounded) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ConfigError::NoFile { file }),
+        Err(source) => Err(ConfigError::Unreadable { file, source }),
+    }
+}
+
+fn read_bounded(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    let n = file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if n as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it is longer than {}", ByteSize(MAX_FILE))));
+    }
+    Ok(text)
+}
+
+/// Whether a key's name says that its value would be a secret.
+fn holds_a_key(name: &str) -> bool {
+    let plain = name.to_ascii_lowercase().replace('-', "_");
+    let secret = ["api_key", "apikey", "token", "secret", "password", "cookie", "bearer", "ct0", "credential"];
+    plain == "key" || plain.ends_with("_key") || secret.iter().any(|word| plain.contains(word))
+}
+
+/// The known name nearest to what was typed, if it is near enough to be meant.
+fn nearest(typed: &str, known: &[&str]) -> Option<String> {
+    let best = known.iter().map(|name| (edits(typed, name), *name)).min()?;
+    let near = best.0 <= 2 || best.0 * 3 <= typed.chars().count();
+    (near && best.0 < typed.chars().count()).then(|| best.1.to_owned())
+}
+
+/// Insertions, deletions and substitutions that lead from `a` to `b`.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().take(64).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Text from outside with its control characters made visible.
+fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+fn title(path: &[&str]) -> String {
+    if path.is_empty() { String::new() } else { format!("[{}]", shown(&path.join("."))) }
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+}
+
+fn find<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<(usize, &'t DeValue<'i>)> {
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == name)?;
+    Some((key.span().start, value.get_ref()))
+}
+
+/// The deepest value at an offset: its path into `path`, and its sort.
+fn value_at(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) -> Option<&'static str> {
+    for (key, value) in table.iter() {
+        path.push(shown(key.get_ref()));
+        let inner = value.get_ref().as_table().and_then(|inner| value_at(inner, offset, path));
+        let here = || value.span().contains(&offset).then(|| value.get_ref().type_str());
+        if let Some(sort) = inner.or_else(here) {
+            return Some(sort);
+        }
+        path.pop();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Keys as a person would have them; none of these words may show up in any message.
+    fn keys(name: &str) -> Option<String> {
+        let value = match name {
+            "TWITTERAPI_IO_API_KEY" => "planted-key-a1",
+            "TWEETSTREAM_API_KEY" => "planted-key-b2",
+            "SCRAPEBADGER_API_KEY" => "planted-key-c3",
+            "X_AUTH_TOKEN" => "planted-cookie-d4",
+            "X_CT0" => "planted-csrf-e5",
+            "OTHER_KEY" => "planted-key-f6",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    fn nothing(_: &str) -> Option<String> {
+        None
+    }
+
+    fn load_with(text: &str, env: Env<'_>) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("birdtape.toml");
+        fs::write(&file, text).unwrap();
+        Config::load(&file, env)
+    }
+
+    /// The message and the hint, with the temporary directory taken out.
+    fn complaint(error: &ConfigError) -> String {
+        let text = format!("{error}\n{}", error.hint().unwrap_or_default());
+        let shown = match text.split_once("birdtape.toml") {
+            Some((before, after)) => {
+                let kept = before.rfind(' ').map_or("", |at| &before[..=at]);
+                format!("{kept}birdtape.toml{after}")
+            }
+            None => text,
+        };
+        assert!(!shown.contains("planted"), "a key in a message: {shown}");
+        shown.trim_end().to_owned()
+    }
+
+    /// What is said about a file that cannot work.
+    fn refused(text: &str, env: Env<'_>) -> String {
+        complaint(&load_with(text, env).expect_err(text))
+    }
+
+    fn alpha(provider: &str, more: &str) -> String {
+        format!("[source.alpha]\nprovider = {provider:?}\n{more}\n")
+    }
+
+    fn only_source(text: &str) -> Source {
+        let mut config = load_with(text, &keys).unwrap();
+        assert_eq!(config.sources.len(), 1);
+        config.sources.remove(0)
+    }
+
+    #[test]
+    fn reads_everything() {
+        let config = load_with(
+            r#"
+            tape = "/tapes/one"
+            [archive]
+            commit_every = "0s"
+            segment_size = "1MiB"
+            block_size = "64KiB"
+            level = 9
+            [limits]
+            max_message = "1MiB"
+            queue = "2 MiB"
+            [source.beta]
+            provider = "x_live"
+            topics = ["/tweet_engagement/1", "/dm_typing/1-2"]
+            direct_messages = true
+            framing = "lines"
+            reconnect = false
+            [source.alpha]
+            provider = "tweetstream"
+            base_url = "http://127.0.0.1:9"
+            auth = "bearer"
+            connections = 5
+            key_env = "OTHER_KEY"
+            reconnect_floor = "90s"
+            reconnect_cap = "5m"
+            ping_every = "0s"
+            pong_within = "1m 30s"
+            lateness_horizon = "2m"
+            answer_auth_ping = true
+            "#,
+            &keys,
+        )
+        .unwrap();
+        assert_eq!(config.tape, Path::new("/tapes/one"));
+        let archive = &config.archive;
+        assert_eq!((archive.commit_every, archive.segment_bytes), (ZERO, MIB));
+        assert_eq!((archive.block_bytes, archive.level), (64 * KIB, 9));
+        assert_eq!(config.limits, Limits { max_message: 1 << 20, queue_bytes: 2 << 20 });
+        let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["alpha", "beta"]);
+
+        let [alpha, beta] = &config.sources[..] else { panic!("two sources") };
+        assert_eq!((alpha.connections, alpha.lateness_horizon), (5, Duration::from_secs(120)));
+        assert_eq!(alpha.key_source, "environment variable OTHER_KEY");
+        let settings = &alpha.settings;
+        assert_eq!((settings.auth, settings.answer_auth_ping, settings.auto_reconnect), (Auth::Bearer, true, true));
+        assert_eq!(settings.credentials.key.as_ref().unwrap().expose(), "planted-key-f6");
+        assert_eq!((settings.ping_every, settings.pong_within), (ZERO, Duration::from_secs(90)));
+        assert_eq!((settings.reconnect_floor, settings.reconnect_cap), (Duration::from_secs(90), Duration::from_secs(300)));
+        assert_eq!(settings.base.as_ref().unwrap().endpoint.port, 9);
+
+        let settings = &beta.settings;
+        assert_eq!((settings.framing, settings.direct_messages, settings.auto_reconnect), (Framing::Lines, true, false));
+        assert_eq!(settings.topics.len(), 2);
+        assert_eq!(beta.key_source, "environment variables X_AUTH_TOKEN and X_CT0");
+        assert_eq!(config.secrets().len(), 3);
+        assert!(!format!("{config:?}").contains("planted"));
+        config.require_sources().unwrap();
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults_and_gives_a_recorder_nothing_to_do() {
+        for text in ["", "# nothing\n", "[archive]\n[limits]\n"] {
+            let config = load_with(text, &keys).unwrap();
+            assert_eq!((config.tape.as_path(), config.limits), (Path::new("./tape"), Limits::default()));
+            assert_eq!(config.archive.segment_bytes, archive::Options::default().segment_bytes);
+            let said = complaint(&config.require_sources().unwrap_err());
+            assert!(said.starts_with("birdtape.toml configures no source to record\ntake the `#` away"), "{said}");
+        }
+    }
+
+    #[test]
+    fn names_what_is_wrong_where_and_what_is_allowed() {
+        let cases: [(String, &str); 45] = [
+            ("tape = ".into(), "birdtape.toml line 1: not valid TOML: "),
+            ("\n\n= 3".into(), "birdtape.toml line 3: not valid TOML: "),
+            ("{\"json\": true}".into(), "birdtape.toml line 1: not valid TOML: "),
+            (
+                "tapes = 1".into(),
+                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, source\ndid you mean `tape`?",
+            ),
+            (
+                "[sources.alpha]".into(),
+                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, source\ndid you mean `source`?",
+            ),
+            (
+                "[archive]\n\nlevle = 3".into(),
+                "birdtape.toml line 3, [archive]: unknown key `levle`; known here are commit_every, segment_size, block_size, level\ndid you mean `level`?",
+            ),
+            (alpha("tweetstream", "conections = 2"), "birdtape.toml line 3, [source.alpha]: unknown key `conections`; "),
+            (alpha("tweetstream", "zzz = 2"), "birdtape.toml line 3, [source.alpha]: unknown key `zzz`; "),
+            (alpha("tweetstream", "\"\\u001b[2J\" = 2"), "birdtape.toml line 3, [source.alpha]: unknown key `\\u{1b}[2J`; "),
+            (
+                alpha("tweatstream", ""),
+                "birdtape.toml line 2, [source.alpha]: unknown provider `tweatstream`; known are twitterapi_io, tweetstream, scrapebadger, x_live\ndid you mean `tweetstream`?",
+            ),
+            (
+                alpha("mastodon", ""),
+                "birdtape.toml line 2, [source.alpha]: unknown provider `mastodon`; known are twitterapi_io, tweetstream, scrapebadger, x_live",
+            ),
+            (
+                "[source.alpha]\nconnections = 1".into(),
+                "birdtape.toml line 1, [source.alpha]: `provider` is missing; known are twitterapi_io, tweetstream, scrapebadger, x_live\nadd a line such as `provider = \"tweetstream\"`",
+            ),
+            (
+                "[source.'a/b']\nprovider = 'tweetstream'".into(),
+                "birdtape.toml line 1, [source.a/b]: source name `a/b` is not 1 to 64 of ",
+            ),
+            ("[archive]\nlevel = 0".into(), "birdtape.toml line 2, [archive]: `level` is 0; allowed are 1 to 19"),
+            ("[archive]\nlevel = 20".into(), "birdtape.toml line 2, [archive]: `level` is 20; allowed are 1 to 19"),
+            ("[archive]\nlevel = \"3\"".into(), "birdtape.toml line 2, [archive]: `level` is a string, expected a whole number"),
+            (
+                "[archive]\ncommit_every = \"soon\"".into(),
+                "birdtape.toml line 2, [archive]: `commit_every` is \"soon\", which is no duration such as \"250ms\", \"90s\" or \"5m\"",
+            ),
+            (
+                "[archive]\ncommit_every = 100".into(),
+                "birdtape.toml line 2, [archive]: `commit_every` is a whole number, expected a string\ndurations and sizes are written in quotes, with their unit: \"90s\", \"16MiB\"",
+            ),
+            (
+                "[archive]\ncommit_every = \"2m\"".into(),
+                "birdtape.toml line 2, [archive]: `commit_every` is \"2m\"; allowed are 0s to 1m",
+            ),
+            (
+                "[archive]\nsegment_size = \"big\"".into(),
+                "birdtape.toml line 2, [archive]: `segment_size` is \"big\", which is no size such as \"64KiB\" or \"16MiB\"",
+            ),
+            (
+                "[archive]\nblock_size = \"-4MiB\"".into(),
+                "birdtape.toml line 2, [archive]: `block_size` is \"-4MiB\", which is no size",
+            ),
+            (
+                "[archive]\nblock_size = \"2MiB\"\nsegment_size = \"1MiB\"".into(),
+                "birdtape.toml line 2, [archive]: `block_size` is larger than `segment_size` (2.0 MiB > 1.0 MiB)",
+            ),
+            ("archive = 3".into(), "birdtape.toml line 1: `archive` is a whole number, expected a table"),
+            (
+                "[limits]\nqueue = \"0\"".into(),
+                "birdtape.toml line 2, [limits]: `queue` is \"0\"; allowed are 1.0 KiB to 4.0 GiB",
+            ),
+            (
+                "[limits]\nmax_message = \"0B\"".into(),
+                "birdtape.toml line 2, [limits]: `max_message` is \"0B\"; allowed are 1.0 KiB to 1.0 GiB",
+            ),
+            (
+                "[limits]\nqueue = \"1MiB\"".into(),
+                "birdtape.toml line 2, [limits]: `queue` is smaller than `max_message` (1.0 MiB < 16.0 MiB)",
+            ),
+            (
+                alpha("tweetstream", "connections = 0"),
+                "birdtape.toml line 3, [source.alpha]: `connections` is 0; allowed are 1 to 5",
+            ),
+            (
+                alpha("scrapebadger", "connections = 6"),
+                "birdtape.toml line 3, [source.alpha]: `connections` is 6; allowed are 1 to 5",
+            ),
+            (
+                alpha("twitterapi_io", "connections = 2"),
+                "birdtape.toml line 3, [source.alpha]: `connections` is 2; twitterapi_io allows 1 per source",
+            ),
+            (
+                alpha("tweetstream", "topics = []"),
+                "birdtape.toml line 3, [source.alpha]: `topics` is for x_live only; this source is tweetstream",
+            ),
+            (alpha("tweetstream", "framing = 'sse'"), "birdtape.toml line 3, [source.alpha]: `framing` is for x_live only"),
+            (
+                alpha("scrapebadger", "answer_auth_ping = false"),
+                "birdtape.toml line 3, [source.alpha]: `answer_auth_ping` is for tweetstream only",
+            ),
+            (
+                alpha("x_live", ""),
+                "birdtape.toml line 1, [source.alpha]: `topics` is missing or empty: X sends nothing that was not asked for\n",
+            ),
+            (
+                alpha("x_live", "topics = ['/a/1', '/b/1', '/a/1']"),
+                "birdtape.toml line 3, [source.alpha]: `topics` holds \"/a/1\" twice",
+            ),
+            (
+                alpha("x_live", "topics = ['a,b']"),
+                "birdtape.toml line 3, [source.alpha]: `topics` holds \"a,b\", which is no topic",
+            ),
+            (
+                alpha("x_live", "topics = ['/dm_update/1-2']"),
+                "birdtape.toml line 3, [source.alpha]: `topics` holds \"/dm_update/1-2\", and direct messages are not switched on\n",
+            ),
+            (
+                alpha("x_live", "topics = '/a/1'"),
+                "birdtape.toml line 3, [source.alpha]: `topics` is a string, expected a list of strings",
+            ),
+            (
+                alpha("x_live", "topics = ['/a/1']\nframing = 'xml'"),
+                "birdtape.toml line 4, [source.alpha]: `framing` is \"xml\"; allowed are \"sse\" and \"lines\"",
+            ),
+            (
+                alpha("scrapebadger", "auth = 'bearer'"),
+                "birdtape.toml line 3, [source.alpha]: `auth` is \"bearer\"; scrapebadger knows \"header\", \"query\"",
+            ),
+            (
+                alpha("tweetstream", "reconnect_floor = '10s'\nreconnect_cap = '1s'"),
+                "birdtape.toml line 4, [source.alpha]: `reconnect_cap` is \"1s\", shorter than `reconnect_floor`",
+            ),
+            (
+                alpha("tweetstream", "pong_within = '0s'"),
+                "birdtape.toml line 3, [source.alpha]: `pong_within` is \"0s\"; allowed are 1ms to 1day",
+            ),
+            (
+                alpha("tweetstream", "lateness_horizon = '1000000000years'"),
+                "birdtape.toml line 3, [source.alpha]: `lateness_horizon` is ",
+            ),
+            (
+                alpha("tweetstream", "base_url = 'ftp://x'"),
+                "birdtape.toml line 3, [source.alpha]: `base_url` is \"ftp://x\": the scheme must be http, https, ws or wss",
+            ),
+            (
+                alpha("tweetstream", "base_url = 'https://planted@h/?apiKey=planted'"),
+                "birdtape.toml line 3, [source.alpha]: `base_url` is \"…@h/\": it must not carry a user",
+            ),
+            (
+                alpha("tweetstream", "ca_file = '/nonexistent/ca.pem'"),
+                "birdtape.toml line 3, [source.alpha]: `ca_file` names /nonexistent/ca.pem, which is not a file",
+            ),
+        ];
+        for (text, want) in &cases {
+            let said = refused(text, &keys);
+            assert!(said.starts_with(want), "for {text:?}\nwant {want}\nsaid {said}");
+        }
+    }
+
+    #[test]
+    fn keys_do_not_belong_into_the_file() {
+        for key in ["key", "api_key", "token", "auth_token", "ct0", "bearer_token", "password", "client-secret"] {
+            let said = refused(&alpha("tweetstream", &format!("{key} = \"planted\"")), &keys);
+            let want = format!("birdtape.toml line 3, [source.alpha]: `{key}` is not allowed: keys and cookies do not belong");
+            assert!(said.starts_with(&want), "{said}");
+            assert!(said.contains("key_env") && said.contains("key_file"), "{said}");
+        }
+        let said = refused("api_key = 'planted'", &keys);
+        assert!(said.starts_with("birdtape.toml line 1: `api_key` is not allowed"), "{said}");
+        // The key itself where its variable's name belongs.
+        let said = refused(&alpha("tweetstream", "key_env = 'planted'"), &keys);
+        assert!(said.contains("`key_env` is no variable's name"), "{said}");
+        // A syntax error on the line with the key.
+        let said = refused(&alpha("tweetstream", "key = planted planted"), &keys);
+        assert!(said.contains("not valid TOML"), "{said}");
+    }
+
+    #[test]
+    fn a_missing_key_names_its_variable() {
+        let variables = [
+            ("twitterapi_io", "", "TWITTERAPI_IO_API_KEY"),
+            ("tweetstream", "", "TWEETSTREAM_API_KEY"),
+            ("scrapebadger", "", "SCRAPEBADGER_API_KEY"),
+            ("x_live", "topics = ['/tweet_engagement/1']", "X_AUTH_TOKEN"),
+            ("tweetstream", "key_env = 'MY_KEY'", "MY_KEY"),
+            ("tweetstream", "key_env = 'MY_KEY'\nbase_url = 'http://127.0.0.1:1'", "MY_KEY"),
+        ];
+        for (provider, more, variable) in variables {
+            let said = refused(&alpha(provider, more), &nothing);
+            let want = format!("source `alpha` has no key: environment variable {variable} is not set\n`export {variable}=…`");
+            assert!(said.starts_with(&want), "{said}");
+        }
+        let half = |name: &str| (name == "X_AUTH_TOKEN").then(|| "planted".to_owned());
+        let said = refused(&alpha("x_live", "base_url = 'http://127.0.0.1:1'"), &half);
+        assert!(said.contains("X_CT0 is not set"), "{said}");
+        let blank = |_: &str| Some("  ".to_owned());
+        assert!(refused(&alpha("tweetstream", ""), &blank).contains("is not set"));
+        let forged = |_: &str| Some("planted\r\nx-admin: 1".to_owned());
+        let said = refused(&alpha("tweetstream", ""), &forged);
+        assert!(said.contains("the key from environment variable TWEETSTREAM_API_KEY holds a space"), "{said}");
+    }
+
+    #[test]
+    fn one_sources_missing_key_does_not_stop_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("birdtape.toml");
+        fs::write(&file, format!("{}[source.beta]\nprovider = 'scrapebadger'\n", alpha("tweetstream", ""))).unwrap();
+        let env = |name: &str| keys(name).filter(|_| name == "SCRAPEBADGER_API_KEY");
+        assert!(Config::load(&file, &env).is_err());
+        let config = Config::load_only(&file, &env, &["beta".to_owned()]).unwrap();
+        assert_eq!((config.sources.len(), config.sources[0].name.as_str()), (1, "beta"));
+        let error = Config::load_only(&file, &env, &["gamma".to_owned()]).unwrap_err();
+        assert!(complaint(&error).ends_with("there is no source `gamma`; configured are alpha, beta"), "{error}");
+        assert_eq!(Config::tape_of(&file, &nothing).unwrap(), Path::new("./tape"), "needs no key");
+    }
+
+    #[test]
+    fn key_files_must_be_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        fs::write(&file, "planted-in-file\n").unwrap();
+        let text = alpha("tweetstream", &format!("key_file = {file:?}"));
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let error = load_with(&text, &nothing).unwrap_err();
+            assert!(matches!(error, ConfigError::KeyFileMode { mode: found, .. } if found == mode), "{error}");
+            assert_eq!(error.hint().unwrap(), format!("`chmod 600 {}`", file.display()));
+            complaint(&error);
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let source = load_with(&text, &nothing).unwrap().sources.remove(0);
+        assert_eq!(source.settings.credentials.key.unwrap().expose(), "planted-in-file");
+        assert_eq!(source.key_source, format!("file {}", file.display()));
+
+        fs::write(&file, "X_AUTH_TOKEN=planted1\nX_CT0 = planted2\n").unwrap();
+        let text = alpha("x_live", &format!("topics = ['/tweet_engagement/1']\nkey_file = {file:?}"));
+        let credentials = load_with(&text, &nothing).unwrap().sources.remove(0).settings.credentials;
+        assert_eq!((credentials.auth_token, credentials.ct0), (Secret::new("planted1"), Secret::new("planted2")));
+
+        fs::write(&file, "X_AUTH_TOKEN=planted1\n").unwrap();
+        assert!(refused(&text, &nothing).contains("does not give X_CT0"));
+        fs::write(&file, "").unwrap();
+        assert!(refused(&alpha("tweetstream", &format!("key_file = {file:?}")), &nothing).contains("which is empty"));
+        fs::remove_file(&file).unwrap();
+        assert!(refused(&alpha("tweetstream", &format!("key_file = {file:?}")), &nothing).contains("cannot be read"));
+        let both = format!("key_file = {file:?}\nkey_env = 'OTHER_KEY'");
+        assert!(refused(&alpha("tweetstream", &both), &keys).contains("stands beside `key_env`"));
+        assert!(refused(&alpha("x_live", "topics=['/a/1']\nkey_env = 'OTHER_KEY'"), &keys).contains("not for x_live"));
+    }
+
+    #[test]
+    fn a_missing_or_foreign_file_is_said_plainly() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("birdtape.toml");
+        let error = Config::load(&file, &keys).unwrap_err();
+        assert!(complaint(&error).ends_with("`birdtape init` writes a commented one; `--config FILE` names another"));
+        assert_eq!(Config::tape_of(&file, &nothing).unwrap(), Path::new("./tape"));
+        let error = Config::load(dir.path(), &keys).unwrap_err();
+        assert!(matches!(error, ConfigError::Unreadable { .. }), "{error}");
+        fs::write(&file, b"tape = \"\xff\"").unwrap();
+        assert!(matches!(Config::load(&file, &keys).unwrap_err(), ConfigError::Unreadable { .. }));
+        fs::write(&file, vec![b'\n'; MAX_FILE as usize + 1]).unwrap();
+        assert!(matches!(Config::load(&file, &keys).unwrap_err(), ConfigError::Unreadable { .. }));
+    }
+
+    #[test]
+    fn plain_addresses_are_for_this_machine_unless_allowed() {
+        for here in ["http://127.0.0.1:1", "ws://localhost:1/ws", "http://[::1]:1", "http://127.9.9.9"] {
+            only_source(&alpha("tweetstream", &format!("base_url = {here:?}")));
+        }
+        for there in ["http://example.test", "ws://10.0.0.1", "http://127.0.0.1.example.test", "http://0.0.0.0:1"] {
+            let said = refused(&alpha("tweetstream", &format!("base_url = {there:?}")), &keys);
+            assert!(said.contains("`base_url` would send the key to ") && said.contains("allow_plain = true"), "{said}");
+            let source = only_source(&alpha("tweetstream", &format!("base_url = {there:?}\nallow_plain = true")));
+            assert!(source.allow_plain);
+        }
+        only_source(&alpha("tweetstream", "base_url = 'https://example.test'"));
+    }
+
+    #[test]
+    fn a_provider_named_by_flag_needs_only_its_key() {
+        let config = Config::for_provider(Provider::Tweetstream, None, &keys).unwrap();
+        assert_eq!((config.sources.len(), config.sources[0].name.as_str()), (1, "tweetstream"));
+        let error = Config::for_provider(Provider::Tweetstream, None, &nothing).unwrap_err();
+        assert!(complaint(&error).contains("TWEETSTREAM_API_KEY is not set"));
+        let error = Config::for_provider(Provider::Tweetstream, Some("https://example.test"), &nothing).unwrap_err();
+        assert!(complaint(&error).contains("TWEETSTREAM_API_KEY is not set"));
+        let error = Config::for_provider(Provider::Tweetstream, Some("localhost"), &keys).unwrap_err();
+        assert!(complaint(&error).starts_with("--provider tweetstream: `base_url` is \"localhost\": it has no scheme"));
+        let error = Config::for_provider(Provider::XLive, None, &keys).unwrap_err();
+        assert!(complaint(&error).starts_with("--provider x_live: `topics` is missing"));
+        for provider in Provider::ALL {
+            let config = Config::for_provider(provider, Some("http://127.0.0.1:9"), &nothing).unwrap();
+            assert_eq!(config.sources[0].key_source, "the placeholder for loopback addresses");
+            assert!(config.secrets().is_empty(), "the placeholder is no secret");
+            let config = Config::for_provider(provider, Some("http://127.0.0.1:9"), &keys).unwrap();
+            assert!(!config.secrets().is_empty(), "a key that is set is used");
+        }
+    }
+
+    #[test]
+    fn the_environment_beats_the_file() {
+        let env = |name: &str| (name == "BIRDTAPE_TAPE").then(|| "/from/env".to_owned());
+        assert_eq!(load_with("tape = '/from/file'", &env).unwrap().tape, Path::new("/from/env"));
+        assert_eq!(load_with("tape = '/from/file'", &nothing).unwrap().tape, Path::new("/from/file"));
+    }
+
+    #[test]
+    fn unknown_variables_of_ours_are_mistakes() {
+        let fine = ["PATH", "BIRDTAPE_TAPE", "BIRDTAPE_LOG", "BIRDTAPE_TEST_PYTHON", "TWEETSTREAM_API_KEY", "XBIRDTAPE_Y"];
+        check_environment(fine.map(str::to_owned)).unwrap();
+        let error = check_environment(["BIRDTAPE_TAPES".to_owned()]).unwrap_err();
+        assert_eq!(error.hint().unwrap(), "did you mean `BIRDTAPE_TAPE`?");
+        assert!(error.to_string().starts_with("unknown environment variable BIRDTAPE_TAPES; known are BIRDTAPE_CONFIG, "));
+        let error = check_environment(["BIRDTAPE_EVERYTHING_ELSE".to_owned()]).unwrap_err();
+        assert_eq!(error.hint().unwrap(), "unset it: `unset BIRDTAPE_EVERYTHING_ELSE`");
+    }
+
+    #[test]
+    fn one_typed_bound_moves_the_other_default() {
+        let source = only_source(&alpha("tweetstream", "reconnect_floor = '20h'"));
+        assert_eq!(source.settings.reconnect_cap, Duration::from_secs(20 * 3_600));
+        let config = load_with("[limits]\nmax_message = '64MiB'\n[archive]\nsegment_size = '1KiB'", &keys).unwrap();
+        assert_eq!((config.limits.queue_bytes, config.archive.block_bytes), (64 << 20, 1_024));
+    }
+
+    #[test]
+    fn two_sources_do_not_share_a_key_that_allows_one_connection() {
+        let text = format!("{}\n[source.beta]\nprovider = 'twitterapi_io'\n", alpha("twitterapi_io", ""));
+        let said = refused(&text, &keys);
+        assert!(said.contains("line 5, [source.beta]: sources `alpha` and `beta` use the same key"), "{said}");
+        load_with(&format!("{text}key_env = 'OTHER_KEY'\n"), &keys).unwrap();
+    }
+
+    #[test]
+    fn knows_what_was_meant() {
+        assert_eq!(edits("", "abc"), 3);
+        assert_eq!(edits("kitten", "sitting"), 3);
+        assert_eq!(nearest("base-url", TypedSource::KEYS).as_deref(), Some("base_url"));
+        assert_eq!(nearest("q", TypedSource::KEYS), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! The one integration binary: a module per theme.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may look at the clock, say why they skip, and stop where they stand"
+)]
+
+mod rooms;
