@@ -217,6 +217,7 @@ async fn exchange(network: &dyn Network, question: Question<'_>, limits: &Limits
     let answer = async {
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_buf_size(limits.header_bytes_max.max(8192))
+            .max_header_size(limits.header_bytes_max)
             .handshake::<_, Full<Bytes>>(TokioIo::new(io))
             .await
             .map_err(|error| http_failure(&error, &place))?;

@@ -716,7 +716,7 @@ mod tests {
         let (head, chunked) = ("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n", "Transfer-Encoding: chunked\r\n\r\n");
         let cases: [(String, Vec<Incoming>); 4] = [
             (
-                format!("{head}{chunked}7\r\ndata: {{\r\n6\r\n}}\n\n\n[\r\n3\r\n1]\n\r\n0\r\n\r\n"),
+                format!("{head}{chunked}7\r\ndata: {{\r\n5\r\n}}\n\n\n[\r\n3\r\n1]\n\r\n0\r\n\r\n"),
                 vec![
                     message("{}"),
                     Incoming::Alive,

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -270,6 +270,7 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
         .timer(TokioTimer::new())
         .header_read_timeout(house.options.read_timeout)
         .max_buf_size(house.options.header_bytes_max.max(8192))
+        .max_header_size(house.options.header_bytes_max)
         .auto_date_header(false);
     let mut stages = tasks.stages.clone();
     let service = service_fn(|request| answer(request, peer, Arc::clone(&house), tasks.clone(), Arc::clone(&promised)));
@@ -330,7 +331,7 @@ async fn answer<H: Handler>(
         Reply::Stream { headers, run } => {
             let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
             tasks.spawn(run(ServerStream { sender }));
-            let mut response = hyper::Response::new(ChannelBody { receiver }.boxed());
+            let mut response = hyper::Response::new(ChannelBody { receiver, cut: None }.boxed());
             add_headers(response.headers_mut(), headers);
             Ok(response)
         }
@@ -450,6 +451,7 @@ fn add_headers(headers: &mut HeaderMap, list: Vec<(String, String)>) {
 
 struct ChannelBody {
     receiver: mpsc::Receiver<Result<Bytes, io::Error>>,
+    cut: Option<io::Error>,
 }
 
 impl hyper::body::Body for ChannelBody {
@@ -457,7 +459,19 @@ impl hyper::body::Body for ChannelBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.get_mut().receiver.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+        let this = self.get_mut();
+        if let Some(error) = this.cut.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(this.receiver.poll_recv(cx)) {
+            // hyper writes its buffer only while the body has nothing, and an error would throw it away.
+            Some(Err(error)) => {
+                this.cut = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            chunk => Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data))),
+        }
     }
 }
 
@@ -627,4 +641,296 @@ impl ServerSocket {
 fn gone(error: Error) -> Gone {
     tracing::debug!(%error, "client gone");
     Gone
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::model::{Endpoint, Opening, Request, Secret, Transport};
+    use crate::net::{Limits, Live, OpenError, SystemNetwork, TlsOptions, open, request};
+
+    struct Running {
+        port: u16,
+        stop: oneshot::Sender<()>,
+        served: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    impl Running {
+        async fn start<H: Handler>(handler: H, options: ServerOptions) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (stop, stopped) = oneshot::channel();
+            let shutdown = async move { drop(stopped.await) };
+            let served = tokio::spawn(serve(listener, Arc::new(handler), options, shutdown));
+            Self { port, stop, served }
+        }
+
+        fn endpoint(&self) -> Endpoint {
+            Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: self.port }
+        }
+
+        async fn open(&self, transport: Transport) -> Result<Live, OpenError> {
+            let opening = Opening {
+                transport,
+                endpoint: self.endpoint(),
+                target: Secret::new("/live?x=1").unwrap(),
+                headers: vec![("sec-websocket-protocol", Secret::new("a.v1").unwrap())],
+                shown: String::new(),
+            };
+            open(&network(), &opening, &Limits::default()).await.map(|opened| opened.live)
+        }
+
+        async fn ask(&self, method: &'static str, headers: Vec<(&'static str, Secret)>, body: &str) -> Response {
+            let asked = Request {
+                method,
+                endpoint: self.endpoint(),
+                target: Secret::new("/path?query=1").unwrap(),
+                headers,
+                body: body.to_owned(),
+                shown: String::new(),
+            };
+            request(&network(), &asked, &Limits::default()).await.unwrap()
+        }
+
+        /// The answer to raw bytes, until the server hangs up.
+        async fn raw(&self, bytes: &[u8]) -> String {
+            let mut tcp = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+            tcp.write_all(bytes).await.unwrap();
+            let mut answer = Vec::new();
+            // A reset after the answer is a hang-up as well.
+            drop(tcp.read_to_end(&mut answer).await);
+            String::from_utf8_lossy(&answer).into_owned()
+        }
+
+        async fn stop(self) {
+            self.stop.send(()).unwrap();
+            self.served.await.unwrap().unwrap();
+        }
+    }
+
+    fn network() -> SystemNetwork {
+        SystemNetwork::new(TlsOptions::default()).unwrap()
+    }
+
+    fn socket<F, Fut>(run: F) -> Reply
+    where
+        F: FnOnce(ServerSocket) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Reply::WebSocket { subprotocol: Some("a.v1".to_owned()), run: Box::new(|socket| Box::pin(run(socket))) }
+    }
+
+    fn stream<F, Fut>(run: F) -> Reply
+    where
+        F: FnOnce(ServerStream) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let headers = vec![("content-type".to_owned(), "text/event-stream".to_owned())];
+        Reply::Stream { headers, run: Box::new(|stream| Box::pin(run(stream))) }
+    }
+
+    const MANY: usize = 10_000;
+
+    fn envelope(idx: usize) -> Bytes {
+        Bytes::from(format!("{{\"n\":{idx},\"text\":\"ü{}\"}}", "x".repeat(idx % 300)))
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_messages_arrive_equal_and_in_order() {
+        let handler = |asked: ServerRequest| async move {
+            assert!(asked.wants_upgrade && asked.query == "x=1");
+            socket(|mut socket| async move {
+                for idx in 0..MANY {
+                    socket.feed(envelope(idx)).await.unwrap();
+                }
+                socket.feed(Bytes::from_static(b"not utf-8 \xff")).await.unwrap();
+                socket.ping().await.unwrap();
+                let heard = socket.next().await;
+                assert_eq!(heard, Incoming::Message(Bytes::from_static(b"enough")));
+                socket.close(1012, "restart").await.unwrap();
+                while !matches!(socket.next().await, Incoming::Closed { code: Some(1012), .. }) {}
+            })
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let mut live = running.open(Transport::WebSocket).await.unwrap();
+        for idx in 0..MANY {
+            assert_eq!(live.next().await, Incoming::Message(envelope(idx)));
+        }
+        assert_eq!(live.next().await, Incoming::Message(Bytes::from_static(b"not utf-8 \xff")));
+        assert_eq!(live.next().await, Incoming::Alive);
+        live.send_text("enough").await.unwrap();
+        assert_eq!(live.next().await, Incoming::Closed { code: Some(1012), reason: "restart".to_owned() });
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_envelopes_arrive_on_a_stream() {
+        let handler = |_| async {
+            stream(|mut stream| async move {
+                for idx in 0..MANY {
+                    let frame = [b"data: ", &envelope(idx)[..], b"\n\n"].concat();
+                    stream.send(Bytes::from(frame)).await.unwrap();
+                }
+                stream.flush().await.unwrap();
+                stream.gone().await;
+            })
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let mut live = running.open(Transport::Stream).await.unwrap();
+        for idx in 0..MANY {
+            assert_eq!(live.next().await, Incoming::Message(envelope(idx)));
+        }
+        assert!(live.send_text("no").await.is_err());
+        drop(live);
+        // The server ends only when the stream's task has noticed that the client is gone.
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn resets_and_cuts_reach_the_client() {
+        let handler = |asked: ServerRequest| async move {
+            if asked.wants_upgrade {
+                return socket(|mut socket| async move {
+                    socket.send_raw(&[0x81, 0x05, b'h', b'a']).await.unwrap();
+                    assert_eq!(socket.next().await, Incoming::Message(Bytes::from_static(b"go")));
+                    socket.abort();
+                });
+            }
+            stream(|mut stream| async move {
+                stream.send(Bytes::from_static(b"{}\n{\"half")).await.unwrap();
+                stream.abort().await;
+            })
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let mut live = running.open(Transport::WebSocket).await.unwrap();
+        live.send_text("go").await.unwrap();
+        let Incoming::Broken { fault: NetFault::Reset, detail, .. } = live.next().await else { panic!("not reset") };
+        assert!(detail.contains("lost"), "{detail}");
+
+        let mut live = running.open(Transport::Stream).await.unwrap();
+        assert_eq!(live.next().await, Incoming::Message(Bytes::from_static(b"{}")));
+        let Incoming::Broken { fault: NetFault::Reset, kept, .. } = live.next().await else { panic!("not cut") };
+        assert_eq!(&kept[..], b"{\"half");
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn plain_requests_are_answered_within_bounds() {
+        let handler = |asked: ServerRequest| async move {
+            let text = format!("{} {}?{} {}", asked.method, asked.path, asked.query, asked.body.len());
+            let mut response = Response::json(200, text);
+            response.headers.push(("x-broken".to_owned(), "a\nb".to_owned()));
+            Reply::Http(response)
+        };
+        let options = ServerOptions { body_bytes_max: 1000, ..ServerOptions::default() };
+        let running = Running::start(handler, options).await;
+        let response = running.ask("POST", Vec::new(), "hello").await;
+        assert_eq!((response.status, &response.body[..]), (200, &b"POST /path?query=1 5"[..]));
+        assert_eq!((response.header("content-type"), response.header("date")), (Some("application/json"), None));
+        assert_eq!(running.ask("POST", Vec::new(), &"x".repeat(1000)).await.status, 200);
+        assert_eq!(running.ask("POST", Vec::new(), &"x".repeat(1001)).await.status, 413);
+
+        let here = format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n", running.port);
+        assert!(running.raw(format!("{here}\r\n").as_bytes()).await.starts_with("HTTP/1.1 200 "));
+        assert!(running.raw(format!("{here}Origin: http://[::1]:8080\r\n\r\n").as_bytes()).await.starts_with("HTTP/1.1 200 "));
+        let foreign = [
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: localhost.evil.test\r\nConnection: close\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: 127.0.0.1.evil.test:80\r\nConnection: close\r\n\r\n".to_owned(),
+            format!("{here}Origin: https://evil.test\r\n\r\n"),
+            format!("{here}Origin: null\r\n\r\n"),
+        ];
+        for asked in foreign {
+            assert!(running.raw(asked.as_bytes()).await.starts_with("HTTP/1.1 403 "), "{asked}");
+        }
+        let long = format!("{here}x: {}\r\n\r\n", "y".repeat(70_000));
+        let answer = running.raw(long.as_bytes()).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_does_not_ask_for_an_upgrade_gets_none() {
+        let handler = |asked: ServerRequest| async move {
+            match asked.method.as_str() {
+                "GET" => socket(|_| async {}),
+                "PUT" => Reply::Http(Response { status: 101, ..Response::default() }),
+                _ => Reply::Nothing,
+            }
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let response = running.ask("GET", Vec::new(), "").await;
+        assert_eq!((response.status, response.header("sec-websocket-version")), (426, Some("13")));
+        assert_eq!(running.ask("PUT", Vec::new(), "").await.status, 500);
+        let asked = format!("POST / HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 0\r\n\r\n", running.port);
+        assert_eq!(running.raw(asked.as_bytes()).await, "");
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_house_turns_away_and_the_shutdown_is_bounded() {
+        let handler = |_| async {
+            socket(|mut socket| async move {
+                socket.feed(Bytes::from_static(b"in")).await.unwrap();
+                socket.flush().await.unwrap();
+                std::future::pending::<()>().await;
+            })
+        };
+        let options = ServerOptions { max_connections: 1, grace: Duration::from_millis(20), ..ServerOptions::default() };
+        let running = Running::start(handler, options).await;
+        let mut live = running.open(Transport::WebSocket).await.unwrap();
+        assert_eq!(live.next().await, Incoming::Message(Bytes::from_static(b"in")));
+        assert!(running.raw(b"").await.starts_with("HTTP/1.1 503 "));
+        running.stop().await;
+        assert!(matches!(live.next().await, Incoming::Broken { fault: NetFault::Reset, .. }));
+    }
+
+    #[tokio::test]
+    async fn slow_headers_are_cut_off() {
+        let options = ServerOptions { read_timeout: Duration::from_millis(20), ..ServerOptions::default() };
+        let running = Running::start(|_| async { Reply::Nothing }, options).await;
+        let answer = running.raw(b"GET / HTTP/1.1\r\nHost: local").await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        let asked = format!("POST / HTTP/1.1\r\nHost: localhost:{}\r\nContent-Length: 5\r\n\r\nab", running.port);
+        assert!(running.raw(asked.as_bytes()).await.starts_with("HTTP/1.1 408 "));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn waiting_for_the_client_may_be_dropped() {
+        let handler = |_| async {
+            socket(|mut socket| async move {
+                // Waits and writes in turns; what the client says comes out whole all the same.
+                let mut heard = 0;
+                while heard < 100 {
+                    tokio::select! {
+                        biased;
+                        incoming = socket.next() => {
+                            assert_eq!(incoming, Incoming::Message(Bytes::from(format!("message {heard}"))));
+                            heard += 1;
+                        }
+                        () = tokio::task::yield_now() => socket.feed(Bytes::from_static(b"tick")).await.unwrap(),
+                    }
+                }
+                socket.close(1000, "").await.unwrap();
+                while !matches!(socket.next().await, Incoming::Closed { .. }) {}
+            })
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let mut live = running.open(Transport::WebSocket).await.unwrap();
+        for idx in 0..100 {
+            live.send_text(&format!("message {idx}")).await.unwrap();
+        }
+        loop {
+            match live.next().await {
+                Incoming::Message(tick) => assert_eq!(&tick[..], b"tick"),
+                incoming => break assert!(matches!(incoming, Incoming::Closed { code: Some(1000), .. }), "{incoming:?}"),
+            }
+        }
+        running.stop().await;
+    }
 }

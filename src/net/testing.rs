@@ -99,17 +99,24 @@ pub(super) fn opening(transport: Transport) -> Opening {
 }
 
 /// Opens against a script; whatever comes out must not show the key.
-pub(super) async fn opened<F, Fut>(transport: Transport, limits: &Limits, script: F) -> Result<Opened, OpenError>
+pub(super) fn opened<F, Fut>(
+    transport: Transport,
+    limits: &Limits,
+    script: F,
+) -> impl Future<Output = Result<Opened, OpenError>> + use<F, Fut>
 where
     F: FnOnce(Far) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let opening = opening(transport);
-    let result = open(&server(script), &opening, limits).await;
-    let shown = match &result {
-        Ok(opened) => format!("{opened:?}{opening:?}"),
-        Err(error) => format!("{error:?}{error}{opening:?}"),
-    };
-    assert!(!shown.contains(PLANTED), "{shown}");
-    result
+    let limits = limits.clone();
+    async move {
+        let opening = opening(transport);
+        let result = open(&server(script), &opening, &limits).await;
+        let shown = match &result {
+            Ok(opened) => format!("{opened:?}{opening:?}"),
+            Err(error) => format!("{error:?}{error}{opening:?}"),
+        };
+        assert!(!shown.contains(PLANTED), "{shown}");
+        result
+    }
 }
