@@ -662,6 +662,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn waiting_may_be_dropped_at_any_point() {
+        let bad = frame(0x81, &[b'z'; 1001]);
+        let wire = [frame(0x01, b"fir"), frame(0x89, b""), frame(0x80, b"st"), frame(0x81, b"second"), bad.clone()].concat();
+        let opened = opened(Transport::WebSocket, &small(), move |mut far| async move {
+            far.upgrade("", b"").await;
+            for byte in wire {
+                far.say(&[byte]).await;
+                tokio::task::yield_now().await;
+            }
+            far.rest().await;
+        });
+        let mut live = opened.await.unwrap().live;
+        let mut out = Vec::new();
+        // Each wait is dropped after one look; the frame over the limit is read on the same way.
+        while !matches!(out.last(), Some(Incoming::Broken { .. })) {
+            out.extend(live.next().now_or_never());
+            tokio::task::yield_now().await;
+        }
+        let Some(Incoming::Broken { fault: NetFault::Oversized, kept, .. }) = out.pop() else { panic!("{out:?}") };
+        assert_eq!(kept, bad);
+        assert_eq!(out, [Incoming::Alive, message("first"), message("second")]);
+    }
+
+    #[tokio::test]
     async fn bytes_that_came_with_the_answer_are_not_lost() {
         let wire = [frame(0x81, b"early"), frame(0x81, b"\xff")].concat();
         let opened = opened(Transport::WebSocket, &small(), move |mut far| async move { far.upgrade("", &wire).await });
