@@ -329,6 +329,7 @@ fn http_failure(error: &hyper::Error, place: &str) -> Failure {
 mod tests {
     use super::super::testing::{Far, PLANTED, opened, opening, secret, server};
     use super::*;
+    use crate::net::{SystemNetwork, TlsOptions};
 
     async fn says(transport: Transport, answer: impl Into<String>) -> Result<Opened, OpenError> {
         let answer = answer.into();
@@ -523,5 +524,14 @@ mod tests {
             far.rest().await;
         });
         assert_eq!(request(&network, &post(""), &limits).await.unwrap_err().0, NetFault::Timeout);
+    }
+
+    #[test]
+    fn futures_may_move_between_threads() {
+        fn sends<T: Send>(_: &T) {}
+        let (network, limits) = (SystemNetwork::new(TlsOptions::default()).unwrap(), Limits::default());
+        let (opening, asked) = (opening(Transport::WebSocket), post(""));
+        sends(&open(&network, &opening, &limits));
+        sends(&request(&network, &asked, &limits));
     }
 }
