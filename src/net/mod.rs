@@ -1,1 +1,42 @@
-//! stub
+//! The way to the outside: sockets, TLS, HTTP/1.1, WebSocket, and the clocks.
+//!
+//! Owns everything that waits for the world: dialling, opening a live connection, one request beside
+//! it, the replay's server, and the only readings of the clock. Carries [`Opening`](crate::model::Opening),
+//! [`Request`](crate::model::Request) and bytes; knows nothing of providers, tweets or the tape, never
+//! retries, never follows a redirect, and never shows a key.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `clock.rs` | [`Clock`], [`ConnectionClock`]: stamps that never go backwards |
+//! | `network.rs` | [`Network`], the seam for tests, and [`SystemNetwork`]: names, TCP, TLS |
+//! | `client.rs` | [`open`] and [`request`]: one HTTP/1.1 exchange over its own connection |
+//! | `live.rs` | [`Live`]: an open WebSocket or endless response, as [`Incoming`] messages |
+//! | `tee.rs` | the copy below the decoder, so that what breaks it is kept |
+//! | `lines.rs` | server-sent events and JSON lines out of a response |
+//! | `redact.rs` | finds keys again in what comes back |
+//! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
+//! | `errors.rs` | what can fail before bytes flow |
+//!
+//! The handshake is our own, over hyper: the WebSocket library's would log keys and insists on a
+//! subprotocol in the answer, which RFC 6455 does not.
+//! No compression is offered, so none has to be bounded; a frame that uses it is malformed.
+//! May be used by the jobs (record, backfill, replay); network crates and the clock are named nowhere else.
+
+mod client;
+mod clock;
+mod errors;
+mod lines;
+mod live;
+mod network;
+mod redact;
+mod server;
+mod tee;
+#[cfg(test)]
+mod testing;
+
+pub use client::{Limits, Opened, open, request};
+pub use clock::{BootReading, Clock, ConnectionClock, SystemClock};
+pub use errors::{Failure, Gone, OpenError, SetupError};
+pub use live::{Incoming, Live};
+pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
+pub use server::{Handler, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve};
