@@ -493,13 +493,6 @@ pub fn percent_encode(text: &str) -> String {
     out
 }
 
-/// Compares two keys in time that does not depend on where they differ.
-pub fn same_key(a: &str, b: &str) -> bool {
-    use sha2::{Digest, Sha256};
-    let (a, b) = (Sha256::digest(a), Sha256::digest(b));
-    a.iter().zip(b.iter()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-}
-
 /// What the fake peer answers.
 #[derive(Clone, Debug)]
 pub enum Answer {
