@@ -2,6 +2,8 @@
 //!
 //! (The map of the code follows with the rooms.)
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own instants"))]
+
 pub mod archive;
 pub mod catalog;
 pub mod cli;
