@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::index::{Indexed, SourceIndex};
 use super::layout::{Found, Layout};
 use super::writer::segment_row;
-use super::{ArchiveError, Decode, Options, Result};
+use super::{ArchiveError, Decode, Fact, Options, Result};
 use crate::catalog::{Catalog, Change, SegmentRow};
 use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockEnd, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
@@ -27,6 +27,8 @@ pub struct Recovery {
     pub caught_up: u64,
     /// What the last writer could still say when the disk stopped it.
     pub farewell: Option<String>,
+    /// Ranges of lost records that a note already tells of.
+    told: Vec<(SourceName, u64, u64)>,
 }
 
 /// A segment that was found open.
@@ -80,7 +82,11 @@ pub(super) fn recover(
     }
     let path = layout.catalog();
     let (mut catalog, why) = match open_catalog(&path, tape) {
-        Ok(catalog) => (catalog, None),
+        Ok(catalog) if recovery.holes.is_empty() => (catalog, None),
+        Ok(catalog) => {
+            drop(catalog);
+            (fresh_catalog(layout, tape)?, Some("it knew records that are lost".to_owned()))
+        }
         Err(Refused::Broken(why)) => (fresh_catalog(layout, tape)?, Some(why)),
         Err(Refused::Other(error)) => return Err(error),
     };
@@ -94,6 +100,10 @@ pub(super) fn recover(
         }
         Err(other) => return Err(other.into_error()),
     };
+    let told = std::mem::take(&mut recovery.told);
+    recovery
+        .holes
+        .retain(|h| !told.iter().any(|(name, first, last)| *name == h.source && *first <= h.first_n.0 && h.last_n.0 <= *last));
     // A new tape has no catalog either; that is no news.
     let had_segments = index.values().any(|i| i.last_n() > Seq(0));
     recovery.rebuilt = recovery.rebuilt.or(why.filter(|_| had_segments));
@@ -510,12 +520,17 @@ fn scan(
                 {
                     let (first_n, last_n) = (n.next(), Seq(record.n.0 - 1));
                     let why = why.take().unwrap_or_else(|| "they are not in the segment".to_owned());
-                    // A hole that an earlier opening noted has its gap row already.
+                    // A hole in what the catalog knows was told when that became known.
                     if first_n > index.last_n() {
                         recovery.holes.push(Hole { source: source.clone(), first_n, last_n, after: at, before: record.at, why });
                     }
                 }
                 last = Some((record.n, record.at));
+                if let Some(Fact::Gap { lost_n: Some((first, last)), .. }) =
+                    record.fact().and_then(|f| serde_json::from_str(f).ok())
+                {
+                    recovery.told.push((source.clone(), first, last));
+                }
                 let decoded = match (record.kind, known) {
                     (RecordKind::Frame, Some(provider)) => record.bytes().map(|bytes| decode(provider, &bytes)),
                     _ => None,

@@ -307,7 +307,7 @@ impl Catalog {
         for table in TABLES {
             let mut run = |conn: &Connection, lines: &mut Vec<String>| -> rusqlite::Result<()> {
                 let mut statement = conn.prepare(&format!("SELECT * FROM {table}"))?;
-                let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+                let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
                 let mut found = statement.query([])?;
                 while let Some(row) = found.next()? {
                     let values = (0..columns.len()).map(|i| value_text(row, i)).collect::<rusqlite::Result<Vec<_>>>()?;

@@ -15,6 +15,7 @@
 //! | `lines.rs` | server-sent events and JSON lines out of a response |
 //! | `redact.rs` | finds keys again in what comes back |
 //! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
+//! | `control.rs` | [`ControlListener`]: the operator's commands to a running recorder |
 //! | `errors.rs` | what can fail before bytes flow |
 //!
 //! The handshake is our own, over hyper: the WebSocket library's would log keys and insists on a
@@ -24,6 +25,7 @@
 
 mod client;
 mod clock;
+mod control;
 mod errors;
 mod lines;
 mod live;
@@ -36,6 +38,7 @@ mod testing;
 
 pub use client::{Limits, Opened, open, request};
 pub use clock::{BootReading, Clock, ConnectionClock, SystemClock};
+pub use control::{ControlListener, ControlStream, control_call};
 pub use errors::{Failure, Gone, OpenError, SetupError};
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
