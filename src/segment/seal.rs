@@ -84,7 +84,8 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
             let packed = if block.end == BlockEnd::Whole && flushed_rarely {
                 reader.copy(block.offset, block.bytes)?
             } else {
-                let packed = pack(&mut packer, &block.data[..proven.bytes]).map_err(|e| io("cannot compress into", partial, e))?;
+                let packed =
+                    pack(&mut packer, &block.data[..proven.bytes]).map_err(|e| io("cannot compress into", partial, e))?;
                 check_pack(&packed, &block.data[..proven.bytes], partial, out.written)?;
                 packed
             };
