@@ -15,6 +15,7 @@
 //! | `lines.rs` | server-sent events and JSON lines out of a response |
 //! | `redact.rs` | finds keys again in what comes back |
 //! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
+//! | `gate.rs` | [`Gate`]: an outage on demand, for the demo and tests |
 //! | `errors.rs` | what can fail before bytes flow |
 //!
 //! The handshake is our own, over hyper: the WebSocket library's would log keys and insists on a
@@ -25,6 +26,7 @@
 mod client;
 mod clock;
 mod errors;
+mod gate;
 mod lines;
 mod live;
 mod network;
@@ -37,6 +39,7 @@ mod testing;
 pub use client::{Limits, Opened, open, request};
 pub use clock::{BootReading, Clock, ConnectionClock, SystemClock};
 pub use errors::{Failure, Gone, OpenError, SetupError};
+pub use gate::Gate;
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
 pub use server::{Handler, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve};
