@@ -8,6 +8,7 @@ pub mod archive;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod import;
 pub mod model;
 #[allow(clippy::disallowed_methods, reason = "the one room that reads the clock")]
 pub mod net;
