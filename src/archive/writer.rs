@@ -446,6 +446,8 @@ impl Archive {
             Some((version, Some(_), ..)) => self.scope_note(source, scope, version + 1, at, None, horizon, at),
             Some((_, None, Some(gap), horizon_us)) => {
                 let to = at.plus(Duration::from_micros(horizon_us.max(0) as u64));
+                // Where the wall clock was put back, the gap began later than it ends: it is empty, not negative.
+                let to = self.gap(source, gap).map_or(to, |row| to.max(UnixMicros(row.from_us)));
                 self.step(source, at, gap, GapState::Open, None, Some(to), evidence)
             }
             Some((_, None, None, _)) => Ok(()),
@@ -468,9 +470,21 @@ impl Archive {
     /// # Errors
     /// When the disk refuses.
     pub fn lost_until(&mut self, source: &SourceName, at: UnixMicros, lost: Lost<'_>) -> Result<()> {
+        self.lost_between(source, at, at, lost)
+    }
+
+    /// As [`lost_until`](Self::lost_until), where other connections may have moved the frontier since the loss began at
+    /// `since`: the gap reaches back to a horizon before that.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn lost_between(&mut self, source: &SourceName, since: UnixMicros, at: UnixMicros, lost: Lost<'_>) -> Result<()> {
         let Lost { scope, cause, detail } = lost;
-        let from = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(at);
-        let to = Some(at.plus(self.horizon(source)));
+        let horizon = self.horizon(source);
+        let frontier = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(since);
+        let began = self.index[source].scopes.get(scope).map_or(since, |known| UnixMicros(known.row.since_us));
+        let from = frontier.min(since.minus(horizon).max(began));
+        let to = Some(at.plus(horizon).max(from));
         let (scope, detail, cause) = (scope.to_owned(), detail.to_owned(), cause.name().to_owned());
         self.note(source, ConnId(0), at, &Fact::Gap { scope, cause, from, to, detail, lost_n: None }).map(drop)
     }
@@ -507,6 +521,13 @@ impl Archive {
     /// Gaps of a source through which loss is still possible.
     pub fn open_gaps(&self, source: &SourceName) -> Vec<GapRow> {
         self.index.get(source).map_or_else(Vec::new, |index| index.open_gaps().cloned().collect())
+    }
+
+    /// Topics of a source whose timeline has not ended, in order.
+    pub fn open_topics(&self, source: &SourceName) -> Vec<String> {
+        let scopes = self.index.get(source).map(|index| &index.scopes);
+        let open = scopes.into_iter().flatten().filter(|(name, scope)| *name != ALL && scope.row.until_us.is_none());
+        open.map(|(name, _)| name.clone()).collect()
     }
 
     /// Last record of a source.

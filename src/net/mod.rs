@@ -16,6 +16,7 @@
 //! | `redact.rs` | finds keys again in what comes back |
 //! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
 //! | `gate.rs` | [`Gate`]: an outage on demand, for the demo and tests |
+//! | `control.rs` | [`ControlListener`]: the operator's commands to a running recorder |
 //! | `errors.rs` | what can fail before bytes flow |
 //!
 //! The handshake is our own, over hyper: the WebSocket library's would log keys and insists on a
@@ -25,6 +26,7 @@
 
 mod client;
 mod clock;
+mod control;
 mod errors;
 mod gate;
 mod lines;
@@ -38,6 +40,7 @@ mod testing;
 
 pub use client::{Limits, Opened, open, request};
 pub use clock::{BootReading, Clock, ConnectionClock, SystemClock};
+pub use control::{ControlListener, ControlStream, control_call};
 pub use errors::{Failure, Gone, OpenError, SetupError};
 pub use gate::Gate;
 pub use live::{Incoming, Live};

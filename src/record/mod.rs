@@ -1,0 +1,433 @@
+//! The job that records: provider machines and the network on one side, the tape on the other.
+//!
+//! Owns the shell around each [`Client`](crate::provider::Client) machine, the queue to the disk, the decision when a
+//! whole source is lost or live, and the end of a run. Knows no provider's JSON and no file format. Clock, disk and
+//! networks are handed in.
+//!
+//! ```text
+//! connection task ─┐
+//! connection task ─┼─> queue (bounded by bytes) ─> writer thread: append, group commit, then tell
+//! connection task ─┘        order in the queue = order of facts on the tape
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `mod.rs` | [`run`], what goes in and what comes out |
+//! | `connection.rs` | the shell of one connection: act, wait, keep, feed the machine |
+//! | `queue.rs` | the queue: its bound, its two ways to be full |
+//! | `writer.rs` | the thread that owns the archive; gaps and coverage of sources with several connections |
+//! | `latency.rs` | socket-to-commit times |
+//! | `control.rs` | commands to a running recorder |
+//!
+//! An envelope is queued before its machine sees it: kept before it is understood. Nothing is told to the outside
+//! before the commit that made it durable has returned. When the queue is full a connection stops reading for
+//! [`Options::overload_wait`], then drops what comes, counts it, and puts the count and a gap on the tape.
+//!
+//! One [`run`] a tape; the archive's lock sees to it.
+
+mod connection;
+pub mod control;
+mod latency;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::archive::{self, ArchiveError, Disk};
+use crate::model::{Provider, Seq, SourceName};
+use crate::net::{Clock, Network};
+use crate::provider::{self, Fault, Loudness};
+
+use connection::{Activity, Ended, Shell};
+use control::Door;
+use queue::Queue;
+
+/// For the farewells of all connections together.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Commands that wait for one connection.
+const COMMANDS: usize = 16;
+
+/// A source to record.
+#[derive(Clone)]
+pub struct Source {
+    /// Its name on the tape.
+    pub name: SourceName,
+    /// What its machines need to know.
+    pub settings: provider::Settings,
+    /// Connections held at one time; more than one is redundant recording.
+    pub connections: u32,
+    /// How late its events may come.
+    pub lateness_horizon: Duration,
+    /// The way to it.
+    pub network: Arc<dyn Network>,
+}
+
+/// What to record, where to, and for how long.
+pub struct Options {
+    /// Directory of the tape.
+    pub tape: PathBuf,
+    /// How it is written.
+    pub archive: archive::Options,
+    /// Bytes of an envelope; a longer one breaks its connection, and its beginning is kept.
+    pub max_message: usize,
+    /// Bytes that may wait for the disk.
+    pub queue_bytes: usize,
+    /// How long a connection stops reading when the queue is full, before it drops envelopes.
+    pub overload_wait: Duration,
+    /// The sources.
+    pub sources: Vec<Source>,
+    /// Ends when no source had an envelope for so long, also at the beginning.
+    pub until_idle: Option<Duration>,
+    /// Ends after so long.
+    pub run_for: Option<Duration>,
+    /// What another recorder is told about who holds the tape.
+    pub holder: String,
+}
+
+/// [`Options::overload_wait`] where nobody says otherwise.
+pub const OVERLOAD_WAIT: Duration = Duration::from_secs(10);
+
+/// What stands in for the machine's clock and disk in a test.
+#[derive(Clone)]
+pub struct World {
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The disk below the segments.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// What happens while recording. Everything but [`Said`](Self::Said) is told after it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The tape is open.
+    Started {
+        /// Its id.
+        tape: String,
+    },
+    /// A connection stands.
+    Connected {
+        /// Whose.
+        source: SourceName,
+        /// Its number.
+        conn: u64,
+        /// Its address without secrets.
+        url: String,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// Whose.
+        source: SourceName,
+        /// Its number.
+        conn: u64,
+        /// How, in words.
+        detail: String,
+    },
+    /// Records are durable.
+    Committed {
+        /// Whose.
+        source: SourceName,
+        /// The last of them.
+        n: Seq,
+        /// Hash of the commit line.
+        hash: u64,
+        /// Envelopes made durable since the commit before.
+        frames: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A gap was opened.
+    Gap {
+        /// Whose.
+        source: SourceName,
+        /// Its number.
+        n: u64,
+        /// `*` or a topic.
+        scope: String,
+        /// Why, by name.
+        cause: String,
+        /// In words.
+        detail: String,
+    },
+    /// A sentence for the person.
+    Said {
+        /// About whom.
+        source: SourceName,
+        /// How loud.
+        loudness: Loudness,
+        /// The sentence.
+        text: String,
+    },
+}
+
+/// Takes events; called from tasks and from the writer's thread, so it must be quick and must not block.
+pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why a run ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// The caller asked for it.
+    Shutdown,
+    /// [`Options::run_for`] is over.
+    RunFor,
+    /// [`Options::until_idle`] is over.
+    Idle,
+    /// Every source has given up.
+    Sources,
+}
+
+impl StoppedBy {
+    /// In words, for the tape and the person.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown was asked for",
+            Self::RunFor => "the time given with the start is over",
+            Self::Idle => "no source had an envelope for the time given with the start",
+            Self::Sources => "every source has given up",
+        }
+    }
+}
+
+/// A gap through which loss is still possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenGap {
+    /// Its number in its source.
+    pub n: u64,
+    /// `*` or a topic.
+    pub scope: String,
+    /// Why, by name.
+    pub cause: String,
+    /// Whether this run found it there.
+    pub older: bool,
+    /// In words.
+    pub detail: String,
+}
+
+/// What became of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceOutcome {
+    /// Its name.
+    pub name: SourceName,
+    /// Its provider.
+    pub provider: Provider,
+    /// Envelopes kept, broken ones included.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Events in them, each counted once even when several connections brought it.
+    pub events: u64,
+    /// Events that another connection had brought before.
+    pub repeated: u64,
+    /// Envelopes of the provider's that nobody could read, kept like all others.
+    pub unknown: u64,
+    /// Broken frames among the envelopes: malformed, oversized, torn.
+    pub faults: u64,
+    /// Connections that were opened.
+    pub connections: u64,
+    /// Envelopes dropped because the disk was too slow.
+    pub dropped: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+    /// Its last record.
+    pub last_n: Seq,
+    /// Gaps that are open now.
+    pub open_gaps: Vec<OpenGap>,
+    /// Why it gave up, if all its connections did: the last one's reason.
+    pub fault: Option<Fault>,
+    /// The same in words.
+    pub fault_text: Option<String>,
+}
+
+/// Time from the socket to the commit, of the oldest record of each commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LossWindow {
+    /// Commits that were measured.
+    pub commits: u64,
+    /// Half of them were faster (to one part in eight).
+    pub p50: Duration,
+    /// All but one in a hundred were faster (to one part in eight).
+    pub p99: Duration,
+    /// The slowest.
+    pub max: Duration,
+}
+
+/// What a run has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Id of the tape.
+    pub tape: String,
+    /// Each source, in the order given.
+    pub sources: Vec<SourceOutcome>,
+    /// The measured loss window.
+    pub loss_window: LossWindow,
+    /// Why it ended.
+    pub stopped_by: StoppedBy,
+}
+
+/// Why a run ended in bad order. What was committed is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The tape.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A part of the recorder failed, so none of it goes on.
+    #[error("{part} failed: {why}; this is a bug, and recording has ended so that nobody takes it for alive")]
+    Panicked {
+        /// Which.
+        part: String,
+        /// The panic's words.
+        why: String,
+    },
+}
+
+impl RecordError {
+    /// What the person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Archive(error) => error.hint(),
+            Self::Panicked { .. } => Some("start again; everything committed so far is safe"),
+        }
+    }
+}
+
+/// Records until `shutdown` is ready or the options say so.
+///
+/// # Errors
+/// The tape cannot be opened, its disk refuses, or a part of the recorder panics.
+pub async fn run(
+    options: Options,
+    world: World,
+    events: Sink,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Outcome, RecordError> {
+    let started = Instant::now();
+    let queue = Arc::new(Queue::new(options.queue_bytes));
+    // However this future ends, the thread hears of it.
+    let _close = CloseOnDrop(Arc::clone(&queue));
+    let (ready, opened) = oneshot::channel();
+    let mut writing = writer::spawn(&options, &world, &queue, &events, ready);
+    let Ok(tape) = opened.await else { return Err(writing.failure().await) };
+    events(Event::Started { tape: tape.clone() });
+
+    let activity = Arc::new(Activity::new(started));
+    let (leave, leaving) = watch::channel(false);
+    let mut shells = JoinSet::new();
+    let mut doors = Vec::new();
+    let mut slot = 0;
+    for (at, source) in options.sources.iter().enumerate() {
+        for nth in 0..source.connections.max(1) {
+            let (commands, inbox) = mpsc::channel(COMMANDS);
+            if source.settings.provider == Provider::XLive {
+                doors.push((source.name.clone(), commands));
+            }
+            let shell = Shell::new(slot, nth, source, &options, &world, &queue, &events, &activity, leaving.clone());
+            shells.spawn(async move { (at, shell.run(inbox).await) });
+            slot += 1;
+        }
+    }
+    let mut helpers = JoinSet::new();
+    match Door::open(&options.tape, &tape, doors) {
+        Ok(door) => drop(helpers.spawn(door.serve())),
+        // Recording is worth more than being steered.
+        Err(text) => options.sources.iter().take(1).for_each(|source| {
+            events(Event::Said { source: source.name.clone(), loudness: Loudness::Warn, text: text.clone() });
+        }),
+    }
+
+    let mut faults: Vec<Option<(Fault, String)>> = vec![None; options.sources.len()];
+    let mut running: Vec<u32> = options.sources.iter().map(|s| s.connections.max(1)).collect();
+    let mut shutdown = pin!(shutdown);
+    let run_until = options.run_for.map(|wait| started + wait);
+    let stopped_by = loop {
+        let idle_at = options.until_idle.map(|wait| activity.last() + wait);
+        tokio::select! {
+            () = &mut shutdown => break StoppedBy::Shutdown,
+            () = maybe_until(run_until) => break StoppedBy::RunFor,
+            () = maybe_until(idle_at) => {
+                if options.until_idle.is_some_and(|wait| activity.last() + wait <= Instant::now()) {
+                    break StoppedBy::Idle;
+                }
+            }
+            failure = writing.failure() => return Err(failure),
+            Some(joined) = helpers.join_next() => if let Err(error) = joined {
+                queue.close("a part of the recorder failed");
+                drop(writing.finish().await);
+                return Err(panicked("the control socket", error));
+            },
+            joined = shells.join_next() => match joined {
+                None => break StoppedBy::Sources,
+                Some(Err(error)) => {
+                    queue.close("a part of the recorder failed");
+                    // What is queued is still written; the panic is the error that counts.
+                    drop(writing.finish().await);
+                    return Err(panicked("a connection", error));
+                }
+                Some(Ok((_, Ended::WriterGone))) => return Err(writing.failure().await),
+                Some(Ok((_, Ended::Left))) => {}
+                Some(Ok((at, Ended::GaveUp(fault, text)))) => {
+                    running[at] -= 1;
+                    if running[at] == 0 {
+                        faults[at] = Some((fault, text));
+                    }
+                }
+            },
+        }
+    };
+    helpers.shutdown().await;
+    leave.send_replace(true);
+    let deadline = Instant::now() + FAREWELL;
+    let mut failed = None;
+    while let Ok(Some(joined)) = timeout_at(deadline, shells.join_next()).await {
+        if let Err(error) = joined {
+            failed = Some(panicked("a connection", error));
+        }
+    }
+    // Those that have not left by now are cut off; their farewell is written for them.
+    shells.shutdown().await;
+    queue.close(stopped_by.words());
+    let written = writing.finish().await?;
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
+    let mut sources = written.sources;
+    for (source, fault) in sources.iter_mut().zip(faults) {
+        (source.fault, source.fault_text) = fault.unzip();
+    }
+    Ok(Outcome { tape, sources, loss_window: written.loss_window, stopped_by })
+}
+
+/// Never ready without an instant.
+async fn maybe_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct CloseOnDrop(Arc<Queue>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close("the recorder was ended from inside the program");
+    }
+}
+
+fn panicked(part: &str, error: JoinError) -> RecordError {
+    let why = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| words_of(&*panic));
+    RecordError::Panicked { part: part.to_owned(), why }
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no words".to_owned())
+}

@@ -1,0 +1,254 @@
+//! The queue from the connections to the writer: bounded by bytes, in one order for all.
+//!
+//! A mutex and a vector that the writer takes as a whole: under load the writer is never woken for a single message,
+//! and neither side allocates.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::archive::{Closed, Opened};
+use crate::model::{Cause, Decoded, UnixMicros, Via};
+
+/// What an item costs besides its bytes: itself, and roughly what was decoded from it.
+const ITEM_BYTES: usize = 512;
+
+/// Room beyond the bound for facts, which are never dropped.
+const FACT_BYTES: usize = 4 << 20;
+
+/// Items that wake a lingering writer.
+const MANY: usize = 512;
+
+/// One entry of the queue.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Which connection, counted over all sources.
+    pub(super) slot: u32,
+    /// When it reached us.
+    pub(super) at: UnixMicros,
+    /// The same on the monotonic clock.
+    pub(super) arrived: Instant,
+    pub(super) item: Item,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// An envelope.
+    Frame { bytes: Bytes, decoded: Arc<Decoded>, via: Via },
+    /// What came of an envelope before its connection broke.
+    Broken { bytes: Bytes, decoded: Arc<Decoded>, via: Via, info: String },
+    Opened(Box<Opened>),
+    Closed(Box<Closed>),
+    /// A message of ours.
+    Sent(String),
+    /// A request and its answer.
+    Http { info: String, body: Bytes },
+    /// Proof of life that is no envelope.
+    Alive(&'static str),
+    Lost { scope: String, cause: Cause, detail: String },
+    Live { scope: String },
+    /// A topic is no longer wanted.
+    Dropped { scope: String },
+    /// The machine slept; the connection is given up.
+    Slept { detail: String },
+    ClockStep { step_us: i64 },
+    /// Envelopes were dropped from `since` on.
+    Overflow { since: UnixMicros, envelopes: u64, bytes: u64 },
+}
+
+impl Item {
+    fn cost(&self) -> usize {
+        let bytes = match self {
+            Self::Frame { bytes, .. } | Self::Broken { bytes, .. } | Self::Http { body: bytes, .. } => bytes.len(),
+            Self::Sent(text) => text.len(),
+            _ => 0,
+        };
+        bytes + ITEM_BYTES
+    }
+}
+
+/// What became of an offer.
+#[derive(Debug)]
+pub(super) enum Offer {
+    Taken,
+    /// No room; here it is again.
+    Full(Entry),
+    /// The writer has ended.
+    Gone,
+}
+
+/// What the writer got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Entries,
+    /// The deadline came first.
+    Late,
+    /// Closed and empty.
+    Ended,
+}
+
+/// The writer has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+    room: Notify,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: Vec<Entry>,
+    /// Bytes of what is queued, and of what the writer has taken and not yet worked through.
+    used: usize,
+    taken: usize,
+    /// The writer sleeps until something comes.
+    idle: bool,
+    /// The writer sleeps until much has come.
+    lingers: bool,
+    closed: Option<String>,
+    gone: bool,
+}
+
+impl Queue {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { state: Mutex::default(), ready: Condvar::new(), room: Notify::new(), bytes_max }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an envelope if there is room; one that is larger than the bound fits into an empty queue.
+    pub(super) fn offer(&self, entry: Entry) -> Offer {
+        self.offer_below(entry, self.bytes_max)
+    }
+
+    fn offer_below(&self, entry: Entry, bytes_max: usize) -> Offer {
+        let cost = entry.item.cost();
+        let state = self.state();
+        if state.gone {
+            return Offer::Gone;
+        }
+        if state.used > 0 && state.used + cost > bytes_max {
+            return Offer::Full(entry);
+        }
+        self.put(state, entry, cost);
+        Offer::Taken
+    }
+
+    /// Waits until there is room.
+    pub(super) async fn push(&self, entry: Entry) -> Result<(), Gone> {
+        self.push_below(entry, self.bytes_max).await
+    }
+
+    /// Takes a fact: it may use room beyond the bound, and waits when even that is used up.
+    pub(super) async fn push_fact(&self, entry: Entry) -> Result<(), Gone> {
+        self.push_below(entry, self.bytes_max.saturating_add(FACT_BYTES)).await
+    }
+
+    async fn push_below(&self, mut entry: Entry, bytes_max: usize) -> Result<(), Gone> {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            match self.offer_below(entry, bytes_max) {
+                Offer::Taken => return Ok(()),
+                Offer::Gone => return Err(Gone),
+                Offer::Full(again) => entry = again,
+            }
+            room.await;
+        }
+    }
+
+    /// Takes a fact whatever the bound says: for the one count a connection leaves when it is cut off.
+    pub(super) fn force(&self, entry: Entry) {
+        let cost = entry.item.cost();
+        let state = self.state();
+        if !state.gone {
+            self.put(state, entry, cost);
+        }
+    }
+
+    fn put(&self, mut state: MutexGuard<'_, State>, entry: Entry, cost: usize) {
+        state.used += cost;
+        state.entries.push(entry);
+        let much = || state.entries.len() >= MANY || state.used > self.bytes_max / 4;
+        let wake = state.idle || (state.lingers && much());
+        if wake {
+            (state.idle, state.lingers) = (false, false);
+        }
+        drop(state);
+        if wake {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Whether enough room is free again that dropping may end.
+    pub(super) fn is_half_empty(&self) -> bool {
+        let state = self.state();
+        state.gone || state.used <= self.bytes_max / 2
+    }
+
+    /// Nothing more will come.
+    pub(super) fn close(&self, reason: &str) {
+        self.state().closed.get_or_insert_with(|| reason.to_owned());
+        self.ready.notify_one();
+    }
+
+    /// Why it was closed.
+    pub(super) fn reason(&self) -> String {
+        self.state().closed.clone().unwrap_or_default()
+    }
+
+    /// The writer has ended: whoever offers hears so.
+    pub(super) fn break_off(&self) {
+        let mut state = self.state();
+        state.gone = true;
+        state.entries = Vec::new();
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// Takes everything that is queued, after waiting for the first entry until `until` and then up to `linger` for
+    /// more; what was taken before counts as worked through.
+    pub(super) fn take(&self, out: &mut Vec<Entry>, until: Option<Instant>, now: impl Fn() -> Instant, linger: Duration) -> Taken {
+        out.clear();
+        let mut state = self.state();
+        state.used -= state.taken;
+        state.taken = 0;
+        drop(state);
+        self.room.notify_waiters();
+        let mut state = self.state();
+        while state.entries.is_empty() {
+            if state.closed.is_some() {
+                return Taken::Ended;
+            }
+            state.idle = true;
+            state = match until.map(|until| until.saturating_duration_since(now())) {
+                Some(Duration::ZERO) => {
+                    state.idle = false;
+                    return Taken::Late;
+                }
+                Some(wait) => self.ready.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        state.idle = false;
+        let much = |state: &State| state.entries.len() >= MANY || state.used > self.bytes_max / 4 || state.closed.is_some();
+        if !linger.is_zero() && !much(&state) {
+            state.lingers = true;
+            let waited = self.ready.wait_timeout_while(state, linger, |state| !much(state));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.lingers = false;
+        }
+        std::mem::swap(out, &mut state.entries);
+        state.taken = state.used;
+        Taken::Entries
+    }
+}

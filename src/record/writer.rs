@@ -1,0 +1,593 @@
+//! The thread that owns the archive: appends in the order of the queue, commits in groups, then tells.
+//!
+//! Also decides what several connections to one source mean together: the source is lost when none of them serves it,
+//! and an event that two of them bring counts once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::latency::Latency;
+use super::queue::{Entry, Item, Queue, Taken};
+use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
+use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Lost};
+use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
+use crate::net::Clock;
+use crate::provider;
+
+/// How long the writer lets entries gather, where commits are far enough apart.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// Entries appended between two looks at the commit's deadline.
+const LOOK_EVERY: usize = 64;
+
+/// Events remembered to count those that several connections bring once.
+const RECENT_EVENTS: usize = 65_536;
+
+/// The writer's thread as seen from outside.
+pub(super) struct Writing {
+    done: oneshot::Receiver<Result<Written, ArchiveError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the writer has to say at its end.
+pub(super) struct Written {
+    pub(super) sources: Vec<SourceOutcome>,
+    pub(super) loss_window: LossWindow,
+}
+
+impl Writing {
+    /// Waits for the end of a writer that was told to end.
+    pub(super) async fn finish(&mut self) -> Result<Written, RecordError> {
+        match (&mut self.done).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(self.panic()),
+        }
+    }
+
+    /// Waits for a writer that ends although nobody told it to. May be dropped while it waits.
+    pub(super) async fn failure(&mut self) -> RecordError {
+        match self.finish().await {
+            Err(error) => error,
+            Ok(_) => RecordError::Panicked { part: "the writer".to_owned(), why: "it ended too early".to_owned() },
+        }
+    }
+
+    fn panic(&mut self) -> RecordError {
+        let why = match self.thread.take().map(JoinHandle::join) {
+            Some(Err(panic)) => words_of(&*panic),
+            _ => "it ended without a word".to_owned(),
+        };
+        RecordError::Panicked { part: "the writer".to_owned(), why }
+    }
+}
+
+/// Starts the thread; the tape's id comes over `ready` when the tape is open.
+pub(super) fn spawn(
+    options: &Options,
+    world: &World,
+    queue: &Arc<Queue>,
+    events: &Sink,
+    ready: oneshot::Sender<String>,
+) -> Writing {
+    let plan = Plan {
+        tape: options.tape.clone(),
+        archive: options.archive.clone(),
+        holder: options.holder.clone(),
+        sources: options.sources.iter().map(Planned::of).collect(),
+        world: world.clone(),
+        queue: Arc::clone(queue),
+        events: Arc::clone(events),
+    };
+    let (tell, done) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("birdtape-writer".to_owned()).spawn(move || {
+        let broken = BreakOff(Arc::clone(&plan.queue));
+        let result = write(plan, ready);
+        drop(broken);
+        // Nobody listens when the job itself was dropped.
+        drop(tell.send(result));
+    });
+    // Without a thread the sender is gone, which reads as a failure.
+    Writing { done, thread: thread.ok() }
+}
+
+/// However the thread ends, nobody waits for room that never comes.
+struct BreakOff(Arc<Queue>);
+
+impl Drop for BreakOff {
+    fn drop(&mut self) {
+        self.0.break_off();
+    }
+}
+
+struct Plan {
+    tape: PathBuf,
+    archive: archive::Options,
+    holder: String,
+    sources: Vec<Planned>,
+    world: World,
+    queue: Arc<Queue>,
+    events: Sink,
+}
+
+struct Planned {
+    name: SourceName,
+    provider: Provider,
+    connections: u32,
+    horizon: Duration,
+    topics: Vec<String>,
+}
+
+impl Planned {
+    fn of(source: &super::Source) -> Self {
+        Self {
+            name: source.name.clone(),
+            provider: source.settings.provider,
+            connections: source.connections.max(1),
+            horizon: source.lateness_horizon,
+            topics: source.settings.topics.clone(),
+        }
+    }
+}
+
+fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
+    let clock = Arc::clone(&plan.world.clock);
+    let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
+    let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode, &plan.holder, clock.wall())?;
+    let mut writer = Writer {
+        archive,
+        clock,
+        events: plan.events,
+        sources: Vec::new(),
+        slots: Vec::new(),
+        commit_every,
+        oldest: None,
+        last_at: UnixMicros(i64::MIN),
+        latency: Latency::new(),
+    };
+    for planned in plan.sources {
+        writer.start(planned)?;
+    }
+    writer.commit()?;
+    if ready.send(writer.archive.tape().to_owned()).is_err() {
+        // The job was dropped in the meantime; the queue is closed, so this ends at once.
+        tracing::debug!("nobody waits for the tape any more");
+    }
+    writer.work(&plan.queue)?;
+    writer.finish(&plan.queue.reason())
+}
+
+struct Writer {
+    archive: Archive,
+    clock: Arc<dyn Clock>,
+    events: Sink,
+    sources: Vec<SourceState>,
+    slots: Vec<Slot>,
+    commit_every: Duration,
+    /// Arrival of the oldest record that is not durable.
+    oldest: Option<Instant>,
+    last_at: UnixMicros,
+    latency: Latency,
+}
+
+struct SourceState {
+    outcome: SourceOutcome,
+    horizon: Duration,
+    slots: std::ops::Range<usize>,
+    /// Nothing is covered: no connection has proven itself since the last loss, or ever.
+    is_lost: bool,
+    /// Topics the archive knows, with the connections that serve them.
+    topics: BTreeMap<String, BTreeSet<usize>>,
+    /// Events seen lately; only where several connections bring them.
+    recent: Option<Recent>,
+    older_gaps: BTreeSet<u64>,
+    /// Envelopes since the last commit, and their bytes.
+    fresh: (u64, u64),
+    /// Told after the commit.
+    news: Vec<Event>,
+}
+
+struct Slot {
+    source: usize,
+    conn: ConnId,
+    state: SlotState,
+    /// The next loss that is told is the end of a connection that was given up because the machine slept.
+    slept: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SlotState {
+    /// Has never been open nor told why not.
+    Fresh,
+    Open {
+        proven: bool,
+    },
+    Down,
+}
+
+impl Writer {
+    fn start(&mut self, planned: Planned) -> Result<(), ArchiveError> {
+        let Planned { name, provider, connections, horizon, topics } = planned;
+        let at = self.now();
+        self.archive.add_source(&name, provider)?;
+        let boot = self.clock.boot();
+        let gap = self.archive.start_source(&name, horizon, (boot.boot_id, boot.since_boot), at)?;
+        let row = gap.and_then(|gap| self.archive.gap(&name, gap)).cloned();
+        let mut known = BTreeMap::new();
+        for topic in self.archive.open_topics(&name) {
+            if topics.contains(&topic) {
+                // Each topic waits for its own proof.
+                let cause = row.as_ref().and_then(|row| row.cause.parse().ok()).unwrap_or(Cause::Stopped);
+                let detail = row.as_ref().map_or("the recorder was stopped", |row| &row.detail);
+                self.archive.lost(&name, at, Lost { scope: &topic, cause, detail })?;
+                known.insert(topic, BTreeSet::new());
+            } else {
+                self.archive.live(&name, &topic, horizon, at, "no longer wanted")?;
+                self.archive.end_scope(&name, &topic, at)?;
+            }
+        }
+        let mut news = Vec::new();
+        news.extend(row.map(|row| Event::Gap {
+            source: name.clone(),
+            n: row.n,
+            scope: row.scope,
+            cause: row.cause,
+            detail: row.detail,
+        }));
+        let older_gaps = self.archive.open_gaps(&name).iter().map(|gap| gap.n).collect();
+        let first = self.slots.len();
+        let slots = first..first + connections as usize;
+        let fresh = |_| Slot { source: self.sources.len(), conn: ConnId(0), state: SlotState::Fresh, slept: false };
+        self.slots.extend(slots.clone().map(fresh));
+        let outcome = SourceOutcome {
+            name,
+            provider,
+            frames: 0,
+            bytes: 0,
+            events: 0,
+            repeated: 0,
+            unknown: 0,
+            faults: 0,
+            connections: 0,
+            dropped: 0,
+            dropped_bytes: 0,
+            last_n: Seq(0),
+            open_gaps: Vec::new(),
+            fault: None,
+            fault_text: None,
+        };
+        let recent = (connections > 1).then(Recent::default);
+        let state = SourceState { outcome, horizon, slots, is_lost: true, topics: known, recent, older_gaps, fresh: (0, 0), news };
+        self.sources.push(state);
+        self.oldest.get_or_insert_with(now);
+        Ok(())
+    }
+
+    /// The wall clock, never before a stamp that is on the tape already.
+    fn now(&mut self) -> UnixMicros {
+        self.last_at = self.last_at.max(self.clock.wall());
+        self.last_at
+    }
+
+    fn work(&mut self, queue: &Queue) -> Result<(), ArchiveError> {
+        let linger = if self.commit_every >= LINGER * 4 { LINGER } else { Duration::ZERO };
+        let mut entries = Vec::new();
+        loop {
+            let until = self.oldest.map(|oldest| oldest + self.commit_every);
+            match queue.take(&mut entries, until, now, linger) {
+                Taken::Ended => return Ok(()),
+                Taken::Late => self.commit()?,
+                Taken::Entries => self.append_all(&mut entries)?,
+            }
+        }
+    }
+
+    fn append_all(&mut self, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {
+        for (nth, entry) in entries.drain(..).enumerate() {
+            self.oldest.get_or_insert(entry.arrived);
+            self.append(entry)?;
+            let looks = self.commit_every.is_zero() || nth % LOOK_EVERY == LOOK_EVERY - 1;
+            if looks && self.oldest.is_some_and(|oldest| oldest + self.commit_every <= now()) {
+                self.commit()?;
+            }
+        }
+        if self.oldest.is_some_and(|oldest| oldest + self.commit_every <= now()) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), ArchiveError> {
+        let at = self.now();
+        let committed = self.archive.commit(at)?;
+        if let Some(oldest) = self.oldest.take() {
+            self.latency.note(now().saturating_duration_since(oldest));
+        }
+        for done in committed {
+            let Some(source) = self.sources.iter_mut().find(|source| source.outcome.name == done.source) else { continue };
+            source.news.drain(..).for_each(|event| (self.events)(event));
+            let (frames, bytes) = std::mem::take(&mut source.fresh);
+            (self.events)(Event::Committed { source: done.source, n: done.n, hash: done.hash, frames, bytes });
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: Entry) -> Result<(), ArchiveError> {
+        let Entry { slot, at, item, .. } = entry;
+        let slot = slot as usize;
+        self.last_at = self.last_at.max(at);
+        match item {
+            Item::Frame { bytes, decoded, via } => self.frame(slot, at, (bytes, None), &decoded, via)?,
+            Item::Broken { bytes, decoded, via, info } => {
+                self.source(slot).outcome.faults += 1;
+                self.frame(slot, at, (bytes, Some(info)), &decoded, via)?;
+            }
+            Item::Alive(evidence) => {
+                let (name, conn) = self.whose(slot);
+                self.archive.alive(&name, conn, at, evidence)?;
+                self.evidence(slot, at, evidence)?;
+            }
+            Item::Sent(text) => self.own(slot, at, RecordKind::Sent, None, Body::Bytes(Bytes::from(text)))?,
+            Item::Http { info, body } => self.own(slot, at, RecordKind::Http, Some(info), Body::Bytes(body))?,
+            Item::Opened(opened) => self.opened(slot, at, &opened)?,
+            Item::Closed(closed) => self.closed(slot, at, &closed)?,
+            Item::Lost { scope, cause, detail } if scope == ALL => {
+                if !std::mem::take(&mut self.slots[slot].slept) {
+                    self.all_lost(slot, at, cause, &detail)?;
+                }
+            }
+            Item::Slept { detail } => {
+                self.all_lost(slot, at, Cause::Suspended, &detail)?;
+                self.slots[slot].slept = true;
+            }
+            Item::Lost { scope, cause, detail } => self.topic_lost(slot, at, &scope, cause, &detail)?,
+            Item::Live { scope } => self.topic_live(slot, at, scope)?,
+            Item::Dropped { scope } => self.topic_dropped(slot, at, &scope)?,
+            Item::ClockStep { step_us } => {
+                let (name, _) = self.whose(slot);
+                self.archive.remark(&name, at, &Fact::Clock { step_us })?;
+            }
+            Item::Overflow { since, envelopes, bytes } => self.overflow(slot, since, at, envelopes, bytes)?,
+        }
+        Ok(())
+    }
+
+    fn source(&mut self, slot: usize) -> &mut SourceState {
+        &mut self.sources[self.slots[slot].source]
+    }
+
+    fn whose(&self, slot: usize) -> (SourceName, ConnId) {
+        let Slot { source, conn, .. } = &self.slots[slot];
+        (self.sources[*source].outcome.name.clone(), *conn)
+    }
+
+    fn frame(
+        &mut self,
+        slot: usize,
+        at: UnixMicros,
+        (bytes, info): (Bytes, Option<String>),
+        decoded: &Decoded,
+        via: Via,
+    ) -> Result<(), ArchiveError> {
+        let Slot { source, conn, state, .. } = self.slots[slot];
+        let source = &mut self.sources[source];
+        let n_bytes = bytes.len() as u64;
+        let draft = Draft { received_at: at, kind: RecordKind::Frame, via, conn, info, body: Body::Bytes(bytes) };
+        self.archive.append(&source.outcome.name, &draft, Some(decoded))?;
+        source.fresh = (source.fresh.0 + 1, source.fresh.1 + n_bytes);
+        let outcome = &mut source.outcome;
+        (outcome.frames, outcome.bytes) = (outcome.frames + 1, outcome.bytes + n_bytes);
+        outcome.unknown += u64::from(decoded.message == Message::Unknown);
+        match &mut source.recent {
+            None => outcome.events += decoded.events.len() as u64,
+            Some(recent) => {
+                let fresh = decoded.events.iter().filter(|event| recent.is_fresh(slot, event)).count() as u64;
+                outcome.events += fresh;
+                outcome.repeated += decoded.events.len() as u64 - fresh;
+            }
+        }
+        if source.is_lost || state == (SlotState::Open { proven: false }) {
+            self.evidence(slot, at, "an envelope")?;
+        }
+        Ok(())
+    }
+
+    fn own(&mut self, slot: usize, at: UnixMicros, kind: RecordKind, info: Option<String>, body: Body) -> Result<(), ArchiveError> {
+        let (name, conn) = self.whose(slot);
+        let decoded = match &body {
+            // Only tells whether the body may stand verbatim.
+            Body::Bytes(bytes) => {
+                let provider = self.source(slot).outcome.provider;
+                Some(Decoded { json: provider::decode(provider, bytes).json, ..Decoded::default() })
+            }
+            Body::Fact(_) => None,
+        };
+        let draft = Draft { received_at: at, kind, via: Via::Own, conn, info, body };
+        self.archive.append(&name, &draft, decoded.as_ref()).map(drop)
+    }
+
+    fn opened(&mut self, slot: usize, at: UnixMicros, opened: &archive::Opened) -> Result<(), ArchiveError> {
+        let (name, _) = self.whose(slot);
+        let conn = self.archive.next_conn(&name);
+        let body = serde_json::to_string(opened).expect("facts are made of strings and numbers only");
+        let draft =
+            Draft { received_at: at, kind: RecordKind::Open, via: Via::Own, conn, info: None, body: Body::Fact(body) };
+        self.archive.open_connection(&name, &draft)?;
+        let place = &mut self.slots[slot];
+        (place.conn, place.state, place.slept) = (conn, SlotState::Open { proven: false }, false);
+        let source = self.source(slot);
+        source.outcome.connections += 1;
+        source.news.push(Event::Connected { source: name, conn: conn.0, url: opened.url.clone() });
+        Ok(())
+    }
+
+    fn closed(&mut self, slot: usize, at: UnixMicros, closed: &Closed) -> Result<(), ArchiveError> {
+        let (name, conn) = self.whose(slot);
+        if conn == ConnId(0) {
+            return Ok(());
+        }
+        self.archive.close_connection(&name, conn, at, closed)?;
+        self.slots[slot].conn = ConnId(0);
+        let code = closed.code.map_or(String::new(), |code| format!(" with code {code}"));
+        let words = [&closed.reason, &closed.detail].into_iter().find(|words| !words.is_empty());
+        let words = words.map_or(String::new(), |words| format!(": {words}"));
+        let detail = format!("ended by {}{code}{words}", closed.by);
+        self.source(slot).news.push(Event::Disconnected { source: name, conn: conn.0, detail });
+        Ok(())
+    }
+
+    // The ledger of sources with several connections.
+
+    fn evidence(&mut self, slot: usize, at: UnixMicros, words: &str) -> Result<(), ArchiveError> {
+        // What still comes over a connection whose loss is told proves nothing any more.
+        let SlotState::Open { .. } = self.slots[slot].state else { return Ok(()) };
+        self.slots[slot].state = SlotState::Open { proven: true };
+        let source = &mut self.sources[self.slots[slot].source];
+        if std::mem::take(&mut source.is_lost) {
+            self.archive.live(&source.outcome.name, ALL, source.horizon, at, words)?;
+        }
+        Ok(())
+    }
+
+    fn all_lost(&mut self, slot: usize, at: UnixMicros, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
+        self.slots[slot].state = SlotState::Down;
+        let source = &mut self.sources[self.slots[slot].source];
+        let mut others = source.slots.clone().filter(|other| *other != slot).map(|other| self.slots[other].state);
+        // Once something was covered only a proven connection carries it on; before that, one that may still succeed.
+        let carried = others.any(|state| match state {
+            SlotState::Open { proven: true } => true,
+            SlotState::Fresh | SlotState::Open { proven: false } => source.is_lost,
+            SlotState::Down => false,
+        });
+        if !carried {
+            source.is_lost = true;
+            self.lost(slot, at, ALL, cause, detail)?;
+        }
+        let source = self.source(slot);
+        let mut orphans = Vec::new();
+        for (topic, served_by) in &mut source.topics {
+            if served_by.remove(&slot) && served_by.is_empty() {
+                orphans.push(topic.clone());
+            }
+        }
+        orphans.into_iter().try_for_each(|topic| self.lost(slot, at, &topic, cause, detail))
+    }
+
+    fn topic_lost(&mut self, slot: usize, at: UnixMicros, topic: &str, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
+        let served_by = self.source(slot).topics.entry(topic.to_owned()).or_default();
+        served_by.remove(&slot);
+        if served_by.is_empty() { self.lost(slot, at, topic, cause, detail) } else { Ok(()) }
+    }
+
+    fn topic_live(&mut self, slot: usize, at: UnixMicros, topic: String) -> Result<(), ArchiveError> {
+        let source = &mut self.sources[self.slots[slot].source];
+        self.archive.live(&source.outcome.name, &topic, source.horizon, at, "the subscription is served")?;
+        source.topics.entry(topic).or_default().insert(slot);
+        Ok(())
+    }
+
+    fn topic_dropped(&mut self, slot: usize, at: UnixMicros, topic: &str) -> Result<(), ArchiveError> {
+        let source = &mut self.sources[self.slots[slot].source];
+        // The first connection that drops it ends it; the others say the same.
+        if source.topics.remove(topic).is_none() {
+            return Ok(());
+        }
+        self.archive.live(&source.outcome.name, topic, source.horizon, at, "no longer wanted")?;
+        self.archive.end_scope(&source.outcome.name, topic, at)
+    }
+
+    fn lost(&mut self, slot: usize, at: UnixMicros, scope: &str, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
+        let (name, _) = self.whose(slot);
+        let opened = self.archive.lost(&name, at, Lost { scope, cause, detail })?;
+        let (scope, cause, detail) = (scope.to_owned(), cause.name().to_owned(), detail.to_owned());
+        let news = opened.map(|n| Event::Gap { source: name, n, scope, cause, detail });
+        self.source(slot).news.extend(news);
+        Ok(())
+    }
+
+    fn overflow(&mut self, slot: usize, since: UnixMicros, at: UnixMicros, envelopes: u64, bytes: u64) -> Result<(), ArchiveError> {
+        let (name, _) = self.whose(slot);
+        self.archive.remark(&name, at, &Fact::Dropped { envelopes, bytes })?;
+        let detail = format!("{envelopes} envelopes, {bytes} bytes dropped: the disk was too slow");
+        let cause = Cause::Overload;
+        self.archive.lost_between(&name, since, at, Lost { scope: ALL, cause, detail: &detail })?;
+        let n = self.archive.last_n(&name).0;
+        let source = self.source(slot);
+        source.outcome.dropped += envelopes;
+        source.outcome.dropped_bytes += bytes;
+        source.news.push(Event::Gap { source: name, n, scope: ALL.to_owned(), cause: cause.name().to_owned(), detail });
+        Ok(())
+    }
+
+    // The end.
+
+    fn finish(mut self, reason: &str) -> Result<Written, ArchiveError> {
+        for slot in 0..self.slots.len() {
+            let closed = Closed {
+                by: "us".to_owned(),
+                reason: reason.to_owned(),
+                detail: "the peer did not answer the farewell in time".to_owned(),
+                ..Closed::default()
+            };
+            let at = self.now();
+            self.closed(slot, at, &closed)?;
+        }
+        for source in 0..self.sources.len() {
+            let at = self.now();
+            self.archive.stop_source(&self.sources[source].outcome.name, at, reason)?;
+        }
+        self.commit()?;
+        for source in &mut self.sources {
+            let name = &source.outcome.name;
+            source.outcome.last_n = self.archive.last_n(name);
+            let gaps = self.archive.open_gaps(name).into_iter();
+            let open = |gap: crate::archive::GapRow| {
+                let older = source.older_gaps.contains(&gap.n);
+                OpenGap { n: gap.n, scope: gap.scope, cause: gap.cause, older, detail: gap.detail }
+            };
+            source.outcome.open_gaps = gaps.map(open).collect();
+        }
+        let at = self.now();
+        self.archive.close(at)?;
+        let sources = self.sources.into_iter().map(|source| source.outcome).collect();
+        Ok(Written { sources, loss_window: self.latency.window() })
+    }
+}
+
+/// The monotonic clock, the same that stamps arrivals.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Events lately seen and the connection that brought them first.
+#[derive(Default)]
+struct Recent {
+    first: HashMap<u64, usize>,
+    order: VecDeque<u64>,
+}
+
+impl Recent {
+    /// Whether an event counts: new, or again from the connection that brought it first, which means it happened again.
+    fn is_fresh(&mut self, slot: usize, event: &crate::model::Event) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (event.kind, &event.id, &event.selector).hash(&mut hasher);
+        let key = hasher.finish();
+        if let Some(first) = self.first.get(&key) {
+            return *first == slot;
+        }
+        if self.order.len() == RECENT_EVENTS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.first.remove(&oldest);
+        }
+        self.first.insert(key, slot);
+        self.order.push_back(key);
+        true
+    }
+}
