@@ -13,9 +13,6 @@ pub mod model;
 #[allow(clippy::disallowed_methods, reason = "the one room that reads the clock")]
 pub mod net;
 pub mod provider;
-<<<<<<< HEAD
 pub mod replay;
-=======
 pub mod record;
->>>>>>> h-a
 pub mod segment;
