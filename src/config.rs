@@ -67,6 +67,17 @@ pub struct Config {
     origin: String,
 }
 
+/// What flags say about a source that no file configures.
+#[derive(Clone, Debug, Default)]
+pub struct ProviderFlags {
+    /// Another address than the provider's own.
+    pub base_url: Option<String>,
+    /// X live pipeline: topics to subscribe; other providers have none.
+    pub topics: Vec<String>,
+    /// Whether an address without TLS is accepted outside this machine.
+    pub allow_plain: bool,
+}
+
 /// Bounds on memory, so that no peer can make us grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -165,11 +176,14 @@ impl Config {
     ///
     /// # Errors
     /// A missing key, named by its variable; an address that cannot be used; X on its own address, which needs topics.
-    pub fn for_provider(provider: Provider, base_url: Option<&str>, env: Env<'_>) -> Result<Self, ConfigError> {
+    pub fn for_provider(provider: Provider, flags: &ProviderFlags, env: Env<'_>) -> Result<Self, ConfigError> {
         let origin = format!("--provider {provider}");
+        let topics = (provider == Provider::XLive && !flags.topics.is_empty()).then(|| flags.topics.clone());
         let typed = TypedSource {
             provider: Some(provider.name().to_owned()),
-            base_url: base_url.map(str::to_owned),
+            base_url: flags.base_url.clone(),
+            topics,
+            allow_plain: Some(flags.allow_plain),
             ..TypedSource::default()
         };
         let table = Table { page: None, origin: &origin, path: Vec::new() };
@@ -1550,23 +1564,27 @@ mod tests {
         only_source(&alpha("tweetstream", "base_url = 'https://example.test'"));
     }
 
+    fn at(base_url: &str) -> ProviderFlags {
+        ProviderFlags { base_url: Some(base_url.to_owned()), ..ProviderFlags::default() }
+    }
+
     #[test]
     fn a_provider_named_by_flag_needs_only_its_key() {
-        let config = Config::for_provider(Provider::Tweetstream, None, &keys).unwrap();
+        let config = Config::for_provider(Provider::Tweetstream, &ProviderFlags::default(), &keys).unwrap();
         assert_eq!((config.sources.len(), config.sources[0].name.as_str()), (1, "tweetstream"));
-        let error = Config::for_provider(Provider::Tweetstream, None, &nothing).unwrap_err();
+        let error = Config::for_provider(Provider::Tweetstream, &ProviderFlags::default(), &nothing).unwrap_err();
         assert!(complaint(&error).contains("TWEETSTREAM_API_KEY is not set"));
-        let error = Config::for_provider(Provider::Tweetstream, Some("https://example.test"), &nothing).unwrap_err();
+        let error = Config::for_provider(Provider::Tweetstream, &at("https://example.test"), &nothing).unwrap_err();
         assert!(complaint(&error).contains("TWEETSTREAM_API_KEY is not set"));
-        let error = Config::for_provider(Provider::Tweetstream, Some("localhost"), &keys).unwrap_err();
+        let error = Config::for_provider(Provider::Tweetstream, &at("localhost"), &keys).unwrap_err();
         assert!(complaint(&error).starts_with("--provider tweetstream: `base_url` is \"localhost\": it has no scheme"));
-        let error = Config::for_provider(Provider::XLive, None, &keys).unwrap_err();
+        let error = Config::for_provider(Provider::XLive, &ProviderFlags::default(), &keys).unwrap_err();
         assert!(complaint(&error).starts_with("--provider x_live: `topics` is missing"));
         for provider in Provider::ALL {
-            let config = Config::for_provider(provider, Some("http://127.0.0.1:9"), &nothing).unwrap();
+            let config = Config::for_provider(provider, &at("http://127.0.0.1:9"), &nothing).unwrap();
             assert_eq!(config.sources[0].key_source, "the placeholder for loopback addresses");
             assert!(config.secrets().is_empty(), "the placeholder is no secret");
-            let config = Config::for_provider(provider, Some("http://127.0.0.1:9"), &keys).unwrap();
+            let config = Config::for_provider(provider, &at("http://127.0.0.1:9"), &keys).unwrap();
             assert!(!config.secrets().is_empty(), "a key that is set is used");
         }
     }

@@ -6,6 +6,7 @@ use super::out;
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
 use crate::import::ImportError;
+use crate::record::{RecordError, control::ControlError};
 use crate::replay::ReplayError;
 
 /// The exit code; scripts depend on these four.
@@ -92,6 +93,12 @@ fn hint(error: &anyhow::Error) -> String {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ReplayError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<RecordError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ControlError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ConfigError>() {

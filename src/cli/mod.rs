@@ -25,12 +25,14 @@ pub mod init;
 pub mod log;
 mod out;
 mod rebuild;
+mod record;
 mod recover;
 mod replay;
 mod signal;
 mod status;
 mod summary;
 mod tail;
+mod topics;
 mod verify;
 
 use std::ffi::OsString;
@@ -72,6 +74,8 @@ TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY, X_AUTH_TOKEN a
 enum Command {
     Init(init::Args),
     Check(check::Args),
+    Record(record::Args),
+    Topics(topics::Args),
     Import(import::Args),
     Replay(replay::Args),
     Cat(cat::Args),
@@ -106,6 +110,8 @@ impl Cli {
         match self.command {
             Command::Init(args) => init::run(common, &args),
             Command::Check(args) => check::run(common, &args),
+            Command::Record(args) => record::run(common, &args),
+            Command::Topics(args) => topics::run(common, &args),
             Command::Import(args) => import::run(common, &args),
             Command::Replay(args) => replay::run(common, &args),
             Command::Cat(args) => cat::run(common, &args),

@@ -108,6 +108,18 @@ pub(super) fn progress(total_bytes: Option<u64>, doing: &'static str) -> Progres
     bar.with_message(doing)
 }
 
+/// One line on stderr that is written again and again, where that is a terminal.
+pub(super) fn live_line() -> Option<ProgressBar> {
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
+    Some(bar)
+}
+
 /// An instant for people: to the millisecond, UTC.
 pub(super) fn stamp(at: UnixMicros) -> String {
     let text = at.to_string();

@@ -1,0 +1,411 @@
+//! `birdtape record`: keeps what the providers send.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::args::{self, Common, now};
+use super::exit::{Exit, Outcome, usage};
+use super::out::{self, Out, count, length, say, size};
+use super::{log, signal};
+use crate::archive::RealDisk;
+use crate::config::{Config, ProviderFlags};
+use crate::model::{Provider, UnixMicros};
+use crate::net::{SystemClock, SystemNetwork, TlsOptions};
+use crate::provider::{Fault, Loudness};
+use crate::record::{self, Event, OVERLOAD_WAIT, Options, SourceOutcome, World};
+
+/// Events that wait to be printed. Beyond that they are left out: a slow reader of ours must not slow the recorder.
+const EVENTS: usize = 16 << 10;
+
+/// How often the line on a terminal is written again.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// Record what providers send
+///
+/// Every envelope is kept byte for byte and safe on disk within the commit interval. Without arguments all sources of the
+/// configuration are recorded, with names only those; with --provider no configuration is needed, and the source is named after
+/// its provider. Keys: TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY, X_AUTH_TOKEN and X_CT0.
+///
+/// It ends on Ctrl-C (twice: at once), after --for, when --until-idle is over, or when every source has given up. Exit code 0;
+/// 3 when a gap of these sources is open, or a source ended on a drop; 1 when a key was refused.
+///
+/// With --json each event is one line on stdout; a `commit` is told after its records are safe on disk.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  birdtape record
+  birdtape record alpha beta --for 1h
+  birdtape record --provider tweetstream
+  birdtape record --provider x_live --topic /tweet_engagement/1727346512345678901
+  birdtape record --provider scrapebadger --base-url http://127.0.0.1:8080 --until-idle 5")]
+pub(super) struct Args {
+    /// Sources of the configuration [default: all]
+    #[arg(value_name = "SOURCE", conflicts_with = "provider")]
+    source: Vec<String>,
+    /// Record this provider without a configuration (repeatable): twitterapi_io, tweetstream, scrapebadger, x_live
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Vec<Provider>,
+    /// Another address than the provider's own, as `birdtape replay` prints it
+    #[arg(long, value_name = "URL", requires = "provider")]
+    base_url: Option<String>,
+    /// Topic of X's live pipeline (repeatable)
+    #[arg(long, value_name = "TOPIC", requires = "provider")]
+    topic: Vec<String>,
+    /// Accept an address without TLS that is not on this machine: your key travels readable
+    #[arg(long, requires = "provider")]
+    allow_plain: bool,
+    /// End when no source had an envelope for so long: 5, 1.5, 2m
+    #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
+    until_idle: Option<Duration>,
+    /// End after so long: 60, 1h
+    #[arg(long = "for", value_name = "SECONDS", value_parser = args::duration)]
+    run_for: Option<Duration>,
+    /// Longest time until an envelope is safe on disk; 0 commits each one [default: the configuration's, else 100ms]
+    #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
+    commit_every: Option<Duration>,
+    /// Do not dial again after a drop; then the exit code is 3
+    #[arg(long)]
+    no_reconnect: bool,
+}
+
+pub(super) fn run(common: &Common, args: &Args) -> Outcome {
+    let config = configuration(common, args)?;
+    log::start(config.secrets());
+    config.require_sources()?;
+    let key_sources: Vec<String> = config.sources.iter().map(|source| source.key_source.clone()).collect();
+    let names = config.sources.iter().map(|source| source.name.to_string()).collect::<Vec<_>>().join(", ");
+    let options = options(args, config)?;
+    let dir = options.tape.clone();
+    let teller = Teller::start(common.json, &dir, names)?;
+    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) };
+    let sink = teller.sink();
+    let recorded = signal::block_on(async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));
+    let told = teller.finish();
+    let outcome = recorded?;
+    let exit = exit(&outcome.sources);
+    summarise(&outcome, &key_sources);
+    if common.json && told {
+        let mut out = Out::new();
+        out.json(&done(&outcome, exit))?;
+        out.flush()?;
+    }
+    Ok(exit)
+}
+
+/// What is to be recorded: from flags alone, or from the file.
+fn configuration(common: &Common, args: &Args) -> Result<Config> {
+    let mut config = if args.provider.is_empty() {
+        let mut config = Config::load_only(&common.config_file(), &args::env, &args.source)?;
+        if let Some(dir) = &common.tape {
+            config.tape.clone_from(dir);
+        }
+        config
+    } else {
+        if !args.topic.is_empty() && !args.provider.contains(&Provider::XLive) {
+            return Err(usage("--topic goes with --provider x_live", "the other providers have no topics"));
+        }
+        let flags = ProviderFlags { base_url: args.base_url.clone(), topics: args.topic.clone(), allow_plain: args.allow_plain };
+        let mut providers = args.provider.clone();
+        providers.sort_unstable();
+        providers.dedup();
+        let mut configs = providers.into_iter().map(|provider| Config::for_provider(provider, &flags, &args::env));
+        let mut config = configs.next().context("clap asks for a provider here")??;
+        for other in configs {
+            config.sources.extend(other?.sources);
+        }
+        config.tape = common.tape_dir()?;
+        config
+    };
+    if let Some(every) = args.commit_every {
+        config.archive.commit_every = every;
+    }
+    if args.no_reconnect {
+        config.sources.iter_mut().for_each(|source| source.settings.auto_reconnect = false);
+    }
+    Ok(config)
+}
+
+fn options(args: &Args, config: Config) -> Result<Options> {
+    let sources = config.sources.into_iter().map(|source| {
+        let tls = TlsOptions { ca_file: source.ca_file, allow_plain: source.allow_plain };
+        let network = SystemNetwork::new(tls).with_context(|| format!("source {} cannot be reached", source.name))?;
+        Ok(record::Source {
+            name: source.name,
+            settings: source.settings,
+            connections: source.connections,
+            lateness_horizon: source.lateness_horizon,
+            network: Arc::new(network),
+        })
+    });
+    Ok(Options {
+        tape: config.tape,
+        archive: config.archive,
+        max_message: config.limits.max_message,
+        queue_bytes: config.limits.queue_bytes,
+        overload_wait: OVERLOAD_WAIT,
+        sources: sources.collect::<Result<Vec<_>>>()?,
+        until_idle: args.until_idle,
+        run_for: args.run_for,
+        holder: args::holder("record"),
+    })
+}
+
+/// A refused key beats everything: only the person can go on from there. Then any loss counts.
+fn exit(sources: &[SourceOutcome]) -> Exit {
+    if sources.iter().any(|source| matches!(source.fault, Some(Fault::Credentials | Fault::Settings))) {
+        return Exit::Failed;
+    }
+    let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || !source.open_gaps.is_empty();
+    if sources.iter().any(lossy) { Exit::KnownLoss } else { Exit::Done }
+}
+
+// The end, for people and for scripts.
+
+fn summarise(outcome: &record::Outcome, key_sources: &[String]) {
+    for (source, key_source) in outcome.sources.iter().zip(key_sources) {
+        let gaps = match source.open_gaps.len() {
+            0 => "no open gaps".to_owned(),
+            n => format!("{} (`birdtape gaps --open`)", count(n as u64, "open gap")),
+        };
+        let connections = count(source.connections, "connection");
+        let (frames, bytes) = (count(source.frames, "envelope"), size(source.bytes));
+        say(&format!("{}: {frames} ({bytes}) over {connections}, {gaps}", source.name));
+        if source.dropped > 0 {
+            say(&format!("{}: {} dropped, the disk was too slow", source.name, count(source.dropped, "envelope")));
+        }
+        let Some(fault) = source.fault else { continue };
+        say(&format!("{}: gave up: {}", source.name, source.fault_text.as_deref().unwrap_or("no reason was given")));
+        if fault == Fault::Credentials {
+            say(&format!("hint: the key came from {key_source}; put a valid one there and start again"));
+        }
+    }
+    let window = outcome.loss_window;
+    if window.commits > 0 {
+        let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1e3);
+        let (p50, p99, max) = (ms(window.p50), ms(window.p99), ms(window.max));
+        say(&format!("from socket to disk: {p50} (median), {p99} (p99), {max} (slowest)"));
+    }
+    say(&format!("ended: {}", outcome.stopped_by.words()));
+}
+
+fn done(outcome: &record::Outcome, exit: Exit) -> Value {
+    let sources = outcome.sources.iter().map(|s| {
+        let gaps = s.open_gaps.iter().map(|gap| {
+            let id = format!("{}-{}", s.name, gap.n);
+            json!({ "id": id, "n": gap.n, "scope": gap.scope, "cause": gap.cause, "older": gap.older, "detail": gap.detail })
+        });
+        json!({
+            "source": s.name.as_str(), "provider": s.provider.name(), "frames": s.frames, "bytes": s.bytes, "events": s.events,
+            "repeated": s.repeated, "unknown": s.unknown, "faults": s.faults, "connections": s.connections,
+            "dropped": s.dropped, "dropped_bytes": s.dropped_bytes, "last_n": s.last_n.0,
+            "open_gaps": gaps.collect::<Vec<_>>(), "fault": s.fault.map(fault_name), "fault_text": s.fault_text,
+        })
+    });
+    let (window, us) = (outcome.loss_window, |d: Duration| d.as_micros() as u64);
+    json!({
+        "event": "done",
+        "exit": exit as u8,
+        "tape": outcome.tape,
+        "ended": outcome.stopped_by.words(),
+        "sources": sources.collect::<Vec<_>>(),
+        "loss_window_us": { "commits": window.commits, "p50": us(window.p50), "p99": us(window.p99), "max": us(window.max) },
+    })
+}
+
+const fn fault_name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Credentials => "credentials",
+        Fault::Replaced => "replaced",
+        Fault::Dropped => "dropped",
+        Fault::Settings => "settings",
+    }
+}
+
+const fn level(loudness: Loudness) -> &'static str {
+    match loudness {
+        Loudness::Info => "info",
+        Loudness::Warn => "warn",
+        Loudness::Error => "error",
+    }
+}
+
+fn event_json(event: &Event) -> Value {
+    match event {
+        Event::Started { tape } => json!({ "event": "started", "tape": tape }),
+        Event::Connected { source, conn, url } => {
+            json!({ "event": "connected", "source": source.as_str(), "conn": conn, "url": url })
+        }
+        Event::Disconnected { source, conn, detail } => {
+            json!({ "event": "disconnected", "source": source.as_str(), "conn": conn, "detail": detail })
+        }
+        Event::Committed { source, n, hash, frames, bytes } => json!({
+            "event": "commit", "source": source.as_str(), "n": n.0, "hash": format!("{hash:016x}"), "frames": frames, "bytes": bytes,
+        }),
+        Event::Gap { source, n, scope, cause, detail } => json!({
+            "event": "gap", "source": source.as_str(), "n": n, "id": format!("{source}-{n}"), "scope": scope, "cause": cause,
+            "detail": detail,
+        }),
+        Event::Said { source, loudness, text } => {
+            json!({ "event": "said", "source": source.as_str(), "level": level(*loudness), "text": text })
+        }
+    }
+}
+
+// Telling while it runs.
+
+enum News {
+    Event(Event),
+    End,
+}
+
+/// Prints events on a thread of its own, so that neither a slow terminal nor a full pipe holds the recorder up.
+struct Teller {
+    sender: SyncSender<News>,
+    left_out: Arc<AtomicU64>,
+    thread: JoinHandle<bool>,
+}
+
+impl Teller {
+    fn start(json: bool, dir: &Path, names: String) -> Result<Self> {
+        let (sender, receiver) = sync_channel(EVENTS);
+        let mut voice = Voice::new(json, format!("recording {names} to {}", dir.display()));
+        let thread = std::thread::Builder::new().name("teller".to_owned());
+        let thread = thread.spawn(move || voice.run(&receiver)).context("cannot start a thread")?;
+        Ok(Self { sender, left_out: Arc::default(), thread })
+    }
+
+    fn sink(&self) -> record::Sink {
+        let (sender, left_out) = (self.sender.clone(), Arc::clone(&self.left_out));
+        Arc::new(move |event| {
+            if sender.try_send(News::Event(event)).is_err() {
+                left_out.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Says the rest, and whether somebody still reads stdout.
+    fn finish(self) -> bool {
+        // The thread only goes without being told when it panics, and then nothing is left to say.
+        self.sender.send(News::End).ok();
+        let reading = self.thread.join().unwrap_or(false);
+        let left_out = self.left_out.load(Ordering::Relaxed);
+        if left_out > 0 && reading {
+            say(&format!("{} not told: the reader was too slow (all is recorded)", count(left_out, "event")));
+        }
+        reading
+    }
+}
+
+struct Voice {
+    json: bool,
+    ready: String,
+    bar: Option<ProgressBar>,
+    /// Whether somebody reads stdout.
+    reading: bool,
+    frames: u64,
+    gaps: u64,
+    last_commit: Option<UnixMicros>,
+    /// When the rate was last taken, and how many envelopes there were.
+    sample: (UnixMicros, u64),
+    rate: f64,
+}
+
+impl Voice {
+    fn new(json: bool, ready: String) -> Self {
+        let bar = out::live_line();
+        let sample = (now(), 0);
+        Self { json, ready, bar, reading: true, frames: 0, gaps: 0, last_commit: None, sample, rate: 0.0 }
+    }
+
+    fn run(&mut self, receiver: &Receiver<News>) -> bool {
+        let mut out = self.json.then(Out::new);
+        loop {
+            match receiver.recv_timeout(REFRESH) {
+                Ok(News::Event(event)) => {
+                    self.event(&mut out, &event);
+                    // What has gathered goes out together.
+                    while let Ok(news) = receiver.try_recv() {
+                        match news {
+                            News::Event(event) => self.event(&mut out, &event),
+                            News::End => return self.end(out),
+                        }
+                    }
+                    self.flush(&mut out);
+                }
+                Ok(News::End) | Err(RecvTimeoutError::Disconnected) => return self.end(out),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.refresh();
+        }
+    }
+
+    fn event(&mut self, out: &mut Option<Out>, event: &Event) {
+        if let Some(out) = out.as_mut().filter(|_| self.reading) {
+            self.reading = out.json(&event_json(event)).is_ok();
+        }
+        match event {
+            Event::Started { .. } => {
+                let ready = self.ready.clone();
+                self.say(Loudness::Info, &ready);
+            }
+            Event::Committed { frames, .. } => {
+                self.frames += frames;
+                self.last_commit = Some(now());
+            }
+            Event::Gap { source, n, cause, detail, .. } => {
+                self.gaps += 1;
+                self.say(Loudness::Warn, &format!("{source}: gap {source}-{n} is open: {cause}: {detail}"));
+            }
+            Event::Connected { source, url, .. } => self.say(Loudness::Info, &format!("{source}: connected to {url}")),
+            Event::Disconnected { source, detail, .. } => self.say(Loudness::Info, &format!("{source}: disconnected: {detail}")),
+            Event::Said { source, loudness, text } => self.say(*loudness, &format!("{source}: {text}")),
+        }
+    }
+
+    fn say(&self, loudness: Loudness, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(log::visible(&log::redact(text))),
+            None => match loudness {
+                Loudness::Info => tracing::info!("{text}"),
+                Loudness::Warn => tracing::warn!("{text}"),
+                Loudness::Error => tracing::error!("{text}"),
+            },
+        }
+    }
+
+    fn refresh(&mut self) {
+        let Some(bar) = &self.bar else { return };
+        let now = now();
+        let since = now.since(self.sample.0);
+        if since >= 1_000_000 {
+            self.rate = (self.frames - self.sample.1) as f64 * 1e6 / since as f64;
+            self.sample = (now, self.frames);
+        }
+        let age = self.last_commit.map_or("none yet".to_owned(), |at| format!("{} ago", length(now.since(at))));
+        let (total, rate) = (count(self.frames, "envelope"), self.rate);
+        bar.set_message(format!("{total}, {rate:.0}/s, last commit {age}, {}", count(self.gaps, "new gap")));
+        bar.tick();
+    }
+
+    fn flush(&mut self, out: &mut Option<Out>) {
+        if let Some(out) = out.as_mut().filter(|_| self.reading) {
+            self.reading = out.flush().is_ok();
+        }
+    }
+
+    fn end(&mut self, mut out: Option<Out>) -> bool {
+        self.flush(&mut out);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.reading
+    }
+}
