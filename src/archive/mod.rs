@@ -51,8 +51,8 @@ use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
 pub use crate::catalog::GapRow;
-pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
 use crate::segment::SegmentError;
+pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
 
 /// Reads an envelope of a provider; handed in, because this room knows no provider's JSON.
 pub type Decode = fn(Provider, &[u8]) -> Decoded;

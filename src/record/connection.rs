@@ -277,6 +277,10 @@ impl Shell {
         if self.live.is_some() && self.clocks_at + CLOCKS_EVERY <= now {
             self.clocks_at = now;
             self.compare_clocks().await?;
+            // After a burst there may be no next envelope that would tell.
+            if self.overflow.is_some() && self.queue.is_half_empty() {
+                self.tell_overflow().await?;
+            }
         }
         Ok(())
     }
@@ -585,7 +589,10 @@ impl Shell {
                 let lost = Overflow { since: at, envelopes: 1, bytes: bytes_of(&entry.item) };
                 if !self.wait_for_room(entry).await? {
                     self.overflow = Some(lost);
-                    self.say(Loudness::Error, "the disk is too slow: envelopes are being dropped and counted; this will be a gap");
+                    self.say(
+                        Loudness::Error,
+                        "the disk is too slow: envelopes are being dropped and counted; this will be a gap",
+                    );
                     return Ok(());
                 }
             }

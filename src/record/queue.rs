@@ -37,26 +37,54 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) enum Item {
     /// An envelope.
-    Frame { bytes: Bytes, decoded: Arc<Decoded>, via: Via },
+    Frame {
+        bytes: Bytes,
+        decoded: Arc<Decoded>,
+        via: Via,
+    },
     /// What came of an envelope before its connection broke.
-    Broken { bytes: Bytes, decoded: Arc<Decoded>, via: Via, info: String },
+    Broken {
+        bytes: Bytes,
+        decoded: Arc<Decoded>,
+        via: Via,
+        info: String,
+    },
     Opened(Box<Opened>),
     Closed(Box<Closed>),
     /// A message of ours.
     Sent(String),
     /// A request and its answer.
-    Http { info: String, body: Bytes },
+    Http {
+        info: String,
+        body: Bytes,
+    },
     /// Proof of life that is no envelope.
     Alive(&'static str),
-    Lost { scope: String, cause: Cause, detail: String },
-    Live { scope: String },
+    Lost {
+        scope: String,
+        cause: Cause,
+        detail: String,
+    },
+    Live {
+        scope: String,
+    },
     /// A topic is no longer wanted.
-    Dropped { scope: String },
+    Dropped {
+        scope: String,
+    },
     /// The machine slept; the connection is given up.
-    Slept { detail: String },
-    ClockStep { step_us: i64 },
+    Slept {
+        detail: String,
+    },
+    ClockStep {
+        step_us: i64,
+    },
     /// Envelopes were dropped from `since` on.
-    Overflow { since: UnixMicros, envelopes: u64, bytes: u64 },
+    Overflow {
+        since: UnixMicros,
+        envelopes: u64,
+        bytes: u64,
+    },
 }
 
 impl Item {
@@ -217,7 +245,13 @@ impl Queue {
 
     /// Takes everything that is queued, after waiting for the first entry until `until` and then up to `linger` for
     /// more; what was taken before counts as worked through.
-    pub(super) fn take(&self, out: &mut Vec<Entry>, until: Option<Instant>, now: impl Fn() -> Instant, linger: Duration) -> Taken {
+    pub(super) fn take(
+        &self,
+        out: &mut Vec<Entry>,
+        until: Option<Instant>,
+        now: impl Fn() -> Instant,
+        linger: Duration,
+    ) -> Taken {
         out.clear();
         let mut state = self.state();
         state.used -= state.taken;

@@ -263,7 +263,8 @@ impl Writer {
             fault_text: None,
         };
         let recent = (connections > 1).then(Recent::default);
-        let state = SourceState { outcome, horizon, slots, is_lost: true, topics: known, recent, older_gaps, fresh: (0, 0), news };
+        let state =
+            SourceState { outcome, horizon, slots, is_lost: true, topics: known, recent, older_gaps, fresh: (0, 0), news };
         self.sources.push(state);
         self.oldest.get_or_insert_with(now);
         Ok(())
@@ -398,7 +399,14 @@ impl Writer {
         Ok(())
     }
 
-    fn own(&mut self, slot: usize, at: UnixMicros, kind: RecordKind, info: Option<String>, body: Body) -> Result<(), ArchiveError> {
+    fn own(
+        &mut self,
+        slot: usize,
+        at: UnixMicros,
+        kind: RecordKind,
+        info: Option<String>,
+        body: Body,
+    ) -> Result<(), ArchiveError> {
         let (name, conn) = self.whose(slot);
         let decoded = match &body {
             // Only tells whether the body may stand verbatim.
@@ -416,8 +424,7 @@ impl Writer {
         let (name, _) = self.whose(slot);
         let conn = self.archive.next_conn(&name);
         let body = serde_json::to_string(opened).expect("facts are made of strings and numbers only");
-        let draft =
-            Draft { received_at: at, kind: RecordKind::Open, via: Via::Own, conn, info: None, body: Body::Fact(body) };
+        let draft = Draft { received_at: at, kind: RecordKind::Open, via: Via::Own, conn, info: None, body: Body::Fact(body) };
         self.archive.open_connection(&name, &draft)?;
         let place = &mut self.slots[slot];
         (place.conn, place.state, place.slept) = (conn, SlotState::Open { proven: false }, false);
@@ -511,7 +518,14 @@ impl Writer {
         Ok(())
     }
 
-    fn overflow(&mut self, slot: usize, since: UnixMicros, at: UnixMicros, envelopes: u64, bytes: u64) -> Result<(), ArchiveError> {
+    fn overflow(
+        &mut self,
+        slot: usize,
+        since: UnixMicros,
+        at: UnixMicros,
+        envelopes: u64,
+        bytes: u64,
+    ) -> Result<(), ArchiveError> {
         let (name, _) = self.whose(slot);
         self.archive.remark(&name, at, &Fact::Dropped { envelopes, bytes })?;
         let detail = format!("{envelopes} envelopes, {bytes} bytes dropped: the disk was too slow");
