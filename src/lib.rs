@@ -8,9 +8,11 @@ pub mod archive;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod import;
 pub mod model;
 #[allow(clippy::disallowed_methods, reason = "the one room that reads the clock")]
 pub mod net;
 pub mod provider;
+pub mod replay;
 pub mod record;
 pub mod segment;

@@ -1,4 +1,46 @@
-//! The configuration that `birdtape init` writes: every key, explained, with its default.
+//! `birdtape init`, and the configuration it writes: every key, explained, with its default.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::exit::{Exit, Outcome, failed};
+use super::out::say;
+
+/// Write a commented configuration file
+///
+/// It holds every setting with its default, switched off. A file that is there is left alone unless --force is given.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  birdtape init                     write ./birdtape.toml
+  birdtape init --force other.toml  write another file, replacing it if it is there")]
+pub(super) struct Args {
+    /// The file to write [default: --config, else ./birdtape.toml]
+    file: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(common: &super::Common, args: &Args) -> Outcome {
+    let file = args.file.clone().unwrap_or_else(|| common.config_file());
+    let mut options = OpenOptions::new();
+    options.write(true).create(args.force).truncate(args.force).create_new(!args.force);
+    let mut opened = match options.open(&file) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let what = format!("{} is there already", file.display());
+            return Err(failed(what, "name another file, or replace it with --force"));
+        }
+        other => other.with_context(|| format!("cannot create {}", file.display()))?,
+    };
+    opened.write_all(TEMPLATE.as_bytes()).with_context(|| format!("cannot write {}", file.display()))?;
+    say(&format!("wrote {}", file.display()));
+    say("next: take the `# ` away before a [source.…] table, put its key into the environment, then `birdtape check`");
+    Ok(Exit::Done)
+}
 
 /// The commented `birdtape.toml`. As it stands it says nothing that is not the default and configures no source.
 ///

@@ -1,4 +1,142 @@
 //! Command line: clap types and printing, one file per subcommand.
+//!
+//! Owns what a person or a script meets: arguments, exit codes ([`Exit`]), what stdout and stderr say. stdout is data,
+//! stderr is talk, and nothing from outside reaches a terminal with its control characters. Does the work of no job: it
+//! reads arguments, opens what a job needs, and prints what comes of it.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `args.rs` | arguments that several commands share, and how times and ids are read |
+//! | `exit.rs` | exit codes, and how an error is told |
+//! | `out.rs` | stdout, stderr, tables, progress |
+//! | `log.rs` | the log, without keys |
+//! | `summary.rs` | a record in one line |
+//! | the others | one subcommand each |
 
+mod args;
+mod cat;
+mod check;
+mod exit;
+mod gaps;
+mod get;
+mod import;
 pub mod init;
 pub mod log;
+mod out;
+mod rebuild;
+mod recover;
+mod status;
+mod summary;
+mod tail;
+mod verify;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+use args::Common;
+pub use exit::Exit;
+use exit::Outcome;
+
+/// Keep a tape of real-time tweet streams that can be trusted
+///
+/// Records what TwitterAPI.io, TweetStream, ScrapeBadger and X's live pipeline send, byte for byte, keeps a ledger of every
+/// hole, proves the tape whole, and plays it back as a server that the providers' own clients cannot tell from the real one.
+#[derive(Debug, clap::Parser)]
+#[command(name = "birdtape", version, max_term_width = 110, after_help = EXIT_CODES, after_long_help = LONG)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with known loss.";
+
+const LONG: &str = "\
+Examples:
+  birdtape init                                  write a commented birdtape.toml
+  birdtape record                                record every source it configures
+  birdtape status                                what is on the tape, and what is missing
+  birdtape verify                                prove every byte of it
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with known loss.
+Environment: BIRDTAPE_TAPE, BIRDTAPE_CONFIG, BIRDTAPE_LOG (error, warn, info, debug, trace, off).
+Keys come from the environment or from files, never by flag:
+TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY, X_AUTH_TOKEN and X_CT0.";
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Init(init::Args),
+    Check(check::Args),
+    Import(import::Args),
+    Cat(cat::Args),
+    Tail(tail::Args),
+    Get(get::Args),
+    Status(status::Args),
+    Gaps(gaps::Args),
+    Verify(verify::Args),
+    Recover(recover::Args),
+    Rebuild(rebuild::Args),
+}
+
+/// Runs the program with these arguments, the first of which is its name, and tells how it ended.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    log::start(Vec::new());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help asked for is data, everything else is talk; a reader who left has seen enough.
+            error.print().ok();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    cli.run().unwrap_or_else(|error| exit::report(&error))
+}
+
+impl Cli {
+    fn run(self) -> Outcome {
+        let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+        crate::config::check_environment(names)?;
+        let common = &self.common;
+        match self.command {
+            Command::Init(args) => init::run(common, &args),
+            Command::Check(args) => check::run(common, &args),
+            Command::Import(args) => import::run(common, &args),
+            Command::Cat(args) => cat::run(common, &args),
+            Command::Tail(args) => tail::run(common, &args),
+            Command::Get(args) => get::run(common, &args),
+            Command::Status(args) => status::run(common, &args),
+            Command::Gaps(args) => gaps::run(common, &args),
+            Command::Verify(args) => verify::run(common, &args),
+            Command::Recover(args) => recover::run(common, &args),
+            Command::Rebuild(args) => rebuild::run(common, &args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn keys_never_come_by_flag() {
+        let command = Cli::command();
+        for sub in command.get_subcommands() {
+            for argument in sub.get_arguments() {
+                let name = argument.get_long().unwrap_or_default();
+                let speaks_of_keys = ["key", "token", "secret", "password", "cookie"].iter().any(|word| name.contains(word));
+                // The replay's own key is no provider's.
+                let is_the_fakes = sub.get_name() == "replay" && name == "key";
+                assert!(!speaks_of_keys || is_the_fakes, "{} --{name}", sub.get_name());
+            }
+        }
+    }
+}

@@ -253,6 +253,7 @@ impl<'a> Json<'a> {
         }
     }
 
+    #[inline]
     fn key(&mut self) -> Result<(), Bad> {
         self.raw_string()?;
         self.blank();
@@ -261,6 +262,7 @@ impl<'a> Json<'a> {
         Ok(())
     }
 
+    #[inline]
     fn enter(&mut self) -> Result<(), Bad> {
         if self.depth == MAX_DEPTH {
             return Err(self.bad("nested deeper than 128 levels"));
@@ -283,6 +285,7 @@ impl<'a> Json<'a> {
     }
 
     /// Passes over a string and says whether it holds an escape.
+    #[inline]
     fn raw_string(&mut self) -> Result<bool, Bad> {
         if !self.take(b'"') {
             return Err(self.bad("expected a string"));
@@ -367,6 +370,7 @@ impl<'a> Json<'a> {
         if self.at == before { Err(self.bad("expected a digit")) } else { Ok(()) }
     }
 
+    #[inline]
     fn digits(&mut self) {
         while matches!(self.text.get(self.at), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -381,19 +385,30 @@ impl<'a> Json<'a> {
         Err(self.bad("expected a value"))
     }
 
+    #[inline]
     fn blank(&mut self) {
+        // Most providers write compact JSON: one comparison settles it.
+        if self.text.get(self.at).is_some_and(|&b| b <= b' ') {
+            self.long_blank();
+        }
+    }
+
+    #[cold]
+    fn long_blank(&mut self) {
         while let Some(b @ (b' ' | b'\t' | b'\n' | b'\r')) = self.text.get(self.at) {
             self.multi_line |= matches!(b, b'\n' | b'\r');
             self.at += 1;
         }
     }
 
+    #[inline]
     fn take(&mut self, wanted: u8) -> bool {
         let there = self.text.get(self.at) == Some(&wanted);
         self.at += usize::from(there);
         there
     }
 
+    #[inline]
     fn expect(&mut self, wanted: u8) -> Result<(), Bad> {
         if self.take(wanted) { Ok(()) } else { Err(self.bad("expected , : ] or }")) }
     }
@@ -404,6 +419,7 @@ impl<'a> Json<'a> {
 }
 
 /// Length of the run at the start that holds no quote, backslash or control character; eight bytes a step.
+#[inline]
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;

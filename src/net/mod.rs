@@ -15,6 +15,7 @@
 //! | `lines.rs` | server-sent events and JSON lines out of a response |
 //! | `redact.rs` | finds keys again in what comes back |
 //! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
+//! | `gate.rs` | [`Gate`]: an outage on demand, for the demo and tests |
 //! | `control.rs` | [`ControlListener`]: the operator's commands to a running recorder |
 //! | `errors.rs` | what can fail before bytes flow |
 //!
@@ -27,6 +28,7 @@ mod client;
 mod clock;
 mod control;
 mod errors;
+mod gate;
 mod lines;
 mod live;
 mod network;
@@ -40,6 +42,7 @@ pub use client::{Limits, Opened, open, request};
 pub use clock::{BootReading, Clock, ConnectionClock, SystemClock};
 pub use control::{ControlListener, ControlStream, control_call};
 pub use errors::{Failure, Gone, OpenError, SetupError};
+pub use gate::Gate;
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
 pub use server::{Handler, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve};

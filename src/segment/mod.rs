@@ -47,7 +47,7 @@
 //! | `chain.rs` | the commit hash |
 //! | `writer.rs` | [`Writer`], an open segment |
 //! | `reader.rs` | [`Reader`], blocks and lines of open and sealed segments, damage and torn tails |
-//! | `seal.rs` | [`seal`], rewrite and verify |
+//! | `seal.rs` | [`seal`]: copy what is proven, pack anew what was flushed often, read back |
 //!
 //! [RFC 8878]: https://www.rfc-editor.org/rfc/rfc8878
 //! [zstd seekable format]: https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/zstd_seekable_compression_format.md

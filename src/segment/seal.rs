@@ -84,7 +84,10 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
             let packed = if block.end == BlockEnd::Whole && flushed_rarely {
                 reader.copy(block.offset, block.bytes)?
             } else {
-                pack(&mut packer, &block.data[..proven.bytes]).map_err(|e| io("cannot compress into", partial, e))?
+                let packed =
+                    pack(&mut packer, &block.data[..proven.bytes]).map_err(|e| io("cannot compress into", partial, e))?;
+                check_pack(&packed, &block.data[..proven.bytes], partial, out.written)?;
+                packed
             };
             out.block(&packed, proven.span)?;
         }
@@ -94,7 +97,8 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
     out.put(&table)?;
     out.file.sync().map_err(|e| io("cannot sync", partial, e))?;
     disk.reached("sealed written, not verified").map_err(|e| io("cannot seal", open, e))?;
-    read_back(disk, partial, &out.blocks, walk.last_hash)?;
+    let sha256 = hex(&out.digest.finalize());
+    read_back(disk, partial, &sha256)?;
     disk.reached("sealed verified, not renamed").map_err(|e| io("cannot seal", open, e))?;
     disk.rename(partial, sealed).map_err(|e| io("cannot rename", partial, e))?;
     disk.reached("sealed renamed, name not durable").map_err(|e| io("cannot seal", open, e))?;
@@ -103,7 +107,6 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
     disk.reached("sealed durable, open file still there").map_err(|e| io("cannot seal", open, e))?;
     disk.remove(open).map_err(|e| io("cannot remove", open, e))?;
     let raw_bytes = out.blocks.iter().map(|b| b.raw_bytes).sum();
-    let sha256 = hex(&out.digest.finalize());
     Ok(Sealed { blocks: out.blocks, bytes: out.written, raw_bytes, sha256, hash: walk.last_hash, torn_bytes })
 }
 
@@ -161,34 +164,23 @@ fn table_of(blocks: &[BlockSpan]) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_back(disk: &dyn Disk, path: &Path, blocks: &[BlockSpan], hash: u64) -> Result<(), SegmentError> {
-    let mut reader = Reader::open(disk, path)?;
-    let mut walk = Walk::new(Trust::Chain);
-    let mut at = 0;
-    let mut buffer = Vec::new();
-    while let Some(block) = reader.block_into(buffer)? {
-        let wrong = |why: String| SegmentError::Damaged { path: path.to_owned(), offset: block.offset, why };
-        let proven = walk.block(&block, |_, _| Ok::<_, SegmentError>(()))?;
-        if let Some(why) = proven.damage {
-            return Err(wrong(format!("read back after sealing: {why}")));
-        }
-        if blocks.get(at).map(|b| (b.offset, b.bytes, b.raw_bytes, b.last_n))
-            != Some((block.offset, block.bytes, proven.bytes as u64, proven.span.last_n))
-        {
-            return Err(wrong("read back after sealing: another block than was written".to_owned()));
-        }
-        at += 1;
-        buffer = block.data;
+/// A block packed anew must unpack to what was proven, before anything relies on it.
+fn check_pack(packed: &[u8], data: &[u8], path: &Path, offset: u64) -> Result<(), SegmentError> {
+    let unpacked = zstd::bulk::decompress(packed, data.len()).map_err(|e| SegmentError::io("cannot unpack", path, e))?;
+    if unpacked == data {
+        return Ok(());
     }
-    if at != blocks.len() || walk.last_hash != hash {
-        let why = format!(
-            "read back after sealing: {at} blocks of {}, hash {:016x} instead of {hash:016x}",
-            blocks.len(),
-            walk.last_hash
-        );
-        return Err(SegmentError::Damaged { path: path.to_owned(), offset: 0, why });
+    Err(SegmentError::Damaged { path: path.to_owned(), offset, why: "packing a block changed it".to_owned() })
+}
+
+/// The file must hold what was written: its blocks were proven, copied or checked, on their way into it.
+fn read_back(disk: &dyn Disk, path: &Path, sha256: &str) -> Result<(), SegmentError> {
+    let found = sha256_of(disk, path)?;
+    if found == sha256 {
+        return Ok(());
     }
-    Ok(())
+    let why = format!("read back after sealing: SHA-256 {found} instead of {sha256}");
+    Err(SegmentError::Damaged { path: path.to_owned(), offset: 0, why })
 }
 
 /// Reads the seek table of a sealed segment: (compressed, uncompressed) bytes of each block.

@@ -7,4 +7,8 @@
     reason = "tests may look at the clock, say why they skip, and stop where they stand"
 )]
 
+mod bad_input;
+mod cli;
+mod program;
 mod rooms;
+mod stock;

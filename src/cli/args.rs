@@ -1,0 +1,181 @@
+//! Arguments that several commands share, and how they are read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::exit::usage;
+use crate::archive::Tape;
+use crate::config::{self, Config};
+use crate::model::{RecordKind, SourceName, TweetId, UnixMicros};
+use crate::net::{Clock, SystemClock};
+use crate::segment::RealDisk;
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Directory of the tape
+    ///
+    /// Without it: what the configuration file says, else ./tape.
+    #[arg(long, global = true, value_name = "DIR", env = "BIRDTAPE_TAPE", hide_env_values = true, help_heading = "Everywhere")]
+    pub(super) tape: Option<PathBuf>,
+    /// Configuration file [default: ./birdtape.toml]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "BIRDTAPE_CONFIG",
+        hide_env_values = true,
+        help_heading = "Everywhere"
+    )]
+    pub(super) config: Option<PathBuf>,
+    /// Print JSON on stdout, one value a line
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(super) json: bool,
+}
+
+impl Common {
+    /// The configuration file.
+    pub(super) fn config_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_FILE))
+    }
+
+    /// Where the tape lies: flag, environment, file, default.
+    pub(super) fn tape_dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.tape {
+            return Ok(dir.clone());
+        }
+        let file = self.config_file();
+        if self.config.is_some() && !file.exists() {
+            return Err(config::ConfigError::NoFile { file }.into());
+        }
+        Ok(Config::tape_of(&file, &env)?)
+    }
+
+    /// The tape, for reading.
+    pub(super) fn open_tape(&self) -> Result<Tape> {
+        Ok(Tape::open(&self.tape_dir()?, std::sync::Arc::new(RealDisk))?)
+    }
+}
+
+/// The process environment, for [`Config`].
+pub(super) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The present.
+pub(super) fn now() -> UnixMicros {
+    SystemClock::new().wall()
+}
+
+/// What another recorder is told about us.
+pub(super) fn holder(command: &str) -> String {
+    format!("birdtape {command}, process {}, since {}", std::process::id(), super::out::stamp(now()))
+}
+
+/// The sources a command looks at: those named, which must be there, or all of the tape.
+pub(super) fn sources(tape: &Tape, named: &[String]) -> Result<Vec<String>> {
+    if named.is_empty() {
+        return Ok(tape.sources()?.into_iter().map(|source| source.name).collect());
+    }
+    named.iter().map(|name| Ok(tape.source(name)?.name)).collect()
+}
+
+/// A point in time as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// Exactly then.
+    At(UnixMicros),
+    /// So long before the present.
+    Ago(Duration),
+}
+
+impl When {
+    /// The instant it means.
+    pub(super) fn instant(self, now: UnixMicros) -> UnixMicros {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(by) => now.minus(by),
+        }
+    }
+}
+
+/// Reads `2026-11-20`, `2026-11-20T23:18:00Z`, `-1h` or `now`.
+pub(super) fn when(text: &str) -> Result<When, String> {
+    if text == "now" {
+        return Ok(When::Ago(Duration::ZERO));
+    }
+    if let Some(ago) = text.strip_prefix('-') {
+        return duration(ago).map(When::Ago);
+    }
+    let day = || UnixMicros::parse_rfc3339(&format!("{text}T00:00:00Z"));
+    let at = UnixMicros::parse_rfc3339(text).or_else(day);
+    let known = "a time is written as 2026-11-20, 2026-11-20T23:18:00Z, -1h (an hour ago) or now";
+    at.map(When::At).ok_or_else(|| known.to_owned())
+}
+
+/// Reads seconds (`90`, `1.5`) or a length with its unit (`250ms`, `5m`).
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
+    let known = "a length of time is written in seconds (90, 1.5) or with its unit (250ms, 5m, 2h)";
+    seconds.or_else(|| humantime::parse_duration(text).ok()).ok_or_else(|| known.to_owned())
+}
+
+/// Reads the name of a source.
+pub(super) fn source_name(text: &str) -> Result<SourceName, String> {
+    SourceName::new(text).map_err(|error| error.to_string())
+}
+
+/// Reads the kind of a record.
+pub(super) fn kind(text: &str) -> Result<RecordKind, String> {
+    text.parse()
+}
+
+/// Reads a post's id.
+pub(super) fn tweet_id(text: &str) -> Result<TweetId, String> {
+    TweetId::parse(text).ok_or_else(|| "a post's id is a number of up to 20 digits, as in its address".to_owned())
+}
+
+/// Splits `alpha-17` into source and number.
+pub(super) fn gap_id(text: &str) -> Result<(SourceName, u64)> {
+    let parts = text.rsplit_once('-').and_then(|(source, n)| Some((SourceName::new(source).ok()?, n.parse().ok()?)));
+    parts.ok_or_else(|| usage(format!("`{text}` is no gap's id"), "ids look like alpha-17; `birdtape gaps` lists them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times_as_people_write_them() {
+        let noon = UnixMicros(1_767_614_400_000_000);
+        let read = |text| when(text).unwrap().instant(noon);
+        assert_eq!(read("2026-01-05T12:00:00Z"), noon);
+        assert_eq!(read("2026-01-05T13:00:00+01:00"), noon);
+        assert_eq!(read("2026-01-05"), noon.minus(Duration::from_secs(12 * 3_600)));
+        assert_eq!(read("-1h"), noon.minus(Duration::from_secs(3_600)));
+        assert_eq!(read("-90"), noon.minus(Duration::from_secs(90)));
+        assert_eq!(read("now"), noon);
+        for bad in ["", "-", "yesterday", "2026-13-01", "2026-01-05T12:00:00"] {
+            assert!(when(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_lengths_of_time() {
+        let lengths = ["2", "1.5", "250ms", "1m 30s"].map(|text| duration(text).unwrap().as_millis());
+        assert_eq!(lengths, [2_000, 1_500, 250, 90_000]);
+        for bad in ["", "-1", "soon", "inf", "NaN", "1e300"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_gap_ids() {
+        assert_eq!(gap_id("my-src-17").unwrap(), (SourceName::new("my-src").unwrap(), 17));
+        for bad in ["17", "alpha", "alpha-", "-3", "Alpha-3"] {
+            assert!(gap_id(bad).is_err(), "{bad}");
+        }
+    }
+}

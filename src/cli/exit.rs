@@ -1,0 +1,99 @@
+//! How the program ends: the exit code, and what stderr says when something failed.
+
+use std::fmt::Write as _;
+
+use super::out;
+use crate::archive::ArchiveError;
+use crate::config::ConfigError;
+use crate::import::ImportError;
+
+/// The exit code; scripts depend on these four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything was done.
+    Done = 0,
+    /// It could not be done.
+    Failed = 1,
+    /// The command, the configuration or the environment cannot work as they are.
+    Usage = 2,
+    /// Done, with loss that is known: a gap left open, damage found, lines not recognised.
+    KnownLoss = 3,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a command gives back.
+pub(super) type Outcome = anyhow::Result<Exit>;
+
+/// A failure with advice, for causes that carry none of their own.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Advised {
+    what: String,
+    hint: String,
+    exit: Exit,
+}
+
+/// A failure with a line of advice.
+pub(super) fn failed(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Advised { what: what.into(), hint: hint.into(), exit: Exit::Failed }.into()
+}
+
+/// Wrong usage that the parser of arguments cannot see, with a line of advice.
+pub(super) fn usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Advised { what: what.into(), hint: hint.into(), exit: Exit::Usage }.into()
+}
+
+/// Says what failed, why, and what can be done, and gives the exit code for it.
+pub(super) fn report(error: &anyhow::Error) -> Exit {
+    if error.is::<out::Closed>() {
+        // The reader of our output has seen enough, as `head` does.
+        return Exit::Done;
+    }
+    let mut text = format!("error: {error}");
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let words = cause.to_string();
+        // A transparent error repeats the words of what it wraps.
+        if words != last {
+            write!(text, "\n  caused by: {words}").ok();
+        }
+        last = words;
+    }
+    text.lines().for_each(out::say);
+    let hint = hint(error);
+    if !hint.is_empty() {
+        out::say(&format!("hint: {hint}"));
+    }
+    exit(error)
+}
+
+fn exit(error: &anyhow::Error) -> Exit {
+    let code = |cause: &(dyn std::error::Error + 'static)| {
+        if cause.is::<ConfigError>() {
+            return Some(Exit::Usage);
+        }
+        cause.downcast_ref::<Advised>().map(|advised| advised.exit)
+    };
+    error.chain().find_map(code).unwrap_or(Exit::Failed)
+}
+
+fn hint(error: &anyhow::Error) -> String {
+    let advice = |cause: &(dyn std::error::Error + 'static)| {
+        if let Some(error) = cause.downcast_ref::<ArchiveError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ImportError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ConfigError>() {
+            return error.hint();
+        }
+        cause.downcast_ref::<Advised>().map(|advised| advised.hint.clone())
+    };
+    error.chain().find_map(advice).unwrap_or_default()
+}

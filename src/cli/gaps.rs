@@ -1,0 +1,197 @@
+//! `birdtape gaps`: the ledger of what may be missing.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::args::{self, Common};
+use super::exit::{Exit, Outcome, failed, usage};
+use super::out::{self, Out, length, stamp, table};
+use crate::archive::{self, Archive, Layout, Tape};
+use crate::catalog::{GapRow, GapStepRow};
+use crate::model::{GapState, SourceName, UnixMicros};
+use crate::provider;
+use crate::segment::RealDisk;
+
+/// List, show or ignore gaps
+///
+/// A gap is a stretch of published time in which something may be missing. Its id is its source's name and a number.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  birdtape gaps                                       every gap
+  birdtape gaps --open --source alpha                 what is still to be filled
+  birdtape gaps show alpha-17                         one gap's history
+  birdtape gaps ignore alpha-17 --reason 'test key'   decide to live with it"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<What>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// List gaps, as without a subcommand
+    #[command(after_help = "Examples:\n  birdtape gaps list --open --json")]
+    List(List),
+    /// Show a gap with everything that happened to it
+    #[command(after_help = "Examples:\n  birdtape gaps show alpha-17")]
+    Show {
+        /// The gap's id, as alpha-17
+        id: String,
+    },
+    /// Decide to live with a gap
+    ///
+    /// The decision is written into the tape, so nobody may be recording at the moment.
+    #[command(after_help = "Examples:\n  birdtape gaps ignore alpha-17 --reason 'recorder was tested'")]
+    Ignore {
+        /// The gap's id, as alpha-17
+        id: String,
+        /// Why, for whoever reads the ledger later
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only this source (repeatable) [default: all]
+    #[arg(long, value_name = "NAME")]
+    source: Vec<String>,
+    /// Only gaps through which something may still be missing
+    #[arg(long)]
+    open: bool,
+}
+
+pub(super) fn run(common: &Common, args: &Args) -> Outcome {
+    match &args.command {
+        None => list(common, &args.list),
+        Some(What::List(args)) => list(common, args),
+        Some(What::Show { id }) => show(common, id),
+        Some(What::Ignore { id, reason }) => ignore(common, id, reason),
+    }
+}
+
+fn list(common: &Common, args: &List) -> Outcome {
+    let tape = common.open_tape()?;
+    let sources = args::sources(&tape, &args.source)?;
+    let mut gaps = tape.catalog().gaps(None)?;
+    gaps.retain(|gap| sources.contains(&gap.source) && (!args.open || is_open(&gap.state)));
+    let mut out = Out::new();
+    if common.json {
+        gaps.iter().try_for_each(|gap| out.json(&to_json(gap)))?;
+    } else if gaps.is_empty() {
+        out.line(if args.open { "no open gaps" } else { "no gaps" })?;
+    } else {
+        let head = ["gap", "cause", "state", "scope", "from", "to", "length", "detail"];
+        out.lines(&table(&head, gaps.iter().map(row)))?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+fn row(gap: &GapRow) -> Vec<String> {
+    let to = gap.to_us.map_or("still growing".to_owned(), |to| stamp(UnixMicros(to)));
+    let long = gap.to_us.map_or(String::new(), |to| length(to - gap.from_us));
+    let (cause, state, scope) = (gap.cause.clone(), gap.state.clone(), gap.scope.clone());
+    vec![id(gap), cause, state, scope, stamp(UnixMicros(gap.from_us)), to, long, gap.detail.clone()]
+}
+
+fn show(common: &Common, id: &str) -> Outcome {
+    let tape = common.open_tape()?;
+    let gap = find(&tape, id)?;
+    let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
+    let mut out = Out::new();
+    if common.json {
+        let mut value = to_json(&gap);
+        value["steps"] = steps.iter().map(step_to_json).collect();
+        out.json(&value)?;
+    } else {
+        print(&mut out, &gap, &steps)?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow]) -> Result<()> {
+    let to =
+        gap.to_us.map_or("still growing".to_owned(), |to| format!("{} ({})", stamp(UnixMicros(to)), length(to - gap.from_us)));
+    out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
+    out.line(&format!("scope:  {}", gap.scope))?;
+    out.line(&format!("window: {} to {to}, published time", stamp(UnixMicros(gap.from_us))))?;
+    out.line(&format!("noted:  {}, {}", stamp(UnixMicros(gap.opened_us)), gap.detail))?;
+    for step in steps {
+        let to = step.to_us.map(|to| format!(", ends {}", stamp(UnixMicros(to)))).unwrap_or_default();
+        out.line(&format!("        {}, {} ({}){to}: {}", stamp(UnixMicros(step.at_us)), step.state, step.cause, step.detail))?;
+    }
+    Ok(())
+}
+
+fn ignore(common: &Common, id: &str, reason: &str) -> Outcome {
+    let (source, n) = args::gap_id(id)?;
+    if reason.trim().is_empty() {
+        return Err(usage("--reason is empty", "say why, for whoever reads the ledger later"));
+    }
+    let dir = common.tape_dir()?;
+    // Looked up before the tape is opened for writing: a mistaken id changes nothing.
+    Layout::new(&dir).require_info(&RealDisk)?;
+    find(&common.open_tape()?, id)?;
+    let at = args::now();
+    let (disk, options) = (Arc::new(RealDisk), archive::Options::default());
+    let mut archive = Archive::open(&dir, disk, options, provider::decode, &args::holder("gaps ignore"), at)?;
+    archive.gap(&source, n).with_context(|| format!("gap {id} is gone"))?;
+    let to = archive.gap(&source, n).and_then(|gap| gap.to_us).map(UnixMicros);
+    archive.step(&source, at, n, GapState::Ignored, None, to, reason)?;
+    archive.close(at)?;
+    out::say(&format!("gap {id} is ignored from now on: {reason}"));
+    Ok(Exit::Done)
+}
+
+fn find(tape: &Tape, text: &str) -> Result<GapRow> {
+    let (source, n): (SourceName, u64) = args::gap_id(text)?;
+    let source = tape.source(source.as_str())?;
+    let gap = tape.catalog().gaps(Some(&source.name))?.into_iter().find(|gap| gap.n == n);
+    gap.ok_or_else(|| failed(format!("there is no gap {text}"), "`birdtape gaps` lists them"))
+}
+
+/// Whether something may still be missing through a gap of that state.
+pub(super) fn is_open(state: &str) -> bool {
+    state.parse().is_ok_and(GapState::is_open)
+}
+
+fn id(gap: &GapRow) -> String {
+    format!("{}-{}", gap.source, gap.n)
+}
+
+pub(super) fn to_json(gap: &GapRow) -> Value {
+    json!({
+        "id": id(gap),
+        "source": gap.source,
+        "n": gap.n,
+        "scope": gap.scope,
+        "cause": gap.cause,
+        "state": gap.state,
+        "open": is_open(&gap.state),
+        "from": UnixMicros(gap.from_us).to_string(),
+        "to": gap.to_us.map(|to| UnixMicros(to).to_string()),
+        "length_ms": gap.to_us.map(|to| (to - gap.from_us) / 1_000),
+        "opened_at": UnixMicros(gap.opened_us).to_string(),
+        "detail": gap.detail,
+    })
+}
+
+fn step_to_json(step: &GapStepRow) -> Value {
+    json!({
+        "n": step.n,
+        "at": UnixMicros(step.at_us).to_string(),
+        "state": step.state,
+        "cause": step.cause,
+        "to": step.to_us.map(|to| UnixMicros(to).to_string()),
+        "detail": step.detail,
+    })
+}

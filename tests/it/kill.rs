@@ -1,0 +1,92 @@
+//! SIGKILL of a recorder under load, at random moments: what was announced is there, and each kill is in the ledger.
+//!
+//! The gate kills 100 times; `BIRDTAPE_KILLS` says another number.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use birdtape::archive::{CatalogCheck, Tape, verify};
+use birdtape::model::Provider;
+use birdtape::provider::decode;
+use birdtape::segment::RealDisk;
+use rand::{Rng, SeedableRng};
+
+use crate::program::{Desk, files_below};
+use crate::server::{Replay, events, have};
+
+/// Commits of every source that are waited for before a kill may come.
+const WARM_UP: usize = 3;
+
+/// Starts a recorder, kills it after a random number of announcements, and gives the last announced record by source.
+///
+/// Only what was read before the kill was ordered counts as announced.
+fn record_and_kill(desk: &Desk, base: &str, commits: usize) -> BTreeMap<String, u64> {
+    let mut command = desk.command(["--json", "record", "--tape", "tape", "--base-url", base, "--commit-every", "10ms"]);
+    Provider::ALL.iter().for_each(|p| drop(command.args(["--provider", p.name()])));
+    let mut recorder = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut announced, mut seen) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
+    let mut left = commits;
+    for event in events(recorder.stdout.take().unwrap()) {
+        if event["event"] != "commit" {
+            continue;
+        }
+        let source = event["source"].as_str().unwrap().to_owned();
+        announced.insert(source.clone(), event["n"].as_u64().unwrap());
+        *seen.entry(source).or_default() += 1;
+        if seen.len() == 4 && seen.values().all(|n| *n >= WARM_UP) {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+        }
+    }
+    recorder.kill().unwrap();
+    recorder.wait().unwrap();
+    assert_eq!(announced.len(), 4, "all four sources recorded before the kill");
+    announced
+}
+
+#[test]
+fn a_killed_recorder_keeps_what_it_announced() {
+    let kills: usize = std::env::var("BIRDTAPE_KILLS").ok().map_or(100, |n| n.parse().unwrap());
+    let desk = Desk::new();
+    let tape = desk.path("tape");
+    let replay = Replay::start(&desk, &["--synthetic", "--rate", "2000", "--seed", "7"]);
+    let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(7);
+    for kill in 0..kills {
+        let announced = record_and_kill(&desk, &replay.base, rng.random_range(0..40));
+        let report = verify(&tape, &RealDisk, decode, |_| {}).unwrap();
+        assert!(report.is_whole(), "kill {kill}: {:?}", report.damage);
+        for (source, n) in announced {
+            let kept = report.sources.iter().find(|s| s.name == source).map_or(0, |s| s.last_n);
+            assert!(kept >= n, "kill {kill}: {source} announced record {n}, the tape ends at {kept}");
+        }
+        // The stock tool reads what a killed recorder left, up to its last flush.
+        if kill % 10 == 0 && have("zstd") {
+            for open in files_below(&tape.join("segments")).iter().filter(|p| p.extension().is_some_and(|e| e == "open")) {
+                let out = Command::new("zstd").args(["--decompress", "--stdout", "--quiet"]).arg(open).output().unwrap();
+                assert!(out.stdout.starts_with(b"{\"n\":"), "{}", open.display());
+            }
+        }
+    }
+    desk.run(&["recover", "--tape", "tape"]).expect(0);
+    let report = verify(&tape, &RealDisk, decode, |_| {}).unwrap();
+    assert!(report.is_whole() && matches!(report.catalog, CatalogCheck::Equal(_)), "{report:?}");
+    let gaps = Tape::open(&tape, std::sync::Arc::new(RealDisk)).unwrap().catalog().gaps(None).unwrap();
+    for provider in Provider::ALL {
+        let noted = gaps.iter().filter(|g| g.source == provider.name() && g.cause == "killed").count();
+        // The last kill has no successor that could note it yet.
+        assert_eq!(noted, kills - 1, "{provider}: every kill is in the ledger");
+    }
+    if have("zstd") {
+        let sealed = files_below(&tape.join("segments"));
+        assert!(sealed.iter().all(|p| p.extension().is_some_and(|e| e == "zst")), "{sealed:?}");
+        let tested = Command::new("zstd").args(["--test", "--quiet"]).args(&sealed).status().unwrap();
+        assert!(tested.success(), "the stock zstd reads every file");
+    }
+    let dump = |path: &Path| birdtape::catalog::Catalog::open_read_only(&path.join("catalog.sqlite")).unwrap().dump(|_, _, _| true).unwrap();
+    let before = dump(&tape);
+    desk.run(&["rebuild", "--tape", "tape"]).expect(0);
+    assert_eq!(before, dump(&tape), "the catalog rebuilds equal");
+}
