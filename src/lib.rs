@@ -13,6 +13,6 @@ pub mod model;
 #[allow(clippy::disallowed_methods, reason = "the one room that reads the clock")]
 pub mod net;
 pub mod provider;
-pub mod replay;
 pub mod record;
+pub mod replay;
 pub mod segment;

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use bytes::Bytes;
@@ -776,23 +776,32 @@ async fn topics_change_while_recording() {
 
 // The clock.
 
-/// The machine's clock, until it is told that time has passed that nobody noticed.
-struct Sleepy(SystemClock, AtomicBool);
+/// The machine's clock, until it is told that the machine slept or that somebody put the clock.
+struct Odd {
+    clock: SystemClock,
+    slept_s: AtomicU64,
+    put_s: AtomicI64,
+}
 
-impl Clock for Sleepy {
+impl Clock for Odd {
     fn wall(&self) -> UnixMicros {
-        self.0.wall().plus(self.slept())
+        let put = self.put_s.load(Ordering::Relaxed);
+        UnixMicros(self.clock.wall().plus(self.slept()).0 + put * 1_000_000)
     }
 
     fn boot(&self) -> crate::net::BootReading {
-        let boot = self.0.boot();
+        let boot = self.clock.boot();
         crate::net::BootReading { since_boot: boot.since_boot + self.slept(), ..boot }
     }
 }
 
-impl Sleepy {
+impl Odd {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { clock: SystemClock::new(), slept_s: AtomicU64::new(0), put_s: AtomicI64::new(0) })
+    }
+
     fn slept(&self) -> Duration {
-        if self.1.load(Ordering::Relaxed) { Duration::from_secs(3600) } else { Duration::ZERO }
+        Duration::from_secs(self.slept_s.load(Ordering::Relaxed))
     }
 }
 
@@ -806,11 +815,11 @@ async fn a_sleep_is_a_gap() {
     };
     let base = peer(vec![once(1), once(2)]).await;
     let dir = TempDir::new().unwrap();
-    let clock = Arc::new(Sleepy(SystemClock::new(), AtomicBool::new(false)));
+    let clock = Odd::new();
     let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..world() };
     let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
     running.frames(1).await;
-    clock.1.store(true, Ordering::Relaxed);
+    clock.slept_s.store(3600, Ordering::Relaxed);
     running.frames(1).await;
     let outcome = running.stop().await;
     whole(dir.path());
@@ -818,6 +827,38 @@ async fn a_sleep_is_a_gap() {
     let frames = records(dir.path(), Some(RecordKind::Frame));
     assert!(frames[1].at.since(frames[0].at) >= 3_600_000_000);
     assert!(facts(dir.path()).iter().any(|fact| matches!(fact, Fact::Clock { .. })));
+}
+
+#[tokio::test]
+async fn a_clock_put_back_makes_no_negative_gap() {
+    let put = Arc::new(Notify::new());
+    let go_on = Arc::clone(&put);
+    let base = peer(vec![
+        ws(async move |mut socket: ServerSocket| {
+            send(&mut socket, [1]).await;
+            go_on.notified().await;
+            socket.close(1012, "").await.unwrap();
+            stay(socket).await;
+        }),
+        ws(async |mut socket: ServerSocket| {
+            send(&mut socket, [2]).await;
+            stay(socket).await;
+        }),
+    ])
+    .await;
+    let dir = TempDir::new().unwrap();
+    let clock = Odd::new();
+    let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..world() };
+    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
+    running.frames(1).await;
+    clock.put_s.store(-7200, Ordering::Relaxed);
+    put.notify_one();
+    running.frames(1).await;
+    assert_eq!(causes(&running.stop().await), ["connection_lost"]);
+    whole(dir.path());
+    let ends = facts(dir.path()).into_iter().find_map(|fact| if let Fact::GapStep { to, .. } = fact { to } else { None });
+    let begins = facts(dir.path()).into_iter().find_map(|fact| if let Fact::Gap { from, .. } = fact { Some(from) } else { None });
+    assert!(ends.unwrap() >= begins.unwrap());
 }
 
 // Speed; by hand: `cargo test --release --lib record::tests::speed -- --ignored --nocapture`.
