@@ -1,18 +1,76 @@
-//! birdtape keeps a *tape* of real-time tweet streams that can be trusted.
+//! birdtape keeps a *tape* of real-time tweet streams that can be trusted: every envelope byte for byte, every hole known,
+//! and played back as a server that the providers' own clients cannot tell from the real one.
 //!
-//! (The map of the code follows with the rooms.)
+//! # The map
+//!
+//! A room is a module. It imports only rooms of the floors below it; `tests/it/rooms.rs` checks that.
+//!
+//! ```text
+//!            cli                      arguments, printing, exit codes
+//!           config                    file + environment -> checked options
+//!   record   import   replay          the jobs
+//!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
+//!   segment   catalog                 the files that are the truth | the index that can be made again
+//!            model                    the words everybody speaks
+//! ```
+//!
+//! | room | owns | never |
+//! | --- | --- | --- |
+//! | [`model`] | ids, times, records, events, gaps, secrets | I/O, a clock, a provider's JSON |
+//! | [`segment`] | the format on disk: lines, blocks, commits, sealing, what a torn tail proves | SQL, providers |
+//! | [`catalog`] | SQLite: everything that can be asked without reading segments | anything that is not in the segments |
+//! | [`archive`] | the durable order, recovery, the gap ledger, reading, verifying | providers' JSON, a clock |
+//! | [`provider`] | what the four providers say, client and fake server, as machines; made-up worlds | sockets, a clock |
+//! | [`net`] | WebSocket, HTTP, TLS, the fake server's sockets, the clocks | providers, tapes |
+//! | [`record`] | provider client + net → archive | the command line |
+//! | [`import`] | lines that others recorded → archive | the network |
+//! | [`replay`] | archive → provider's fake server + net | dialling out |
+//! | [`config`] | what was typed → what it means | jobs' work |
+//! | [`cli`] | what a person or a script meets | everything else |
+//!
+//! An envelope's way: a socket in `net` gives bytes with their instant; `record` queues them for the archive before the
+//! machine in `provider` sees them; `archive` appends them to a segment, syncs it, commits the catalog, and only then
+//! does anybody hear of it. Its way back: `archive` reads the segment, `replay` paces it, the fake server sends it.
+//!
+//! # Glossary
+//!
+//! One word, one thing, in code, SQL, flags and docs.
+//!
+//! | word | means |
+//! | --- | --- |
+//! | tape | a directory: sealed and open segments, a catalog, an identity |
+//! | source | a configured connection to a provider; its name is its directory on the tape |
+//! | scope | what a source promises to cover: `*` (everything it delivers) or a topic; has versions |
+//! | envelope | one provider message, byte-exact |
+//! | record | one line of a segment: an envelope (`frame`) or a fact of ours (`open`, `close`, `sent`, `http`, `note`) |
+//! | `n` | a record's number in its source, dense from 1; a hole is damage |
+//! | segment | a file of records; open while it is written, then sealed and never changed |
+//! | block | one zstd frame in a segment |
+//! | commit | flush, sync, catalog transaction, in that order; what it covers may be announced |
+//! | event | one identified thing inside an envelope: a post's content, its meta, a follow |
+//! | received_at | ours, at the socket; `at` in a record |
+//! | provider_at | the provider's stamp |
+//! | published_at | the author's, usually from the post's id |
+//! | evidence | what proves a scope was being delivered: a frame, a heartbeat, a pong |
+//! | coverage | stretches of published time known to be whole |
+//! | gap | a stretch that may miss something, with cause and state; its id is source and number |
+//! | lateness horizon | how late a scope's events may come; a gap is that much wider than its outage |
+//! | provenance (`via`) | how a record came: `ws`, `sse`, `lines`, `import` … |
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own instants"))]
+pub mod model;
+
+pub mod catalog;
+pub mod segment;
 
 pub mod archive;
-pub mod catalog;
-pub mod cli;
-pub mod config;
-pub mod import;
-pub mod model;
 #[allow(clippy::disallowed_methods, reason = "the one room that reads the clock")]
 pub mod net;
 pub mod provider;
+
+pub mod import;
 pub mod record;
 pub mod replay;
-pub mod segment;
+
+pub mod config;
+
+pub mod cli;

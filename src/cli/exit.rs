@@ -6,6 +6,7 @@ use super::out;
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
 use crate::import::ImportError;
+use crate::replay::ReplayError;
 
 /// The exit code; scripts depend on these four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,9 @@ fn hint(error: &anyhow::Error) -> String {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ImportError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ReplayError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ConfigError>() {

@@ -89,17 +89,21 @@ fn list(common: &Common, args: &List) -> Outcome {
         out.line(if args.open { "no open gaps" } else { "no gaps" })?;
     } else {
         let head = ["gap", "cause", "state", "scope", "from", "to", "length", "detail"];
-        out.lines(&table(&head, gaps.iter().map(row)))?;
+        let rows = gaps.iter().map(|gap| row(&tape, gap)).collect::<Result<Vec<_>>>()?;
+        out.lines(&table(&head, rows))?;
     }
     out.flush()?;
     Ok(Exit::Done)
 }
 
-fn row(gap: &GapRow) -> Vec<String> {
+fn row(tape: &Tape, gap: &GapRow) -> Result<Vec<String>> {
     let to = gap.to_us.map_or("still growing".to_owned(), |to| stamp(UnixMicros(to)));
     let long = gap.to_us.map_or(String::new(), |to| length(to - gap.from_us));
+    // What the gap is about was said when it was opened; the newest words are those of its last step.
+    let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
+    let detail = steps.into_iter().next().map_or_else(|| gap.detail.clone(), |step| step.detail);
     let (cause, state, scope) = (gap.cause.clone(), gap.state.clone(), gap.scope.clone());
-    vec![id(gap), cause, state, scope, stamp(UnixMicros(gap.from_us)), to, long, gap.detail.clone()]
+    Ok(vec![id(gap), cause, state, scope, stamp(UnixMicros(gap.from_us)), to, long, detail])
 }
 
 fn show(common: &Common, id: &str) -> Outcome {
@@ -124,7 +128,7 @@ fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow]) -> Result<()> {
     out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
     out.line(&format!("scope:  {}", gap.scope))?;
     out.line(&format!("window: {} to {to}, published time", stamp(UnixMicros(gap.from_us))))?;
-    out.line(&format!("noted:  {}, {}", stamp(UnixMicros(gap.opened_us)), gap.detail))?;
+    out.line(&format!("noted:  {}", stamp(UnixMicros(gap.opened_us))))?;
     for step in steps {
         let to = step.to_us.map(|to| format!(", ends {}", stamp(UnixMicros(to)))).unwrap_or_default();
         out.line(&format!("        {}, {} ({}){to}: {}", stamp(UnixMicros(step.at_us)), step.state, step.cause, step.detail))?;

@@ -10,6 +10,7 @@
 //! | `exit.rs` | exit codes, and how an error is told |
 //! | `out.rs` | stdout, stderr, tables, progress |
 //! | `log.rs` | the log, without keys |
+//! | `signal.rs` | Ctrl-C |
 //! | `summary.rs` | a record in one line |
 //! | the others | one subcommand each |
 
@@ -25,6 +26,8 @@ pub mod log;
 mod out;
 mod rebuild;
 mod recover;
+mod replay;
+mod signal;
 mod status;
 mod summary;
 mod tail;
@@ -70,6 +73,7 @@ enum Command {
     Init(init::Args),
     Check(check::Args),
     Import(import::Args),
+    Replay(replay::Args),
     Cat(cat::Args),
     Tail(tail::Args),
     Get(get::Args),
@@ -103,6 +107,7 @@ impl Cli {
             Command::Init(args) => init::run(common, &args),
             Command::Check(args) => check::run(common, &args),
             Command::Import(args) => import::run(common, &args),
+            Command::Replay(args) => replay::run(common, &args),
             Command::Cat(args) => cat::run(common, &args),
             Command::Tail(args) => tail::run(common, &args),
             Command::Get(args) => get::run(common, &args),

@@ -10,7 +10,7 @@ use super::exit::{Exit, Outcome};
 use super::out::Out;
 use super::{cat, summary};
 use crate::archive::{Record, Span, Tape};
-use crate::model::{BodyRef, Seq};
+use crate::model::{BodyRef, Seq, UnixMicros};
 use crate::segment::{Line, Reader, RealDisk, walk_lines};
 
 /// How often a followed tape is asked for news.
@@ -80,7 +80,7 @@ impl Tail {
 
     /// What was committed since the last time, merged by received_at.
     fn news(&mut self) -> Result<Vec<Shown>> {
-        let mut news: Vec<Shown> = Vec::new();
+        let mut news: Vec<(UnixMicros, Shown)> = Vec::new();
         for source in self.tape.sources()? {
             if !self.named.is_empty() && !self.named.contains(&source.name) {
                 continue;
@@ -91,10 +91,15 @@ impl Tail {
             }
             let records = records_between(&self.tape, &source.name, *seen + 1, source.last_n)?;
             *seen = source.last_n;
-            news.extend(records.into_iter().map(|record| (source.name.clone(), source.provider.clone(), record)));
+            // Within a source the order is that of the tape, also where stamps of an import fall back.
+            let mut latest = UnixMicros(i64::MIN);
+            news.extend(records.into_iter().map(|record| {
+                latest = latest.max(record.at);
+                (latest, (source.name.clone(), source.provider.clone(), record))
+            }));
         }
-        news.sort_by_key(|(_, _, record)| record.at);
-        Ok(news)
+        news.sort_by_key(|(latest, _)| *latest);
+        Ok(news.into_iter().map(|(_, shown)| shown).collect())
     }
 
     fn print(&self, out: &mut Out, news: &[Shown]) -> Result<()> {

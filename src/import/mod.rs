@@ -21,9 +21,10 @@ use bytes::Bytes;
 pub use lines::{Cut, Lines, MAX_LINE, Next, Packing};
 
 use crate::archive::{Archive, ArchiveError};
-use crate::model::{Body, ConnId, Draft, Provider, RecordKind, SourceName, UnixMicros, Via};
+use crate::model::{Body, ConnId, Decoded, Draft, Provider, RecordKind, SourceName, UnixMicros, Via};
 use crate::net::Clock;
 use crate::provider;
+use crate::provider::synthetic::Envelope;
 
 /// Uncompressed bytes after which a commit is made; larger than a recorder's, since the file is still there to import again.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -153,8 +154,8 @@ pub fn run(
 ) -> Result<Report, ImportError> {
     let mut report = Report::default();
     let start = Start::read(&mut lines, options, &mut report)?;
-    let last_at = start.stamp.unwrap_or(options.first_at);
-    let mut import = Import { archive: open()?, options, report, targets: Vec::new(), last: start.provider, last_at, waiting: 0 };
+    let dating = Dating { provider: start.provider, at: start.stamp.unwrap_or(options.first_at) };
+    let mut import = Import { archive: open()?, options, report, targets: Vec::new(), dating, waiting: 0 };
     for (number, line) in start.held {
         import.line(number, line)?;
     }
@@ -225,6 +226,34 @@ impl Start {
     }
 }
 
+/// Whose each line is, and when it came.
+struct Dating {
+    /// Provider of the line before.
+    provider: Provider,
+    /// received_at of the line before, whatever its provider: lines stand in the order in which they came.
+    at: UnixMicros,
+}
+
+impl Dating {
+    fn read(&mut self, number: u64, line: &[u8], options: &Options, report: &mut Report) -> Decoded {
+        if options.provider.is_none() {
+            match provider::recognise(line) {
+                Some(provider) => self.provider = provider,
+                None => {
+                    // Nothing is thrown away: most likely it is a broken message of the stream it stands in.
+                    report.n_unrecognised += 1;
+                    if report.unrecognised.len() < MAX_TOLD {
+                        report.unrecognised.push(number);
+                    }
+                }
+            }
+        }
+        let decoded = provider::decode(self.provider, line);
+        self.at = decoded.provider_at.unwrap_or(self.at);
+        decoded
+    }
+}
+
 /// Where the lines of a provider go.
 struct Target {
     source: SourceName,
@@ -237,36 +266,20 @@ struct Import<'a> {
     options: &'a Options,
     report: Report,
     targets: Vec<Target>,
-    /// Provider of the line before.
-    last: Provider,
-    /// received_at of the line before, whatever its provider: lines stand in the order in which they came.
-    last_at: UnixMicros,
+    dating: Dating,
     waiting: usize,
 }
 
 impl Import<'_> {
     fn line(&mut self, number: u64, line: Bytes) -> Result<(), ImportError> {
-        if self.options.provider.is_none() {
-            match provider::recognise(&line) {
-                Some(provider) => self.last = provider,
-                None => {
-                    // Nothing is thrown away: most likely it is a broken message of the stream it stands in.
-                    self.report.n_unrecognised += 1;
-                    if self.report.unrecognised.len() < MAX_TOLD {
-                        self.report.unrecognised.push(number);
-                    }
-                }
-            }
-        }
-        let at = self.target(self.last)?;
+        let decoded = self.dating.read(number, &line, self.options, &mut self.report);
+        let at = self.target(self.dating.provider)?;
         let target = &mut self.targets[at];
-        let decoded = provider::decode(target.provider, &line);
-        self.last_at = decoded.provider_at.unwrap_or(self.last_at);
         target.n_lines += 1;
         self.report.body_bytes += line.len() as u64;
         self.waiting += line.len();
         let draft = Draft {
-            received_at: self.last_at,
+            received_at: self.dating.at,
             kind: RecordKind::Frame,
             via: Via::Import,
             conn: ConnId(0),
@@ -293,4 +306,36 @@ impl Import<'_> {
         self.report.sources = self.targets.into_iter().map(|t| (t.source, t.provider, t.n_lines)).collect();
         Ok(self.report)
     }
+}
+
+/// Reads all lines as envelopes, without a tape: recognised and dated as [`run`] does it.
+///
+/// For files of a size that fits into memory, such as fixtures.
+///
+/// # Errors
+/// As [`run`].
+pub fn envelopes(mut lines: Lines, options: &Options) -> Result<(Vec<Envelope>, Report), ImportError> {
+    let mut report = Report::default();
+    let start = Start::read(&mut lines, options, &mut report)?;
+    let mut dating = Dating { provider: start.provider, at: start.stamp.unwrap_or(options.first_at) };
+    let mut envelopes = Vec::new();
+    for (number, bytes) in start.held {
+        dating.read(number, &bytes, options, &mut report);
+        envelopes.push(Envelope { provider: dating.provider, at: dating.at, bytes });
+    }
+    while report.cut.is_none() {
+        let number = lines.number() + 1;
+        match lines.next()? {
+            Next::Line(b"") => report.n_empty += 1,
+            Next::Line(line) => {
+                let bytes = Bytes::copy_from_slice(line);
+                dating.read(number, &bytes, options, &mut report);
+                envelopes.push(Envelope { provider: dating.provider, at: dating.at, bytes });
+            }
+            Next::TooLong => report.too_long.push(number),
+            Next::Cut(cut) => report.cut = Some(cut),
+            Next::End => break,
+        }
+    }
+    Ok((envelopes, report))
 }

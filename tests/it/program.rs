@@ -8,33 +8,33 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// How a run ended and what it printed.
-pub struct Run {
-    pub code: i32,
-    pub out: Vec<u8>,
-    pub err: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 impl Run {
     /// What stood on stdout, as text.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.out).unwrap()
     }
 
     /// The one JSON value on stdout.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.text(), self.err))
     }
 
     /// Stops the test unless the run ended so.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", String::from_utf8_lossy(&self.out), self.err);
         self
     }
 
     /// Stops the test unless the run failed so and said all of this on stderr.
     #[track_caller]
-    pub fn fails(self, code: i32, words: &[&str]) {
+    pub(crate) fn fails(self, code: i32, words: &[&str]) {
         let run = self.expect(code);
         for words in words {
             assert!(run.err.contains(words), "`{words}` is missing in:\n{}", run.err);
@@ -43,27 +43,27 @@ impl Run {
 }
 
 /// A directory to run the program in, without any of our variables and keys from outside.
-pub struct Desk {
+pub(crate) struct Desk {
     dir: TempDir,
 }
 
 impl Desk {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, bytes).unwrap();
         path
     }
 
     /// The program, ready to be started with these arguments.
-    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_birdtape"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         let ours = |name: &str| name.starts_with("BIRDTAPE_") || name.ends_with("_API_KEY") || name.starts_with("X_");
@@ -74,12 +74,12 @@ impl Desk {
     }
 
     /// Runs the program.
-    pub fn run(&self, args: &[&str]) -> Run {
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
         finished(&mut self.command(args))
     }
 
     /// Runs the program with bytes on stdin.
-    pub fn run_with_stdin(&self, args: &[&str], stdin: &[u8]) -> Run {
+    pub(crate) fn run_with_stdin(&self, args: &[&str], stdin: &[u8]) -> Run {
         let mut command = self.command(args);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
@@ -91,7 +91,7 @@ impl Desk {
     }
 
     /// Imports the mixed fixture into `./tape`.
-    pub fn with_fixture() -> Self {
+    pub(crate) fn with_fixture() -> Self {
         let desk = Self::new();
         desk.run(&["import", "--provider", "auto", FIXTURE]).expect(0);
         desk
@@ -99,7 +99,7 @@ impl Desk {
 }
 
 /// Runs a command to its end.
-pub fn finished(command: &mut Command) -> Run {
+pub(crate) fn finished(command: &mut Command) -> Run {
     run_of(command.output().unwrap())
 }
 
@@ -109,10 +109,10 @@ fn run_of(output: std::process::Output) -> Run {
 }
 
 /// Four hundred envelopes of all four providers.
-pub const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/synthetic/mixed-400.jsonl");
+pub(crate) const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/synthetic/mixed-400.jsonl");
 
 /// All files below a directory.
-pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
