@@ -147,8 +147,7 @@ async fn all_four_get_their_envelopes_byte_for_byte_and_in_order() {
     let envelopes = world(1_500);
     record(dir.path(), &envelopes, |_, _, _| {});
     let feed = Feed::Tape { dir: dir.path().to_owned() };
-    let replay = play(Options { exit_when_done: true, linger: Duration::ZERO, wait_for_clients: 1, ..at_max(feed) }).await;
-    // The last to come is the one that all wait for: the replay is not done before.
+    let replay = play(Options { exit_when_done: true, linger: Duration::from_secs(2), ..at_max(feed) }).await;
     let mut clients = BTreeMap::new();
     for provider in Provider::ALL {
         clients.insert(provider, connect(&replay, provider).await);
