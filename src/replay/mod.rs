@@ -56,11 +56,11 @@ use self::house::{Booth, House};
 use self::player::{Pacing, Player, Tally};
 pub use self::urls::Urls;
 use crate::archive::ArchiveError;
+use crate::archive::Disk;
 use crate::model::{Provider, Secret, UnixMicros};
 use crate::net::{ServerOptions, serve};
 use crate::provider::synthetic::{self, Envelope};
 use crate::provider::{Server, ServerSettings};
-use crate::segment::Disk;
 
 /// Newcomers that wait for a player to notice them.
 const NEWCOMERS: usize = 64;

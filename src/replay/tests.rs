@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::*;
+use crate::archive::RealDisk;
 use crate::archive::{self, Archive};
 use crate::model::{Body, ConnId, Draft, Framing, RecordKind, SourceName, Via};
 use crate::net::{Incoming, Limits, Live, OpenError, Opened, SystemNetwork, TlsOptions, open};
 use crate::provider::synthetic::World;
 use crate::provider::{Auth, Base, Client, decode, default_settings};
-use crate::segment::RealDisk;
 
 const KEY: &str = "planted-key-91";
 
