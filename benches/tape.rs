@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench tape                     all parts, on the generator's envelopes
 //! cargo bench --bench tape -- --input FILE     on the lines of a file instead
+//! cargo bench --bench tape -- lines N          print N envelopes of TwitterAPI.io, for `scripts/bench`
 //! cargo bench --bench tape -- count URL        connect to a replay's WebSocket and only count (the recorder's peer)
 //! ```
 //!
@@ -34,6 +35,7 @@ const COMMIT: Duration = Duration::from_millis(100);
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     match args.first().map(String::as_str) {
+        Some("lines") => lines(args[1].parse().unwrap()),
         Some("count") => count(&args[1], args.get(2).map_or("twitterapi_io", String::as_str)),
         _ => parts(args.iter().position(|a| a == "--input").and_then(|at| args.get(at + 1))),
     }
@@ -64,6 +66,16 @@ fn samples(input: Option<&String>) -> Vec<Sample> {
             let world = synthetic::World::new(synthetic::Options { seed: 7, ..synthetic::Options::default() });
             world.take(40_000).map(|e| Sample { provider: e.provider, bytes: e.bytes, at: e.at }).collect()
         }
+    }
+}
+
+fn lines(wanted: usize) {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mix = [1.0, 0.0, 0.0, 0.0];
+    let world = synthetic::World::new(synthetic::Options { seed: 7, mix, ..synthetic::Options::default() });
+    for envelope in world.filter(|e| e.provider == Provider::TwitterapiIo).take(wanted) {
+        std::io::Write::write_all(&mut out, &envelope.bytes).unwrap();
+        std::io::Write::write_all(&mut out, b"\n").unwrap();
     }
 }
 

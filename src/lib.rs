@@ -57,6 +57,8 @@
 //! | lateness horizon | how late a scope's events may come; a gap is that much wider than its outage |
 //! | provenance (`via`) | how a record came: `ws`, `sse`, `lines`, `import` … |
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own instants"))]
+
 pub mod model;
 
 pub mod catalog;

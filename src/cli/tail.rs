@@ -43,11 +43,13 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let mut tail = Tail { tape, named: args.source.clone(), seen: BTreeMap::new(), json: common.json };
     let mut out = Out::new();
     tail.begin(&mut out, args.lines)?;
-    while args.follow {
+    if !args.follow {
+        return Ok(Exit::Done);
+    }
+    loop {
         std::thread::sleep(POLL);
         tail.go_on(&mut out)?;
     }
-    Ok(Exit::Done)
 }
 
 struct Tail {

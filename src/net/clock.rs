@@ -70,6 +70,11 @@ impl Clock for SystemClock {
     }
 }
 
+/// The monotonic clock, for waits; the runtime's own, so that a test's virtual time holds here too.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Stamps what one connection receives: its wall clock at the opening plus monotonic time since.
 ///
 /// So the order of stamps is the order of arrival whatever happens to the wall clock; that it

@@ -39,7 +39,7 @@ mod tee;
 mod testing;
 
 pub use client::{Limits, Opened, open, request};
-pub use clock::{BootReading, Clock, ConnectionClock, SystemClock};
+pub use clock::{BootReading, Clock, ConnectionClock, SystemClock, now};
 pub use control::{ControlListener, ControlStream, control_call};
 pub use errors::{Failure, Gone, OpenError, SetupError};
 pub use gate::Gate;

@@ -180,7 +180,7 @@ impl Shell {
             kept_evidence: None,
             loose_evidence: None,
             overflow: None,
-            clocks_at: Instant::now(),
+            clocks_at: net::now(),
             gave_up: None,
         }
     }
@@ -194,7 +194,7 @@ impl Shell {
 
     async fn record(&mut self, inbox: mpsc::Receiver<Topics>) -> Result<Ended, Gone> {
         let mut inbox = Some(inbox);
-        let mut timer = std::pin::pin!(sleep_until(Instant::now() + FOR_EVER));
+        let mut timer = std::pin::pin!(sleep_until(net::now() + FOR_EVER));
         self.tell(Input::Start);
         loop {
             self.act().await?;
@@ -255,18 +255,18 @@ impl Shell {
     }
 
     fn tell(&mut self, input: Input<'_>) {
-        self.machine.on(Instant::now().into_std(), input);
+        self.machine.on(net::now().into_std(), input);
     }
 
     fn next_instant(&self) -> Instant {
         let machine = self.machine.deadline().map(Instant::from_std);
         let dial = self.dial_at;
         let clocks = self.live.as_ref().map(|_| self.clocks_at + CLOCKS_EVERY);
-        [machine, dial, clocks].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FOR_EVER)
+        [machine, dial, clocks].into_iter().flatten().min().unwrap_or_else(|| net::now() + FOR_EVER)
     }
 
     async fn time_came(&mut self) -> Result<(), Gone> {
-        let now = Instant::now();
+        let now = net::now();
         if self.dial_at.is_some_and(|at| at <= now) {
             self.dial_at = None;
             self.dial();
@@ -277,6 +277,10 @@ impl Shell {
         if self.live.is_some() && self.clocks_at + CLOCKS_EVERY <= now {
             self.clocks_at = now;
             self.compare_clocks().await?;
+            // After a burst there may be no next envelope that would tell.
+            if self.overflow.is_some() && self.queue.is_half_empty() {
+                self.tell_overflow().await?;
+            }
         }
         Ok(())
     }
@@ -348,7 +352,7 @@ impl Shell {
         };
         let boot = self.clock.boot();
         self.stamps = Some(ConnectionClock::open(&*self.clock));
-        self.clocks_at = Instant::now();
+        self.clocks_at = net::now();
         (self.farewell, self.kept_evidence, self.loose_evidence) = (None, None, None);
         self.via = match (transport, self.framing) {
             (Transport::WebSocket, _) => Via::Ws,
@@ -472,7 +476,7 @@ impl Shell {
 
     /// Keeps an envelope, then lets the machine understand it.
     async fn keep(&mut self, bytes: Bytes) -> Result<(), Gone> {
-        let now = Instant::now();
+        let now = net::now();
         let received_at = self.stamp();
         let decoded = Arc::new(provider::decode(self.provider, &bytes));
         self.activity.touch(now);
@@ -488,7 +492,7 @@ impl Shell {
         let decoded = Arc::new(provider::decode(self.provider, &kept));
         let info = json!({ "cause": fault.name(), "detail": self.words.clean(detail), "bytes": kept.len() }).to_string();
         let item = Item::Broken { bytes: kept, decoded, via: self.via, info };
-        self.queue_envelope(Entry { slot: self.slot, at, arrived: Instant::now().into_std(), item }).await
+        self.queue_envelope(Entry { slot: self.slot, at, arrived: net::now().into_std(), item }).await
     }
 
     /// Proof of life: on the tape at once when it is the first or the tape has none for a while, else with the next loss.
@@ -508,7 +512,7 @@ impl Shell {
         let Some(at) = self.loose_evidence.take() else { return Ok(()) };
         self.kept_evidence = Some(at);
         let item = Item::Alive("a ping, a pong or a keepalive");
-        self.queue.push_fact(Entry { slot: self.slot, at, arrived: Instant::now().into_std(), item }).await
+        self.queue.push_fact(Entry { slot: self.slot, at, arrived: net::now().into_std(), item }).await
     }
 
     async fn ended(&mut self, code: Option<u16>, reason: &str, fault: Option<NetFault>, detail: &str) -> Result<(), Gone> {
@@ -565,7 +569,7 @@ impl Shell {
     /// Facts are never dropped: when even their room is used up, this waits.
     async fn fact(&mut self, item: Item) -> Result<(), Gone> {
         let at = self.stamp();
-        self.queue.push_fact(Entry { slot: self.slot, at, arrived: Instant::now().into_std(), item }).await
+        self.queue.push_fact(Entry { slot: self.slot, at, arrived: net::now().into_std(), item }).await
     }
 
     /// Queues an envelope; waits a while when the queue is full, then drops until half of it is free again.
@@ -599,14 +603,14 @@ impl Shell {
 
     /// Not reading meanwhile: the peer feels it as a slow receiver.
     async fn wait_for_room(&mut self, entry: Entry) -> Result<bool, Gone> {
-        let deadline = Instant::now() + self.overload_wait;
+        let deadline = net::now() + self.overload_wait;
         let mut leaving = self.leaving.clone();
         let cut_short = async {
             // An error means that nobody is there to tell: then only the deadline counts.
             if leaving.wait_for(|leave| *leave).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            sleep_until(Instant::now() + LEAVING_WAIT).await;
+            sleep_until(net::now() + LEAVING_WAIT).await;
         };
         tokio::select! {
             biased;
@@ -636,7 +640,7 @@ impl Drop for Shell {
         if let Some(Overflow { since, envelopes, bytes }) = self.overflow.take() {
             let at = self.stamp();
             let item = Item::Overflow { since, envelopes, bytes };
-            self.queue.force(Entry { slot: self.slot, at, arrived: Instant::now().into_std(), item });
+            self.queue.force(Entry { slot: self.slot, at, arrived: net::now().into_std(), item });
         }
     }
 }

@@ -45,7 +45,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::archive::{self, ArchiveError, Disk};
 use crate::model::{Provider, Seq, SourceName};
-use crate::net::{Clock, Network};
+use crate::net::{self, Clock, Network};
 use crate::provider::{self, Fault, Loudness};
 
 use connection::{Activity, Ended, Shell};
@@ -310,7 +310,7 @@ pub async fn run(
     events: Sink,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Outcome, RecordError> {
-    let started = Instant::now();
+    let started = net::now();
     let queue = Arc::new(Queue::new(options.queue_bytes));
     // However this future ends, the thread hears of it.
     let _close = CloseOnDrop(Arc::clone(&queue));
@@ -354,7 +354,7 @@ pub async fn run(
             () = &mut shutdown => break StoppedBy::Shutdown,
             () = maybe_until(run_until) => break StoppedBy::RunFor,
             () = maybe_until(idle_at) => {
-                if options.until_idle.is_some_and(|wait| activity.last() + wait <= Instant::now()) {
+                if options.until_idle.is_some_and(|wait| activity.last() + wait <= net::now()) {
                     break StoppedBy::Idle;
                 }
             }
@@ -385,7 +385,7 @@ pub async fn run(
     };
     helpers.shutdown().await;
     leave.send_replace(true);
-    let deadline = Instant::now() + FAREWELL;
+    let deadline = net::now() + FAREWELL;
     let mut failed = None;
     while let Ok(Some(joined)) = timeout_at(deadline, shells.join_next()).await {
         if let Err(error) = joined {

@@ -18,7 +18,7 @@ use super::queue::{Entry, Item, Queue, Taken};
 use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Lost};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
-use crate::net::Clock;
+use crate::net::{self, Clock};
 use crate::provider;
 
 /// How long the writer lets entries gather, where commits are far enough apart.
@@ -576,7 +576,7 @@ impl Writer {
 
 /// The monotonic clock, the same that stamps arrivals.
 fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+    net::now().into_std()
 }
 
 /// Events lately seen and the connection that brought them first.

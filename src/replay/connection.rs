@@ -48,7 +48,7 @@ impl Peer {
     fn sent(&self, bytes: usize, n_envelopes: usize) {
         let tally = &self.booth().tally;
         tally.sent.fetch_add(n_envelopes as u64, Relaxed);
-        if self.queue.sent(bytes) && tally.finished.load(Relaxed) {
+        if self.queue.sent(bytes, Instant::now()) && tally.finished.load(Relaxed) {
             self.house.change();
         }
     }

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::chunk::{Chunk, Filling};
 use super::{Feed, ReplayError};
+use crate::archive::Disk;
 use crate::archive::{Merged, Record, Span, Tape};
 use crate::model::{Provider, RecordKind, Via};
 use crate::provider::synthetic::{Envelope, World};
-use crate::segment::Disk;
 
 /// Framed bytes after which a chunk is given on.
 const CHUNK_BYTES: usize = 128 << 10;

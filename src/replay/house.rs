@@ -76,15 +76,18 @@ impl House {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let of = |booth: &Booth| ProviderStats {
-            provider: booth.provider,
-            played: booth.tally.played.load(Relaxed),
-            sent: booth.tally.sent.load(Relaxed),
-            skipped: self.remarks.skipped(booth.provider),
-            clients: lock(&booth.peers).len(),
-            clients_ever: booth.clients_ever.load(Relaxed),
-            too_slow: booth.tally.too_slow.load(Relaxed),
-            done: booth.is_done(),
+        let of = |booth: &Booth| {
+            let done = booth.is_done();
+            ProviderStats {
+                provider: booth.provider,
+                played: booth.tally.played.load(Relaxed),
+                sent: booth.tally.sent.load(Relaxed),
+                skipped: self.remarks.skipped(booth.provider),
+                clients: lock(&booth.peers).len(),
+                clients_ever: booth.clients_ever.load(Relaxed),
+                too_slow: booth.tally.too_slow.load(Relaxed),
+                done,
+            }
         };
         Stats { providers: self.booths.each_ref().map(of), damage: self.remarks.damage() }
     }

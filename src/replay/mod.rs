@@ -56,11 +56,11 @@ use self::house::{Booth, House};
 use self::player::{Pacing, Player, Tally};
 pub use self::urls::Urls;
 use crate::archive::ArchiveError;
+use crate::archive::Disk;
 use crate::model::{Provider, Secret, UnixMicros};
 use crate::net::{ServerOptions, serve};
 use crate::provider::synthetic::{self, Envelope};
 use crate::provider::{Server, ServerSettings};
-use crate::segment::Disk;
 
 /// Newcomers that wait for a player to notice them.
 const NEWCOMERS: usize = 64;
@@ -118,8 +118,8 @@ pub struct Options {
     pub linger: Duration,
     /// Bytes that may wait for one client.
     ///
-    /// At full speed everybody waits for a client whose queue is full. At a given pace it is sent away (1008) after
-    /// 10 s, or once 16 times as much waits for it.
+    /// At full speed everybody waits for a client whose queue is full. At a given pace it is sent away (1008, or a
+    /// reset where it takes not even that) after 10 s, or once 16 times as much waits and it takes nothing for 1 s.
     pub client_queue_bytes: usize,
     /// Longest pause between two envelopes at a given pace, in real time; longer ones are cut for all providers.
     pub idle_cap: Option<Duration>,

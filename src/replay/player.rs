@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::chunk::{Chunk, Slice};
 use super::clock::Clock;
@@ -16,12 +16,8 @@ use super::feed::Chunks;
 use super::queue::Queue;
 use crate::model::Provider;
 
-/// Lateness from which on the player waits for clients with a full queue, so that a burst of what is overdue
-/// does not look like slow clients.
-const CATCHING_UP: Duration = Duration::from_secs(1);
-
-/// How long it then waits for one that takes nothing at all.
-const STUCK: Duration = Duration::from_secs(1);
+/// Lateness from which on the player waits for every client with a full queue: nobody can take so much so fast.
+const CATCHING_UP: Duration = Duration::from_millis(200);
 
 /// Somebody who wants everything from now on.
 pub(super) struct Newcomer {
@@ -170,7 +166,7 @@ impl Player {
         for client in &self.clients[..n_clients] {
             if client.push(slice.clone(), bytes, now, strict) {
                 n_given += 1;
-            } else if client.full_since().is_some() {
+            } else if client.was_given_up() {
                 self.tally.too_slow.fetch_add(1, Relaxed);
             }
         }
@@ -185,23 +181,19 @@ impl Player {
 
     async fn wait_for_room(&mut self, client: usize, slice: &Slice) {
         let client = Arc::clone(&self.clients[client]);
-        let patience = match &self.pacing {
+        let is_late = match &self.pacing {
             Pacing::Max => None,
             Pacing::Clock { clock, .. } => {
                 let now = Instant::now();
                 let due = lock(clock).due(slice.at(), now);
-                if now.saturating_duration_since(due) < CATCHING_UP {
-                    return;
-                }
-                Some(client.full_since().unwrap_or(now) + STUCK)
+                Some(now.saturating_duration_since(due) >= CATCHING_UP)
             }
         };
         loop {
             let room = async {
-                match patience {
+                match is_late {
                     None => client.room().await,
-                    // Whether there is room or patience has ended: it goes on.
-                    Some(until) => drop(timeout_at(until, client.room()).await),
+                    Some(is_late) => client.room_within_patience(is_late).await,
                 }
             };
             tokio::select! {

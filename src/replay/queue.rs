@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::chunk::Slice;
 
 /// How long a client may have a full queue at a given pace before it is sent away.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a full queue is waited for whose client takes nothing at all.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// How much further than full a queue may go within that time. All clients share the same bytes, so a
 /// provider's clients together hold little more than the slowest of them.
@@ -49,6 +52,8 @@ struct State {
     /// Of slices that wait or are being sent.
     bytes: usize,
     full_since: Option<Instant>,
+    /// When the client last took something.
+    taken_at: Option<Instant>,
     /// The connection has ended.
     gone: bool,
 }
@@ -77,7 +82,7 @@ impl Queue {
         }
         let too_long = state.full_since.is_some_and(|since| now.saturating_duration_since(since) > PATIENCE);
         // A single envelope may be larger than any bound.
-        let overfull = state.bytes > self.limit.saturating_mul(OVERFULL) && state.items.len() > 1;
+        let overfull = state.bytes > self.overfull() && state.items.len() > 1;
         if strict && (too_long || overfull) {
             state.gone = true;
             state.items.clear();
@@ -112,32 +117,56 @@ impl Queue {
     }
 
     /// A slice of so many bytes was sent. Whether nothing is left.
-    pub(super) fn sent(&self, bytes: usize) -> bool {
+    pub(super) fn sent(&self, bytes: usize, now: Instant) -> bool {
         let mut state = self.state();
         state.bytes = state.bytes.saturating_sub(bytes);
+        state.taken_at = Some(now);
         if state.bytes < self.limit {
             state.full_since = None;
-            self.emptied.notify_one();
         }
-        state.bytes == 0
+        let is_empty = state.bytes == 0;
+        drop(state);
+        self.emptied.notify_one();
+        is_empty
     }
 
-    /// Waits until there is room, or the client has gone.
+    fn overfull(&self) -> usize {
+        self.limit.saturating_mul(OVERFULL)
+    }
+
+    /// Waits until the queue is not full, or the client has gone.
     pub(super) async fn room(&self) {
-        loop {
-            {
-                let state = self.state();
-                if state.gone || state.bytes < self.limit {
-                    return;
-                }
-            }
+        while self.waits_until(self.limit).is_some() {
             self.emptied.notified().await;
         }
     }
 
-    /// Since when it is full.
-    pub(super) fn full_since(&self) -> Option<Instant> {
-        self.state().full_since
+    /// As [`room`](Self::room), but only as long as there is hope. Unless what is played is late already, a queue
+    /// may go further than full before it is waited for, so that a slow client slows nobody else.
+    pub(super) async fn room_within_patience(&self, is_late: bool) {
+        let limit = if is_late { self.limit } else { self.overfull() };
+        while let Some(until) = self.waits_until(limit) {
+            if timeout_at(until, self.emptied.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Until when a queue that holds more than `limit` is waited for; `None` if it need not be.
+    fn waits_until(&self, limit: usize) -> Option<Instant> {
+        let state = self.state();
+        if state.gone || state.bytes < limit {
+            return None;
+        }
+        let full_since = state.full_since?;
+        let moved_at = state.taken_at.map_or(full_since, |taken_at| taken_at.max(full_since));
+        Some((moved_at + STUCK).min(full_since + PATIENCE))
+    }
+
+    /// Whether the client was sent away.
+    pub(super) fn was_given_up(&self) -> bool {
+        let state = self.state();
+        state.gone && state.full_since.is_some()
     }
 
     /// Ready when the client was too slow.
@@ -189,16 +218,14 @@ mod tests {
         let now = Instant::now();
         assert!(queue.push(slice(), 6, now, true) && queue.room().now_or_never().is_some());
         assert!(queue.push(slice(), 6, now, true) && queue.room().now_or_never().is_none());
-        assert_eq!(queue.full_since(), Some(now));
         assert!(matches!(queue.next().now_or_never(), Some(Item::Slice(_))));
         assert!(queue.room().now_or_never().is_none(), "what is being sent still counts");
-        assert!(!queue.sent(6) && queue.room().now_or_never().is_some());
-        assert_eq!(queue.full_since(), None);
+        assert!(!queue.sent(6, now) && queue.room().now_or_never().is_some());
         queue.add(Item::Close { code: 1000, reason: String::new() });
         assert!(matches!(queue.next().now_or_never(), Some(Item::Slice(_))));
         assert!(matches!(queue.next().now_or_never(), Some(Item::Close { code: 1000, .. })));
         assert!(queue.next().now_or_never().is_none());
-        assert!(queue.sent(6) && queue.is_empty());
+        assert!(queue.sent(6, now) && queue.is_empty());
     }
 
     #[test]

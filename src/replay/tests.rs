@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 //! The whole replay over loopback: real sockets, real clients of ours.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::*;
+use crate::archive::RealDisk;
 use crate::archive::{self, Archive};
 use crate::model::{Body, ConnId, Draft, Framing, RecordKind, SourceName, Via};
 use crate::net::{Incoming, Limits, Live, OpenError, Opened, SystemNetwork, TlsOptions, open};
 use crate::provider::synthetic::World;
 use crate::provider::{Auth, Base, Client, decode, default_settings};
-use crate::segment::RealDisk;
 
 const KEY: &str = "planted-key-91";
 
@@ -147,22 +146,25 @@ async fn all_four_get_their_envelopes_byte_for_byte_and_in_order() {
     let envelopes = world(1_500);
     record(dir.path(), &envelopes, |_, _, _| {});
     let feed = Feed::Tape { dir: dir.path().to_owned() };
-    let replay = play(Options { exit_when_done: true, linger: Duration::ZERO, wait_for_clients: 1, ..at_max(feed) }).await;
-    // The last to come is the one that all wait for: the replay is not done before.
-    let mut clients = BTreeMap::new();
-    for provider in Provider::ALL {
-        clients.insert(provider, connect(&replay, provider).await);
-    }
+    let replay = play(at_max(feed)).await;
     let mut tasks = JoinSet::new();
-    for (provider, mut client) in clients {
-        tasks.spawn(async move { (provider, drain(&mut client).await) });
+    for provider in Provider::ALL {
+        let mut client = connect(&replay, provider).await;
+        let n = of(&envelopes, provider).len();
+        tasks.spawn(async move { (provider, take(&mut client, n).await, client) });
     }
-    for (provider, (got, end)) in tasks.join_all().await {
+    let mut clients = Vec::new();
+    for (provider, got, client) in tasks.join_all().await {
         assert!(got == of(&envelopes, provider), "{provider}");
-        assert_eq!(code(&end), (provider != Provider::XLive).then_some(1001), "{provider}");
+        clients.push((provider, client));
+    }
+    replay.stop();
+    for (provider, mut client) in clients {
+        let (more, end) = drain(&mut client).await;
+        assert_eq!((more.len(), code(&end)), (0, (provider != Provider::XLive).then_some(1001)), "{provider}");
     }
     let outcome = replay.wait().await;
-    assert_eq!((outcome.ended, outcome.stats.damage.len()), (Ended::Done, 0));
+    assert_eq!((outcome.ended, outcome.stats.damage.len()), (Ended::Stopped, 0));
     for stats in &outcome.stats.providers {
         let n = of(&envelopes, stats.provider).len() as u64;
         assert_eq!((stats.played, stats.sent, stats.clients, stats.clients_ever, stats.done), (n, n, 0, 1, true));
