@@ -17,6 +17,7 @@
 mod args;
 mod cat;
 mod check;
+mod demo;
 mod exit;
 mod gaps;
 mod get;
@@ -72,6 +73,7 @@ TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY, X_AUTH_TOKEN a
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Init(init::Args),
     Check(check::Args),
     Record(record::Args),
@@ -108,6 +110,7 @@ impl Cli {
         crate::config::check_environment(names)?;
         let common = &self.common;
         match self.command {
+            Command::Demo(args) => demo::run(common, &args),
             Command::Init(args) => init::run(common, &args),
             Command::Check(args) => check::run(common, &args),
             Command::Record(args) => record::run(common, &args),

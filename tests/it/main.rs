@@ -9,6 +9,10 @@
 
 mod bad_input;
 mod cli;
+mod kill;
+mod live;
 mod program;
 mod rooms;
+mod round_trip;
+mod server;
 mod stock;
