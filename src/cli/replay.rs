@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// How many times as fast as it was received, or max: as fast as the slowest client takes it
-    #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed)]
+    #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed, allow_negative_numbers = true)]
     speed: Speed,
     /// Longest pause between two envelopes; longer ones are cut
     #[arg(long, value_name = "SECONDS", value_parser = args::duration)]

@@ -73,14 +73,14 @@ fn a_host_that_cannot_be_reached_is_a_gap() {
 fn a_wrong_key_ends_the_recording_and_names_its_place() {
     let desk = Desk::new();
     let replay = Replay::start(&desk, &[FIXTURE, "--key", "the-right-one"]);
-    for (provider, variable) in [
-        ("twitterapi_io", "TWITTERAPI_IO_API_KEY"),
-        ("tweetstream", "TWEETSTREAM_API_KEY"),
-        ("scrapebadger", "SCRAPEBADGER_API_KEY"),
+    for (provider, variable, code) in [
+        ("twitterapi_io", "TWITTERAPI_IO_API_KEY", "401"),
+        ("tweetstream", "TWEETSTREAM_API_KEY", "401"),
+        ("scrapebadger", "SCRAPEBADGER_API_KEY", "4001"),
     ] {
         let args = ["--json", "--tape", provider, "record", "--provider", provider, "--base-url", &replay.base, "--for", "20"];
         let run = finished(desk.command(args).env(variable, "pl4nted-wrong-7c1e")).expect(1);
-        assert!(run.err.contains("401") && run.err.contains(variable), "{provider}: {}", run.err);
+        assert!(run.err.contains(code) && run.err.contains(variable), "{provider}: {}", run.err);
         let done = of_kind(run.text(), "done");
         assert_eq!((&done[0]["exit"], &done[0]["sources"][0]["fault"]), (&1.into(), &"credentials".into()));
         assert!(!run.err.contains("pl4nted") && !run.text().contains("pl4nted"), "{}\n{}", run.err, run.text());
@@ -124,7 +124,7 @@ fn a_place_that_is_no_tape_is_refused() {
     desk.run(&[&["--tape", "."], &record[..]].concat()).fails(1, &[". is not a tape", "other files such as `file`", "hint: "]);
     for place in ["file", "/proc/birdtape"] {
         let run = desk.run(&[&["--tape", place], &record[..]].concat()).expect(1);
-        assert!(run.err.contains(&format!("error: cannot create {place}")), "{}", run.err);
+        assert!(run.err.starts_with("error: ") && run.err.contains(place), "{}", run.err);
     }
     let newer = Desk::with_fixture();
     let info = std::fs::read_to_string(newer.path("tape/tape.json")).unwrap();
