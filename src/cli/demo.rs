@@ -64,7 +64,8 @@ const RESTART_AT: f64 = 17.0;
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let stage = Stage::prepare(&args.dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let seen = runtime.block_on(stage.play(args.speed))?;
     let findings = stage.findings(seen)?;
     let mut out = Out::new();
@@ -154,7 +155,10 @@ impl Stage {
         let gate = Gate::open(address).await.context("cannot open the gate in front of the fake providers")?;
         self.write_config(gate.addr())?;
         let total: usize = self.sent.values().map(Vec::len).sum();
-        say(&format!("broadcast   {total} envelopes of four fake providers over {SECONDS} s, at {speed}x, on http://{}", gate.addr()));
+        say(&format!(
+            "broadcast   {total} envelopes of four fake providers over {SECONDS} s, at {speed}x, on http://{}",
+            gate.addr()
+        ));
         say("recording   `birdtape record`, a process of its own");
         let mut recorder = Recorder::start(self)?;
         let clock = Clock::start(&server, speed).await?;
@@ -206,7 +210,10 @@ impl Clock {
         let patience = tokio::time::Instant::now() + Duration::from_secs(60);
         while server.stats().providers.iter().all(|p| p.clients_ever == 0) {
             if tokio::time::Instant::now() > patience {
-                return Err(failed("the recorder did not connect within a minute", "look at recorder.log in the demo's directory"));
+                return Err(failed(
+                    "the recorder did not connect within a minute",
+                    "look at recorder.log in the demo's directory",
+                ));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -243,7 +250,9 @@ impl Recorder {
             let mut announced = BTreeMap::new();
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-                if let (Some("commit"), Some(source), Some(n)) = (event["event"].as_str(), event["source"].as_str(), event["n"].as_u64()) {
+                if let (Some("commit"), Some(source), Some(n)) =
+                    (event["event"].as_str(), event["source"].as_str(), event["n"].as_u64())
+                {
                     announced.insert(source.to_owned(), n);
                 }
             }
@@ -379,7 +388,13 @@ impl Findings {
         let rows = self.gaps.iter().map(|g| {
             let length = g.to_us.map_or("open".to_owned(), |to| format!("{:.1} s", (to - g.from_us) as f64 / 1e6));
             let time = UnixMicros(g.from_us).to_string();
-            vec![format!("{}-{}", g.source, g.n), g.cause.clone(), time[11..19].to_owned(), length, g.detail.chars().take(60).collect()]
+            vec![
+                format!("{}-{}", g.source, g.n),
+                g.cause.clone(),
+                time[11..19].to_owned(),
+                length,
+                g.detail.chars().take(60).collect(),
+            ]
         });
         out.lines(&super::out::table(&head, rows))?;
         out.line("")?;
@@ -391,8 +406,11 @@ impl Findings {
         out.line(&format!("verify      {verdict}"))?;
         let broken: u64 = self.sources.iter().map(|s| s.broken_promises).sum();
         out.line(&format!("kill        {broken} records announced before it are missing"))?;
-        let (silent, foreign): (usize, usize) = (self.sources.iter().map(|s| s.silent).sum(), self.sources.iter().map(|s| s.foreign).sum());
-        out.line(&format!("compared    every recorded envelope byte for byte: {foreign} differ; {silent} missing outside a gap"))?;
+        let (silent, foreign): (usize, usize) =
+            (self.sources.iter().map(|s| s.silent).sum(), self.sources.iter().map(|s| s.foreign).sum());
+        out.line(&format!(
+            "compared    every recorded envelope byte for byte: {foreign} differ; {silent} missing outside a gap"
+        ))?;
         out.line("")?;
         let tape = stage.tape();
         out.line(&format!("Look at it:  birdtape status --tape {}", tape.display()))?;

@@ -85,7 +85,9 @@ fn a_killed_recorder_keeps_what_it_announced() {
         let tested = Command::new("zstd").args(["--test", "--quiet"]).args(&sealed).status().unwrap();
         assert!(tested.success(), "the stock zstd reads every file");
     }
-    let dump = |path: &Path| birdtape::catalog::Catalog::open_read_only(&path.join("catalog.sqlite")).unwrap().dump(|_, _, _| true).unwrap();
+    let dump = |path: &Path| {
+        birdtape::catalog::Catalog::open_read_only(&path.join("catalog.sqlite")).unwrap().dump(|_, _, _| true).unwrap()
+    };
     let before = dump(&tape);
     desk.run(&["rebuild", "--tape", "tape"]).expect(0);
     assert_eq!(before, dump(&tape), "the catalog rebuilds equal");

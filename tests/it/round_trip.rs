@@ -108,6 +108,10 @@ fn odd_lines_come_back_too() {
     let replay = Replay::start(&desk, &["tape", "--speed", "max"]);
     let record = ["record", "--tape", "again", "--provider", "twitterapi_io", "--base-url", &replay.base, "--until-idle", "3"];
     desk.run(&record).expect(0);
-    assert_eq!(desk.run(&["cat", "--tape", "again", "--raw"]).expect(0).out, text, "binary frames and broken text over a WebSocket");
+    assert_eq!(
+        desk.run(&["cat", "--tape", "again", "--raw"]).expect(0).out,
+        text,
+        "binary frames and broken text over a WebSocket"
+    );
     desk.run(&["verify", "--tape", "again"]).expect(0);
 }
