@@ -210,7 +210,7 @@ fn a_crash_at_any_named_point_loses_nothing_announced() {
         if point > 60 && point % 7 != 0 {
             continue;
         }
-        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn] {
+        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn, Unsynced::Removed] {
             let mut bench = Bench::new();
             bench.disk.crash_at(point);
             let ended = bench.live();

@@ -41,8 +41,10 @@ pub enum Unsynced {
     Lost,
     /// All of them: a kill, where the system lives on.
     Kept,
-    /// Names as they were, bytes to about half: a torn write.
+    /// Names as they are, bytes to about half: a torn write.
     Torn,
+    /// Removals of names are kept, new names and bytes are lost: a directory whose changes were written out of order.
+    Removed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,12 +96,21 @@ impl MemDisk {
     /// Comes up again with what survived; open files and locks are gone.
     pub fn restart(&self, unsynced: Unsynced) {
         let mut state = self.state();
-        if unsynced == Unsynced::Lost {
-            state.names = state.durable.clone();
+        match unsynced {
+            Unsynced::Lost => state.names = state.durable.clone(),
+            Unsynced::Removed => {
+                let State { names, durable, .. } = &mut *state;
+                *names = durable
+                    .iter()
+                    .filter(|(path, _)| names.contains_key(*path))
+                    .map(|(path, inode)| (path.clone(), *inode))
+                    .collect();
+            }
+            Unsynced::Kept | Unsynced::Torn => {}
         }
         for inode in &mut state.inodes {
             let keep = match unsynced {
-                Unsynced::Lost => inode.synced,
+                Unsynced::Lost | Unsynced::Removed => inode.synced,
                 Unsynced::Kept => inode.data.len(),
                 Unsynced::Torn => inode.synced + (inode.data.len() - inode.synced) / 2,
             };
