@@ -336,7 +336,7 @@ impl SourceIndex {
             }
             self.dirty.coverage_all.insert(name.clone());
         }
-        self.step_row(record, &row);
+        self.step_row(record, &row, row.detail.clone());
         self.dirty.rows.push(Change::Gap(row.clone()));
         self.gaps.insert(row.n, row);
     }
@@ -352,7 +352,11 @@ impl SourceIndex {
     ) {
         self.settle();
         let Some(mut row) = self.gaps.get(&gap).cloned() else { return };
-        (row.state, row.cause, row.detail) = (state, cause, detail);
+        (row.state, row.cause) = (state, cause);
+        // The evidence that ends a gap belongs to the step; the gap goes on telling what happened.
+        if to.is_none() {
+            row.detail.clone_from(&detail);
+        }
         if let Some(to) = to {
             row.to_us = Some(to.0);
             for (name, scope) in &mut self.scopes {
@@ -364,12 +368,12 @@ impl SourceIndex {
                 }
             }
         }
-        self.step_row(record, &row);
+        self.step_row(record, &row, detail);
         self.dirty.rows.push(Change::Gap(row.clone()));
         self.gaps.insert(gap, row);
     }
 
-    fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow) {
+    fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow, detail: String) {
         self.dirty.rows.push(Change::GapStep(GapStepRow {
             source: gap.source.clone(),
             n: record.n.0,
@@ -378,7 +382,7 @@ impl SourceIndex {
             state: gap.state.clone(),
             cause: gap.cause.clone(),
             to_us: gap.to_us,
-            detail: gap.detail.clone(),
+            detail,
         }));
     }
 

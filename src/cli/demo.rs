@@ -313,7 +313,7 @@ impl Comparison {
                             next += skipped + 1;
                         }
                         // X opens every connection with a `config` of its own; the fake makes one when we come back.
-                        None if is_greeting(provider, &record.body) => {}
+                        None if is_greeting(provider, &record.body) => continue,
                         None => found.foreign += 1,
                     }
                     gap_before = false;

@@ -119,9 +119,8 @@ impl Reader {
         let mut decoder = Decoder::new().map_err(|e| self.io(e))?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|e| self.io(e))?;
         loop {
-            if self.used == self.filled && !self.fill()? {
-                return self.ran_out(offset, data);
-            }
+            // At the end of the file the decoder may still hold what did not fit into the last output.
+            let at_end = self.used == self.filled && !self.fill()?;
             data.reserve(READ);
             let pos = data.len();
             let mut input = InBuffer::around(&self.buffer[self.used..self.filled]);
@@ -132,6 +131,7 @@ impl Reader {
             self.offset += taken as u64;
             match step {
                 Ok(0) => return Ok(Block { offset, bytes: self.offset - offset, data, end: BlockEnd::Whole }),
+                Ok(_) if at_end && data.len() == pos => return self.ran_out(offset, data),
                 Ok(_) if data.len() > MAX_BLOCK_BYTES => {
                     self.seek(offset)?;
                     return self.damaged(data, format!("block unpacks to more than {MAX_BLOCK_BYTES} bytes"));

@@ -96,6 +96,21 @@ fn what_is_committed_reads_back_open_and_sealed() {
     }
 }
 
+/// Commits far larger than any buffer of the reader: what was flushed is read to its last byte.
+#[test]
+fn a_large_commit_of_an_open_segment_reads_whole() {
+    let [open, ..] = paths();
+    for records in [1_000, 3_000, 7_000] {
+        let disk = MemDisk::default();
+        let mut writer = begin(&disk, &open, 64 << 20);
+        for n in 1..=records {
+            writer.append(Seq(n), &draft(n), true).unwrap();
+        }
+        writer.commit(UnixMicros(1)).unwrap();
+        assert_eq!(read(&disk, &open, Trust::Chain).0.len() as u64, records);
+    }
+}
+
 #[test]
 fn blocks_are_found_by_offset() {
     let [open, partial, sealed] = paths();

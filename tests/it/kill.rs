@@ -23,7 +23,9 @@ const WARM_UP: usize = 3;
 /// Only what was read before the kill was ordered counts as announced.
 fn record_and_kill(desk: &Desk, base: &str, commits: usize) -> BTreeMap<String, u64> {
     let mut command = desk.command(["--json", "record", "--tape", "tape", "--base-url", base, "--commit-every", "10ms"]);
-    Provider::ALL.iter().for_each(|p| drop(command.args(["--provider", p.name()])));
+    for provider in Provider::ALL {
+        command.args(["--provider", provider.name()]);
+    }
     let mut recorder = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let (mut announced, mut seen) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
     let mut left = commits;
