@@ -96,18 +96,30 @@ fn what_is_committed_reads_back_open_and_sealed() {
     }
 }
 
-/// Commits far larger than any buffer of the reader: what was flushed is read to its last byte.
+/// Flushed lines of every size: a torn frame is read to its last flushed byte, also when that filled the output exactly.
 #[test]
-fn a_large_commit_of_an_open_segment_reads_whole() {
+fn a_torn_frame_reads_to_its_last_flush() {
     let [open, ..] = paths();
-    for records in [1_000, 3_000, 7_000] {
+    let mut seed = 1u64;
+    let mut noise = |length: usize| -> String {
+        let next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b' ' + 3 + (seed >> 33) as u8 % 57)
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    };
+    for length in (1_000..200_000).step_by(1_357) {
         let disk = MemDisk::default();
         let mut writer = begin(&disk, &open, 64 << 20);
-        for n in 1..=records {
-            writer.append(Seq(n), &draft(n), true).unwrap();
+        for n in 1..=3 {
+            let text = format!("{{\"t\":\"{}\"}}", noise(length));
+            let big = Draft { body: Body::Bytes(Bytes::from(text)), ..draft(n) };
+            writer.append(Seq(n), &big, true).unwrap();
         }
         writer.commit(UnixMicros(1)).unwrap();
-        assert_eq!(read(&disk, &open, Trust::Chain).0.len() as u64, records);
+        let block = Reader::open(&disk, &open).unwrap().next_block().unwrap().unwrap();
+        assert_eq!(block.end, BlockEnd::Torn);
+        assert_eq!(block.data.len() as u64, writer.raw_bytes(), "three lines of {length} characters");
     }
 }
 
