@@ -136,7 +136,8 @@ fn verify_tells_scripts_what_holds() {
 
 #[test]
 fn a_segment_that_is_damaged_truncated_empty_or_no_zstd_is_told() {
-    let cases: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Harm = fn(&mut Vec<u8>);
+    let cases: [(&str, Harm); 4] = [
         ("flipped", |bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
