@@ -33,6 +33,8 @@
 //!
 //! # Why so
 //!
+//! - *An empty raw block behind each flush*: without it the `zstd` program may not print the last 128 KiB of a segment
+//!   that is still open.
 //! - *Flush, not a frame, per commit*: a flushed stream keeps everything up to the flush readable by the stock
 //!   `zstd` and costs a few percent; a frame per commit costs a quarter of the ratio.
 //! - *An open segment is only ever written by the process that created it.* After a crash it is sealed up to its

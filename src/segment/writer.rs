@@ -11,6 +11,11 @@ use crate::model::{Draft, Seq, UnixMicros};
 
 /// Uncompressed bytes gathered before the compressor is called.
 const GATHER: usize = 64 << 10;
+/// An empty raw block (RFC 8878, 3.1.1.2), put behind each flush.
+///
+/// The `zstd` program drops what its decoder still holds (up to 128 KiB) when the input ends while its output buffer
+/// is full. With one more block to read it asks again, and everything up to the flush comes out.
+const EMPTY_BLOCK: [u8; 3] = [0; 3];
 /// Compressed bytes gathered before the file is written.
 const SPILL: usize = 256 << 10;
 
@@ -191,6 +196,7 @@ impl Writer {
                 break;
             }
         }
+        self.out.extend_from_slice(&EMPTY_BLOCK);
         self.write_out()?;
         let synced = self.file.sync();
         self.guard("cannot sync", synced)?;
