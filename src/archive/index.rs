@@ -39,8 +39,12 @@ pub(super) struct ScopeIndex {
     pub(super) row: ScopeRow,
     /// Covered intervals.
     live: IntervalSet,
-    /// Where the running interval began; evidence extends it to the frontier.
+    /// Where the running interval began, or begins.
     resume: UnixMicros,
+    /// The frontier that evidence has reached; it only moves on from here.
+    reached: UnixMicros,
+    /// Bounded gaps that lie, in part, beyond that frontier.
+    cuts: Vec<(UnixMicros, UnixMicros)>,
     /// The gap that is still growing.
     pub(super) open_gap: Option<u64>,
 }
@@ -86,6 +90,12 @@ struct LastSeen {
     dirty: bool,
 }
 
+impl ScopeIndex {
+    fn new(row: ScopeRow, resume: UnixMicros) -> Self {
+        Self { row, live: IntervalSet::new(), resume, reached: UnixMicros(i64::MIN), cuts: Vec::new(), open_gap: None }
+    }
+}
+
 impl SourceIndex {
     pub(super) fn new(name: &str, provider: &str) -> Self {
         Self {
@@ -118,15 +128,21 @@ impl SourceIndex {
             let name = scope.scope.clone();
             let open_gap =
                 index.gaps.values().rev().find(|g| g.scope == name && g.to_us.is_none() && is_open(&g.state)).map(|g| g.n);
-            // A gap's end may lie beyond the last coverage: then nothing was covered since.
-            let resume = index.gaps.values().filter(|g| g.scope == name || g.scope == ALL).filter_map(|g| g.to_us).max();
-            let resume = UnixMicros(resume.unwrap_or(i64::MIN).max(scope.since_us));
-            index.scopes.insert(name, ScopeIndex { row: scope, live: IntervalSet::new(), resume, open_gap });
+            let resume = UnixMicros(scope.since_us);
+            let fresh = ScopeIndex::new(scope, resume);
+            index.scopes.insert(name, ScopeIndex { open_gap, ..fresh });
         }
         for interval in catalog.coverage(&row.name)? {
             if let Some(scope) = index.scopes.get_mut(&interval.scope) {
                 scope.live.insert(UnixMicros(interval.from_us), UnixMicros(interval.to_us));
+                scope.reached = UnixMicros(interval.to_us);
             }
+        }
+        for (name, scope) in &mut index.scopes {
+            // Of a gap that reaches beyond the last coverage the rest is still to be left out.
+            let mine = index.gaps.values().filter(|gap| gap.scope == ALL || gap.scope == *name);
+            let bounded = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?))));
+            scope.cuts = bounded.filter(|(_, to)| *to > scope.reached).collect();
         }
         for conn in catalog.connections(&row.name)? {
             index.next_conn = index.next_conn.max(conn.conn + 1);
@@ -292,7 +308,7 @@ impl SourceIndex {
                     n: record.n.0,
                 };
                 self.dirty.rows.push(Change::Scope(row.clone()));
-                let fresh = || ScopeIndex { row: row.clone(), live: IntervalSet::new(), resume: since, open_gap: None };
+                let fresh = || ScopeIndex::new(row.clone(), since);
                 let entry = self.scopes.entry(scope).or_insert_with(fresh);
                 entry.resume = entry.resume.max(since);
                 entry.row = row;
@@ -330,7 +346,8 @@ impl SourceIndex {
             }
             scope.live.remove(from, to.unwrap_or(UnixMicros(i64::MAX)));
             match to {
-                Some(to) => scope.resume = scope.resume.max(to),
+                Some(to) if to > scope.reached => scope.cuts.push((from, to)),
+                Some(_) => {}
                 None if &row.scope == name => scope.open_gap = Some(row.n),
                 None => {}
             }
@@ -395,12 +412,30 @@ impl SourceIndex {
                 continue;
             }
             let frontier = UnixMicros(evidence.0 - scope.row.horizon_us);
-            let before = scope.live.iter().last();
-            scope.live.insert(scope.resume, frontier);
-            if scope.live.iter().last() != before {
-                self.dirty.coverage_ends.insert(name.clone());
+            let start = scope.resume.max(scope.reached);
+            if frontier <= start {
+                continue;
             }
+            scope.live.insert(start, frontier);
+            scope.reached = frontier;
+            if scope.cuts.is_empty() {
+                self.dirty.coverage_ends.insert(name.clone());
+                continue;
+            }
+            for &(from, to) in &scope.cuts {
+                scope.live.remove(from, to);
+            }
+            scope.cuts.retain(|(_, to)| *to > frontier);
+            self.dirty.coverage_all.insert(name.clone());
         }
+    }
+
+    /// Whether a scope promises all of `[from, to)` and no gap tells of any of it yet.
+    pub(super) fn is_unsuspected(&self, scope: &str, from: UnixMicros, to: UnixMicros) -> bool {
+        let promised =
+            self.scopes.get(scope).is_some_and(|s| s.row.since_us <= from.0 && s.row.until_us.is_none_or(|until| to.0 <= until));
+        let mut told = self.gaps.values().filter(|gap| gap.scope == scope || gap.scope == ALL);
+        promised && !told.any(|gap| gap.from_us < to.0 && gap.to_us.is_none_or(|end| from.0 < end))
     }
 
     /// Ends a block: its row, with the ids gathered since the last one. A block of nothing but proofs has no row.

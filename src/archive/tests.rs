@@ -355,6 +355,50 @@ fn gaps_have_the_window_the_design_gives_them() {
     assert_eq!(gap.state.parse(), Ok(GapState::Open));
 }
 
+/// Bounded gaps behind the frontier, across it and beyond it: each is cut out of the coverage, and nothing else is.
+#[test]
+fn suspected_stretches_are_cut_out_of_the_coverage() {
+    let mut bench = Bench::new();
+    let windows = [(3, 4), (20, 30), (55, 62), (100, 101), (150, 151)];
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.start_source(&alpha(), HORIZON, boot(), at(0)).unwrap();
+    bench.connect(&mut archive, &alpha(), 1).unwrap();
+    for second in 2..200 {
+        let bytes = envelope(second as u64);
+        archive.append(&alpha(), &frame(second as u64, second), Some(&decode(Provider::TwitterapiIo, &bytes))).unwrap();
+        bench.sent.entry(alpha()).or_default().push(bytes);
+        // At second 110 the frontier is at 50: two windows lie behind it, one across, the others beyond.
+        if second == 118 {
+            for (from, to) in windows {
+                let lost = Lost { scope: ALL, cause: Cause::Orphan, detail: "spoken of, never seen" };
+                assert!(archive.suspect(&alpha(), at(second), (at(from), at(to)), lost).unwrap().is_some());
+                assert_eq!(archive.suspect(&alpha(), at(second), (at(from), at(to)), lost).unwrap(), None, "told once");
+            }
+            let lost = Lost { scope: ALL, cause: Cause::Orphan, detail: "before the promise" };
+            assert_eq!(archive.suspect(&alpha(), at(second), (at(-9), at(-8)), lost).unwrap(), None);
+        }
+        if second % 10 == 0 {
+            bench.commit(&mut archive, at(second)).unwrap();
+        }
+        if second == 130 {
+            archive.close(at(second)).unwrap();
+            archive = bench.open().unwrap();
+        }
+    }
+    archive.close(at(200)).unwrap();
+    bench.announced = bench.sent.clone();
+    let tape = bench.tape();
+    let covered: Vec<_> =
+        tape.catalog().coverage("alpha").unwrap().iter().map(|c| (UnixMicros(c.from_us), UnixMicros(c.to_us))).collect();
+    let seconds = [(1, 3), (4, 20), (30, 55), (62, 100), (101, 139)];
+    assert_eq!(covered, seconds.map(|(from, to)| (at(from), at(to))));
+    bench.check("suspicions");
+    let before = dump(&bench.path());
+    rebuild(&bench.path(), &bench.disk, &options(), decode, "test", at(0)).unwrap();
+    assert_eq!(before, dump(&bench.path()));
+}
+
 #[test]
 fn ids_and_times_find_their_records() {
     let mut bench = Bench::new();

@@ -489,6 +489,28 @@ impl Archive {
         self.note(source, ConnId(0), at, &Fact::Gap { scope, cause, from, to, detail, lost_n: None }).map(drop)
     }
 
+    /// A stretch of published time, known from both ends, in which something may be missing although the connection was
+    /// alive: a page that came full, a post that was spoken of and never came. Of a scope this archive keeps coverage of, a
+    /// stretch that is not promised, or that a gap already tells of, is no news. Gives the gap's number.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn suspect(
+        &mut self,
+        source: &SourceName,
+        at: UnixMicros,
+        (from, to): (UnixMicros, UnixMicros),
+        lost: Lost<'_>,
+    ) -> Result<Option<u64>> {
+        let index = &self.index[source];
+        if from >= to || (index.scopes.contains_key(lost.scope) && !index.is_unsuspected(lost.scope, from, to)) {
+            return Ok(None);
+        }
+        let (scope, detail, cause) = (lost.scope.to_owned(), lost.detail.to_owned(), lost.cause.name().to_owned());
+        let gap = Fact::Gap { scope, cause, from, to: Some(to), detail, lost_n: None };
+        self.note(source, ConnId(0), at, &gap).map(|n| Some(n.0))
+    }
+
     /// Gives a gap another state.
     ///
     /// # Errors
