@@ -158,12 +158,14 @@ fn options(args: &Args, config: Config) -> Result<Options> {
     })
 }
 
-/// A refused key beats everything: only the person can go on from there. Then any loss counts.
+/// A refused key beats everything: only the person can go on from there. Then any loss counts; a rule's full page is a
+/// doubt that stands in the ledger, no known loss.
 fn exit(sources: &[SourceOutcome]) -> Exit {
     if sources.iter().any(|source| matches!(source.fault, Some(Fault::Credentials | Fault::Settings))) {
         return Exit::Failed;
     }
-    let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || !source.open_gaps.is_empty();
+    let holes = |source: &SourceOutcome| source.open_gaps.iter().any(|gap| !gap.is_doubt());
+    let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || holes(source);
     if sources.iter().any(lossy) { Exit::KnownLoss } else { Exit::Done }
 }
 

@@ -15,6 +15,7 @@
 //! | `mod.rs` | [`run`], what goes in and what comes out |
 //! | `connection.rs` | the shell of one connection: act, wait, keep, feed the machine |
 //! | `queue.rs` | the queue: its bound, its two ways to be full |
+//! | `suspicion.rs` | losses that a living connection betrays: full pages, posts that never came |
 //! | `writer.rs` | the thread that owns the archive; gaps and coverage of sources with several connections |
 //! | `latency.rs` | socket-to-commit times |
 //! | `control.rs` | commands to a running recorder |
@@ -29,6 +30,7 @@ mod connection;
 pub mod control;
 mod latency;
 mod queue;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -44,7 +46,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::archive::{self, ArchiveError, Disk};
-use crate::model::{Provider, Seq, SourceName};
+use crate::model::{Cause, Provider, Seq, SourceName};
 use crate::net::{self, Clock, Network};
 use crate::provider::{self, Fault, Loudness};
 
@@ -211,6 +213,14 @@ pub struct OpenGap {
     pub older: bool,
     /// In words.
     pub detail: String,
+}
+
+impl OpenGap {
+    /// Whether it is a doubt about one rule's page rather than a hole in what the source promises: it stands in the
+    /// ledger, but a run with nothing worse has lost nothing that is known.
+    pub fn is_doubt(&self) -> bool {
+        self.cause == Cause::FullPage.name()
+    }
 }
 
 /// What became of a source.

@@ -862,32 +862,3 @@ async fn a_clock_put_back_makes_no_negative_gap() {
 }
 
 // Speed; by hand: `cargo test --release --lib record::tests::speed -- --ignored --nocapture`.
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures; run by hand in a release build"]
-async fn speed() {
-    const N: u64 = 1_000_000;
-    let text = "x".repeat(700);
-    let base = peer(vec![ws(async move |mut socket: ServerSocket| {
-        for n in 0..N {
-            let id = 2_064_689_031_777_615_872 + n;
-            let frame = format!(
-                r#"{{"v":1,"t":"tweet","op":"content","id":"{id}","ts":1767614400000,"d":{{"tweetId":"{id}","text":"{text}"}}}}"#
-            );
-            socket.feed(Bytes::from(frame)).await.unwrap();
-        }
-        socket.flush().await.unwrap();
-        stay(socket).await;
-    })])
-    .await;
-    let dir = TempDir::new().unwrap();
-    let mut options = options(dir.path(), vec![tweetstream(&base)]);
-    options.archive = archive::Options::default();
-    options.queue_bytes = 64 << 20;
-    let started = std::time::Instant::now();
-    let mut running = start(options, world());
-    running.frames(N).await;
-    let took = started.elapsed();
-    let outcome = running.stop().await;
-    println!("{:.0} envelopes/s, {:?}", N as f64 / took.as_secs_f64(), outcome.loss_window);
-}

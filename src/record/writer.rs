@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
+use super::suspicion::{Suspicion, Suspicions};
 use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Lost};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
@@ -186,6 +187,7 @@ struct SourceState {
     topics: BTreeMap<String, BTreeSet<usize>>,
     /// Events seen lately; only where several connections bring them.
     recent: Option<Recent>,
+    suspicions: Suspicions,
     older_gaps: BTreeSet<u64>,
     /// Envelopes since the last commit, and their bytes.
     fresh: (u64, u64),
@@ -263,8 +265,18 @@ impl Writer {
             fault_text: None,
         };
         let recent = (connections > 1).then(Recent::default);
-        let state =
-            SourceState { outcome, horizon, slots, is_lost: true, topics: known, recent, older_gaps, fresh: (0, 0), news };
+        let state = SourceState {
+            outcome,
+            horizon,
+            slots,
+            is_lost: true,
+            topics: known,
+            recent,
+            suspicions: Suspicions::default(),
+            older_gaps,
+            fresh: (0, 0),
+            news,
+        };
         self.sources.push(state);
         self.oldest.get_or_insert_with(now);
         Ok(())
@@ -393,9 +405,19 @@ impl Writer {
                 outcome.repeated += decoded.events.len() as u64 - fresh;
             }
         }
+        let suspicions = source.suspicions.look(source.outcome.provider, decoded, at, source.horizon);
         if source.is_lost || state == (SlotState::Open { proven: false }) {
             self.evidence(slot, at, "an envelope")?;
         }
+        suspicions.into_iter().try_for_each(|suspicion| self.suspect(slot, at, suspicion))
+    }
+
+    fn suspect(&mut self, slot: usize, at: UnixMicros, suspicion: Suspicion) -> Result<(), ArchiveError> {
+        let Suspicion { scope, cause, from, to, detail } = suspicion;
+        let (name, _) = self.whose(slot);
+        let opened = self.archive.suspect(&name, at, (from, to), Lost { scope: &scope, cause, detail: &detail })?;
+        let news = opened.map(|n| Event::Gap { source: name, n, scope, cause: cause.name().to_owned(), detail });
+        self.source(slot).news.extend(news);
         Ok(())
     }
 

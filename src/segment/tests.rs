@@ -249,3 +249,58 @@ fn garbage_never_panics() {
         }
     }
 }
+
+/// Format version 1, as files: what was once written must read the same for ever.
+///
+/// `UPDATE_FIXTURES=1 cargo test --lib segment` writes them anew; that is a change of the format (see the module docs).
+#[test]
+fn golden_files_of_version_1() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/segment");
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    let mut writer = begin(&disk, &open, 1_500);
+    let odd: [&[u8]; 3] = [b"not JSON, but \"text\"\n", b"\xff\x00\xfe", b"{\"spaced\" : 1.50, \"e\":\"\\ud83d\\ude00\"}"];
+    for n in 1..=12 {
+        let body = odd.get(n as usize - 1).map_or_else(|| body(n), |bytes| bytes.to_vec());
+        let json = n >= 3;
+        let info = (n == 2).then(|| r#"{"cause":"invalid_utf8","bytes":3}"#.to_owned());
+        let record = Draft { body: Body::Bytes(Bytes::from(body)), info, ..draft(n) };
+        writer.append(Seq(n), &record, json).unwrap();
+        if n % 4 == 0 {
+            writer.commit(UnixMicros(1_767_614_500_000_000 + n as i64)).unwrap();
+        }
+    }
+    let torn = disk.files()[0].1.clone();
+    writer.finish(UnixMicros(1_767_614_600_000_000)).unwrap();
+    seal(&disk, &open, &partial, &sealed, 3).unwrap();
+    let whole = disk.files()[0].1.clone();
+    let lines = zstd::decode_all(&whole[..]).unwrap();
+    let files = [("v1.jsonl", &lines), ("v1-sealed.jsonl.zst", &whole), ("v1-open.jsonl.zst.open", &torn)];
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        std::fs::create_dir_all(&dir).unwrap();
+        files.iter().for_each(|(name, bytes)| std::fs::write(dir.join(name), bytes).unwrap());
+    }
+    let golden = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    assert_eq!(String::from_utf8(lines).unwrap(), String::from_utf8(golden("v1.jsonl")).unwrap(), "what is written today");
+    // How zstd packs may change with its version; what it unpacks to may not.
+    assert_eq!(zstd::decode_all(&golden("v1-sealed.jsonl.zst")[..]).unwrap(), golden("v1.jsonl"));
+    for (name, trust) in [("v1-sealed.jsonl.zst", Trust::Chain), ("v1-open.jsonl.zst.open", Trust::Chain)] {
+        let disk = MemDisk::default();
+        disk.create(&sealed).unwrap();
+        disk.overwrite(&sealed, golden(name));
+        let mut reader = Reader::open(&disk, &sealed).unwrap();
+        let (mut walk, mut bodies) = (Walk::new(trust), Vec::new());
+        while let Some(block) = reader.next_block().unwrap() {
+            let proven = walk.block(&block, |line, _| {
+                if let Line::Record(record) = line {
+                    bodies.push(record.bytes().unwrap().into_owned());
+                }
+                Ok::<_, ()>(())
+            });
+            assert_eq!(proven.unwrap().damage, None, "{name}");
+        }
+        assert_eq!(bodies.len(), 12, "{name}");
+        assert_eq!(&bodies[..3], &odd.map(<[u8]>::to_vec), "{name}");
+        assert_eq!(bodies[11], body(12), "{name}");
+    }
+}
