@@ -4,14 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::program::{Desk, files_below, finished};
-
-fn there(tool: &str) -> bool {
-    let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !found {
-        println!("skipped: {tool} is not installed");
-    }
-    found
-}
+use crate::server::have;
 
 fn segments(desk: &Desk) -> Vec<PathBuf> {
     let files = files_below(&desk.path("tape/segments"));
@@ -21,7 +14,7 @@ fn segments(desk: &Desk) -> Vec<PathBuf> {
 
 #[test]
 fn zstd_and_jq_read_sealed_segments() {
-    if !there("zstd") || !there("jq") {
+    if !have("zstd") || !have("jq") {
         return;
     }
     let desk = Desk::with_fixture();
@@ -34,6 +27,18 @@ fn zstd_and_jq_read_sealed_segments() {
         envelopes += run.text().lines().count();
     }
     assert_eq!(envelopes, 400);
+}
+
+/// A segment that is being written ends in the middle of a zstd frame: the tool says so, and prints all that is there.
+#[test]
+fn zstd_and_jq_read_an_open_segment() {
+    if !have("zstd") || !have("jq") {
+        return;
+    }
+    let open = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/segment/v1-open.jsonl.zst.open");
+    let script = r#"zstd --decompress --stdout --quiet "$1" 2>/dev/null | jq --compact-output 'select(.kind == "frame") | .n'"#;
+    let run = finished(Command::new("bash").args(["-c", script, "-", open])).expect(0);
+    assert_eq!(run.text().lines().count(), 12);
 }
 
 #[test]
