@@ -15,6 +15,8 @@ pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 const WINDOW_LOG_MAX: u32 = 27;
 const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 const READ: usize = 128 << 10;
+/// Room for a block as this program writes it by default: growing into it would copy it several times.
+const USUAL_BLOCK_BYTES: usize = (4 << 20) + 4 * READ;
 
 /// How a block ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,7 @@ impl Reader {
 
     fn frame(&mut self, mut data: Vec<u8>) -> Result<Block, SegmentError> {
         let offset = self.offset;
+        data.reserve(USUAL_BLOCK_BYTES);
         let mut decoder = Decoder::new().map_err(|e| self.io(e))?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|e| self.io(e))?;
         loop {
