@@ -11,7 +11,8 @@ CREATE TABLE source (
     name     TEXT PRIMARY KEY,
     provider TEXT NOT NULL,
     last_n   INTEGER NOT NULL,           -- last record that is durable
-    last_us  INTEGER NOT NULL            -- its received_at
+    last_us  INTEGER NOT NULL,           -- its received_at
+    running  INTEGER NOT NULL            -- 1 from the note that recording began to the note that it ended
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE scope (

@@ -59,6 +59,8 @@ pub(super) struct SourceIndex {
     pub(super) next_conn: u64,
     /// Whether anything was ever recorded live.
     pub(super) started: bool,
+    /// Whether a recorder began and never took leave: it is at work, or it died.
+    pub(super) running: bool,
     pub(super) evidence: Option<UnixMicros>,
     pending_evidence: Option<UnixMicros>,
     pub(super) scopes: BTreeMap<String, ScopeIndex>,
@@ -105,6 +107,7 @@ impl SourceIndex {
             last_at: UnixMicros(0),
             next_conn: 1,
             started: false,
+            running: false,
             evidence: None,
             pending_evidence: None,
             scopes: BTreeMap::new(),
@@ -120,7 +123,7 @@ impl SourceIndex {
     pub(super) fn load(catalog: &Catalog, row: &SourceRow) -> Result<Self, CatalogError> {
         let mut index = Self::new(&row.name, &row.provider);
         index.dirty = Dirty::default();
-        (index.last_n, index.last_at) = (Seq(row.last_n), UnixMicros(row.last_us));
+        (index.last_n, index.last_at, index.running) = (Seq(row.last_n), UnixMicros(row.last_us), row.running);
         for gap in catalog.gaps(Some(&row.name))? {
             index.gaps.insert(gap.n, gap);
         }
@@ -173,6 +176,15 @@ impl SourceIndex {
         self.last_n
     }
 
+    pub(super) fn last_at(&self) -> UnixMicros {
+        self.last_at
+    }
+
+    /// Passes over numbers whose records are lost.
+    pub(super) fn skip_to(&mut self, n: Seq) {
+        (self.last_n, self.dirty.source) = (n, true);
+    }
+
     pub(super) fn provider(&self) -> &str {
         &self.provider
     }
@@ -190,12 +202,16 @@ impl SourceIndex {
         self.gaps.values().filter(|gap| is_open(&gap.state))
     }
 
-    /// First instant of a scope's published time that is not yet known to be whole.
+    /// Where a gap of this scope begins: one horizon before the last evidence, never before the promise.
+    ///
+    /// It may reach into a gap that ended after that evidence: each row tells all of its own loss.
     pub(super) fn frontier(&mut self, scope: &str) -> Option<UnixMicros> {
         self.settle();
         let scope = self.scopes.get(scope)?;
-        let covered = scope.live.iter().last().map(|(_, to)| to);
-        Some(covered.map_or(scope.resume, |to| to.max(scope.resume)))
+        let since = UnixMicros(scope.row.since_us);
+        let covered = scope.live.iter().last().map_or(scope.resume, |(_, to)| to);
+        let by_evidence = self.evidence.map_or(covered, |at| UnixMicros(at.0 - scope.row.horizon_us));
+        Some(covered.min(by_evidence).max(since))
     }
 
     /// Takes the next record in. Records up to the last one known only fill the block's id set.
@@ -293,7 +309,8 @@ impl SourceIndex {
         // A note this version does not know is kept on the tape and changes nothing here.
         let Some(Ok(fact)) = record.fact.map(serde_json::from_str::<Fact>) else { return };
         match fact {
-            Fact::Start { .. } => self.started = true,
+            Fact::Start { .. } => (self.started, self.running) = (true, true),
+            Fact::Stop { .. } => self.running = false,
             Fact::Alive { .. } => self.life(record.conn, record.at, false),
             Fact::Scope { scope, version, since, until, horizon_us, detail } => {
                 self.settle();
@@ -315,7 +332,7 @@ impl SourceIndex {
             }
             Fact::Gap { scope, cause, from, to, detail, lost_n: _ } => self.gap_opened(record, scope, cause, from, to, detail),
             Fact::GapStep { gap, state, cause, to, detail } => self.gap_stepped(record, gap, state, cause, to, detail),
-            Fact::Stop { .. } | Fact::Clock { .. } | Fact::Dropped { .. } | Fact::Recovered { .. } => {}
+            Fact::Clock { .. } | Fact::Dropped { .. } | Fact::Recovered { .. } => {}
         }
     }
 
@@ -452,7 +469,13 @@ impl SourceIndex {
         out.extend(dirty.rows);
         if dirty.source {
             let (name, provider) = (self.name.clone(), self.provider.clone());
-            out.push(Change::Source(SourceRow { name, provider, last_n: self.last_n.0, last_us: self.last_at.0 }));
+            out.push(Change::Source(SourceRow {
+                name,
+                provider,
+                last_n: self.last_n.0,
+                last_us: self.last_at.0,
+                running: self.running,
+            }));
         }
         out.extend(dirty.connections.iter().filter_map(|conn| self.connections.get(conn)).cloned().map(Change::Connection));
         for (kind, selector) in dirty.last_seen {

@@ -43,7 +43,7 @@ pub use fact::{Closed, Fact, Opened};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};
 pub use reader::{Merged, Record, Records, Span, Tape};
-pub use recover::{Recovery, rebuild};
+pub use recover::{Hole, Recovery, SealedTail, rebuild};
 pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
 pub use writer::{Archive, Committed, Lost};
 

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::index::{Indexed, SourceIndex};
 use super::layout::{Found, Layout};
 use super::writer::segment_row;
-use super::{ArchiveError, Decode, Fact, Options, Result};
+use super::{Archive, ArchiveError, Decode, Fact, Options, Result};
 use crate::catalog::{Catalog, Change, SegmentRow};
 use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockEnd, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
@@ -67,6 +68,15 @@ pub(super) struct Recovered {
     pub(super) recovery: Recovery,
 }
 
+/// Whether the catalog that is there may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    /// If it is sound; it catches up with the segments.
+    Keep,
+    /// No: it is made again.
+    Renew,
+}
+
 /// Mends a tape whose lock is held.
 pub(super) fn recover(
     layout: &Layout,
@@ -74,60 +84,103 @@ pub(super) fn recover(
     options: &Options,
     decode: Decode,
     tape: &str,
+    keep: Index,
     at: UnixMicros,
 ) -> Result<Recovered> {
     let mut recovery = Recovery { farewell: read_farewell(layout, disk), ..Recovery::default() };
     for name in layout.sources(disk)? {
         mend_source(layout, disk, options, tape, &name, at, &mut recovery)?;
     }
-    let path = layout.catalog();
-    let (mut catalog, why) = match open_catalog(&path, tape) {
-        Ok(catalog) if recovery.holes.is_empty() => (catalog, None),
-        Ok(catalog) => {
-            drop(catalog);
-            (fresh_catalog(layout, tape)?, Some("it knew records that are lost".to_owned()))
-        }
-        Err(Refused::Broken(why)) => (fresh_catalog(layout, tape)?, Some(why)),
+    let (there, why) = match open_catalog(&layout.catalog(), tape) {
+        Ok(catalog) => (Some(catalog), None),
+        Err(Refused::Broken(why)) => (None, Some(why)),
         Err(Refused::Other(error)) => return Err(error),
     };
-    let index = match catch_up(layout, disk, decode, &mut catalog, &mut recovery) {
-        Ok(index) => index,
-        Err(CatchUp::StartAgain(reason)) => {
-            drop(catalog);
-            catalog = fresh_catalog(layout, tape)?;
-            recovery.rebuilt = Some(reason);
-            catch_up(layout, disk, decode, &mut catalog, &mut recovery).map_err(CatchUp::into_error)?
+    // What it knows to be durable is known even when it is made again: records that are gone are a loss, not nothing.
+    let known = there.as_ref().and_then(|catalog| catalog.sources().ok()).unwrap_or_default();
+    let salvaged = !recovery.holes.is_empty();
+    let caught_up = match there {
+        Some(mut catalog) if keep == Index::Keep && !salvaged => {
+            match catch_up(layout, disk, decode, &mut catalog, &mut recovery) {
+                Ok(index) => Ok((catalog, index)),
+                Err(CatchUp::StartAgain(reason)) => Err(Some(reason)),
+                Err(CatchUp::Failed(error)) => return Err(error),
+            }
         }
-        Err(other) => return Err(other.into_error()),
+        Some(_) if salvaged => Err(Some("it knew records that are lost".to_owned())),
+        Some(_) => Err(None),
+        None => Err(why),
     };
+    let (catalog, mut index) = match caught_up {
+        Ok(both) => both,
+        Err(reason) => {
+            recovery.holes.retain(|_| salvaged);
+            let both = renew(layout, disk, decode, tape, &mut recovery)?;
+            // A new tape has no catalog either; that is no news.
+            recovery.rebuilt = reason.filter(|_| both.1.values().any(|i| i.last_n() > Seq(0)) || !known.is_empty());
+            both
+        }
+    };
+    for row in known {
+        let Ok(source) = SourceName::new(&row.name) else { continue };
+        let entry = index.entry(source.clone()).or_insert_with(|| SourceIndex::new(&row.name, &row.provider));
+        let last = entry.last_n();
+        if row.last_n > last.0 {
+            let after = if last > Seq(0) { entry.last_at() } else { UnixMicros(row.last_us) };
+            let (first_n, last_n) = (last.next(), Seq(row.last_n));
+            let why = "they were durable, and their segment is gone or cut".to_owned();
+            recovery.holes.push(Hole { source, first_n, last_n, after, before: at, why });
+            // Numbers that were announced are never given again.
+            entry.skip_to(last_n);
+        }
+    }
     let told = std::mem::take(&mut recovery.told);
-    recovery
-        .holes
-        .retain(|h| !told.iter().any(|(name, first, last)| *name == h.source && *first <= h.first_n.0 && h.last_n.0 <= *last));
-    // A new tape has no catalog either; that is no news.
-    let had_segments = index.values().any(|i| i.last_n() > Seq(0));
-    recovery.rebuilt = recovery.rebuilt.or(why.filter(|_| had_segments));
+    let is_told =
+        |h: &Hole| told.iter().any(|(name, first, last)| *name == h.source && *first <= h.first_n.0 && h.last_n.0 <= *last);
+    recovery.holes.retain(|hole| !is_told(hole));
+    recovery.holes.sort_by(|a, b| (&a.source, a.first_n).cmp(&(&b.source, b.first_n)));
+    recovery.holes.dedup_by(|a, b| (&a.source, a.first_n, a.last_n) == (&b.source, b.first_n, b.last_n));
     Ok(Recovered { catalog, index, recovery })
 }
 
-/// Makes the catalog again from the segments alone, beside the old one, and puts it in its place.
-///
-/// Gives the number of records indexed.
+/// Makes the catalog again from the segments, beside the old one, and puts it in its place when it is whole.
+fn renew(
+    layout: &Layout,
+    disk: &dyn Disk,
+    decode: Decode,
+    tape: &str,
+    recovery: &mut Recovery,
+) -> Result<(Catalog, BTreeMap<SourceName, SourceIndex>)> {
+    let path = layout.catalog();
+    let aside = with_suffix(&path, ".new");
+    clear(&aside)?;
+    let mut catalog = Catalog::open(&aside)?;
+    catalog.apply(&[Change::Tape(tape.to_owned())])?;
+    let index = catch_up(layout, disk, decode, &mut catalog, recovery).map_err(CatchUp::into_error)?;
+    // Closing it writes its log back; from then on it is one file.
+    drop(catalog);
+    clear(&path)?;
+    std::fs::rename(&aside, &path).map_err(io("cannot rename", &aside))?;
+    Ok((Catalog::open(&path)?, index))
+}
+
+/// Makes the catalog again from the segments alone. Gives what was found, and the number of records indexed.
 ///
 /// # Errors
 /// When the tape is locked, no tape, or the disk refuses.
-pub fn rebuild(dir: &Path, disk: &dyn Disk, options: &Options, decode: Decode, holder: &str, at: UnixMicros) -> Result<u64> {
-    let layout = Layout::new(dir);
-    let info = layout.require_info(disk)?;
-    let lock = layout.lock(disk, holder)?;
-    let mut recovery = Recovery::default();
-    for name in layout.sources(disk)? {
-        mend_source(&layout, disk, options, &info.tape, &name, at, &mut recovery)?;
-    }
-    let mut catalog = fresh_catalog(&layout, &info.tape)?;
-    let index = catch_up(&layout, disk, decode, &mut catalog, &mut recovery).map_err(CatchUp::into_error)?;
-    drop(lock);
-    Ok(index.values().map(|source| source.last_n().0).sum())
+pub fn rebuild(
+    dir: &Path,
+    disk: Arc<dyn Disk>,
+    options: Options,
+    decode: Decode,
+    holder: &str,
+    at: UnixMicros,
+) -> Result<(Recovery, u64)> {
+    Layout::new(dir).require_info(&*disk)?;
+    let archive = Archive::open_with(dir, disk, options, decode, holder, Index::Renew, at)?;
+    let (recovery, records) = (archive.recovery().clone(), archive.records());
+    archive.close(at)?;
+    Ok((recovery, records))
 }
 
 fn read_farewell(layout: &Layout, disk: &dyn Disk) -> Option<String> {
@@ -335,6 +388,20 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether a file is a segment without records: a header, a commit, nothing broken.
+fn whole_header(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    let block = Reader::open(disk, path)?.next_block()?;
+    Ok(block.is_some_and(|block| block.end == BlockEnd::Whole && block.data.starts_with(b"{\"n\":")))
+}
+
+/// Takes a file that cannot be read out of the way, without destroying it.
+fn set_aside(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let kept = with_suffix(path, ".damaged");
+    disk.rename(path, &kept).map_err(io("cannot rename", path))?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    disk.sync_dir(dir).map_err(io("cannot make durable", dir))
+}
+
 fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
     disk.remove(path).map_err(io("cannot remove", path))
 }
@@ -379,22 +446,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Sets an old catalog aside and makes an empty one. The write-ahead log goes with its database: left behind, it
-/// would be played into the new one.
-fn fresh_catalog(layout: &Layout, tape: &str) -> Result<Catalog> {
-    let path = layout.catalog();
+/// Removes a database with its log: left behind, the log would be played into the next one.
+fn clear(path: &Path) -> Result<()> {
     for suffix in ["-wal", "-shm", ""] {
-        let old = with_suffix(&path, suffix);
-        let aside = with_suffix(&path, &format!(".old{suffix}"));
-        let moved = if old.is_dir() { std::fs::rename(&old, &aside) } else { std::fs::remove_file(&old) };
-        match moved {
+        let old = with_suffix(path, suffix);
+        // A directory in its place is somebody's; it goes aside.
+        let gone = if old.is_dir() { std::fs::rename(&old, with_suffix(path, ".old")) } else { std::fs::remove_file(&old) };
+        match gone {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("cannot remove", &old)(error)),
             _ => {}
         }
     }
-    let mut catalog = Catalog::open(&path)?;
-    catalog.apply(&[Change::Tape(tape.to_owned())])?;
-    Ok(catalog)
+    Ok(())
 }
 
 enum CatchUp {
@@ -450,8 +513,12 @@ fn catch_up(
             let path = layout.sealed(&name, &segment.day, segment.first_n);
             let length = disk.len(&path).map_err(io("cannot look at", &path))?.unwrap_or(0);
             let as_known = |row: &SegmentRow| row.state == "sealed" && row.bytes == length && row.day == segment.day;
-            if known.get(&segment.first_n.0).is_some_and(as_known) {
-                continue;
+            match known.get(&segment.first_n.0) {
+                Some(row) if as_known(row) => continue,
+                Some(row) if row.state == "sealed" => {
+                    return Err(CatchUp::StartAgain(format!("segment {} of {name} is not what it was", segment.first_n)));
+                }
+                _ => {}
             }
             let mut changes = Vec::new();
             if known.contains_key(&segment.first_n.0) {
@@ -461,7 +528,9 @@ fn catch_up(
             let Some((scanned, records)) = scan else { continue };
             index.insert(source.clone(), scanned);
             if records == 0 {
-                remove(disk, &path)?;
+                // A header alone is what a recorder leaves that ended before its first commit; anything else is evidence.
+                let moved = if whole_header(disk, &path)? { remove(disk, &path) } else { set_aside(disk, &path) };
+                moved?;
                 continue;
             }
             recovery.caught_up += 1;
@@ -496,7 +565,10 @@ fn scan(
     let provider = match (&index, provider_of(disk, path)?) {
         (Some(index), _) => index.provider().to_owned(),
         (None, Some(provider)) => provider,
-        (None, None) => return Ok(None),
+        (None, None) => {
+            set_aside(disk, path)?;
+            return Ok(None);
+        }
     };
     let mut index = index.unwrap_or_else(|| SourceIndex::new(source.as_str(), &provider));
     let known: Option<Provider> = provider.parse().ok();
@@ -510,7 +582,8 @@ fn scan(
     };
     let mut reader = Reader::open(disk, path)?;
     let mut walk = Walk::new(Trust::Checksum);
-    let (mut last, mut why) = (None::<(Seq, UnixMicros)>, None);
+    let begins_anew = segment.first_n > index.last_n();
+    let (mut last, mut why) = (begins_anew.then(|| (index.last_n(), index.last_at())), None);
     let mut buffer = Vec::new();
     while let Some(block) = reader.block_into(buffer)? {
         let proven = walk.block(&block, |line, _| {
@@ -522,6 +595,7 @@ fn scan(
                     let why = why.take().unwrap_or_else(|| "they are not in the segment".to_owned());
                     // A hole in what the catalog knows was told when that became known.
                     if first_n > index.last_n() {
+                        let at = if n == Seq(0) { record.at } else { at };
                         recovery.holes.push(Hole { source: source.clone(), first_n, last_n, after: at, before: record.at, why });
                     }
                 }

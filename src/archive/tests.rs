@@ -194,7 +194,7 @@ fn a_whole_life_verifies_and_rebuilds_equal() {
     assert!(before.iter().any(|row| row.starts_with("gap:") && row.contains("stopped")), "{before:#?}");
     assert!(before.iter().filter(|row| row.starts_with("segment:")).count() > 4, "rotation happened");
     let options = options();
-    rebuild(&bench.path(), &bench.disk, &options, decode, "test", at(0)).unwrap();
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options, decode, "test", at(0)).unwrap();
     assert_eq!(before, dump(&bench.path()));
 }
 
@@ -313,7 +313,7 @@ fn a_damaged_catalog_is_made_again_equal() {
         }
         // What opening does not touch it cannot notice: a bent page in the middle is found by verify, cured by rebuild.
         if what == "a page overwritten" {
-            rebuild(&bench.path(), &bench.disk, &options(), decode, "test", at(30_000)).unwrap();
+            rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(30_000)).unwrap();
         } else {
             bench.open().unwrap_or_else(|e| panic!("{what}: {e}")).close(at(30_000)).unwrap();
         }
@@ -362,7 +362,6 @@ fn suspected_stretches_are_cut_out_of_the_coverage() {
     let windows = [(3, 4), (20, 30), (55, 62), (100, 101), (150, 151)];
     let mut archive = bench.open().unwrap();
     archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
-    archive.start_source(&alpha(), HORIZON, boot(), at(0)).unwrap();
     bench.connect(&mut archive, &alpha(), 1).unwrap();
     for second in 2..200 {
         let bytes = envelope(second as u64);
@@ -395,7 +394,7 @@ fn suspected_stretches_are_cut_out_of_the_coverage() {
     assert_eq!(covered, seconds.map(|(from, to)| (at(from), at(to))));
     bench.check("suspicions");
     let before = dump(&bench.path());
-    rebuild(&bench.path(), &bench.disk, &options(), decode, "test", at(0)).unwrap();
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(0)).unwrap();
     assert_eq!(before, dump(&bench.path()));
 }
 
@@ -499,7 +498,7 @@ fn damage_in_an_open_segment_is_salvaged_and_noted() {
     assert!(gaps.iter().any(|g| g.cause == "damaged" && g.to_us.is_some()), "{gaps:?}");
     assert!(bench.disk.files().iter().any(|(p, _)| p.to_string_lossy().ends_with(".damaged")), "the evidence stays");
     let before = dump(&bench.path());
-    rebuild(&bench.path(), &bench.disk, &options(), decode, "test", at(0)).unwrap();
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(0)).unwrap();
     assert_eq!(before, dump(&bench.path()));
 }
 
@@ -528,6 +527,79 @@ fn damage_in_a_sealed_segment_is_found_and_stays_local() {
     assert!(!verify(&bench.path(), &bench.disk, decode, |_| {}).unwrap().is_whole(), "cut");
     bench.disk.overwrite(&path, whole);
     bench.check("put back");
+}
+
+/// Sealed segments that vanish, are cut or emptied: the loss is told, and no number is given a second time.
+#[test]
+fn records_that_were_durable_and_are_gone_are_told() {
+    type Harm = fn(&Bench, &Path);
+    let harms: [(&str, Harm); 4] = [
+        ("removed", |bench, path| bench.disk.remove(path).unwrap()),
+        ("emptied", |bench, path| bench.disk.overwrite(path, Vec::new())),
+        ("garbage", |bench, path| bench.disk.overwrite(path, vec![7; 5_000])),
+        ("cut", |bench, path| {
+            let data = bench.disk.files().into_iter().find(|(p, _)| p == path).unwrap().1;
+            bench.disk.overwrite(path, data[..data.len() / 2].to_vec());
+        }),
+    ];
+    for (what, harm) in harms {
+        for which in [0, 1, usize::MAX] {
+            let mut bench = Bench::new();
+            bench.live().unwrap();
+            let ends = bench.tape().source("alpha").unwrap().last_n;
+            let files: Vec<PathBuf> =
+                bench.disk.files().into_iter().map(|(p, _)| p).filter(|p| p.to_string_lossy().contains("alpha")).collect();
+            harm(&bench, &files[which.min(files.len() - 1)]);
+            let what = format!("segment {which} of {} {what}", files.len());
+            let archive = bench.open().unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(archive.recovery().holes.len(), 1, "{what}: {:?}", archive.recovery());
+            let hole = archive.recovery().holes[0].clone();
+            archive.close(at(20_000)).unwrap();
+            let tape = bench.tape();
+            let gaps = tape.catalog().gaps(Some("alpha")).unwrap();
+            assert!(
+                gaps.iter().any(|g| g.cause == "damaged" && g.n > ends),
+                "{what}: in the ledger, under a new number: {gaps:?}"
+            );
+            let report = verify(&bench.path(), &bench.disk, decode, |_| {}).unwrap();
+            assert!(
+                report.damage.iter().all(|d| d.known || d.what.contains("file ends") || d.what.contains("seek table")),
+                "{what}: {report:?}"
+            );
+            assert!(
+                report.damage.iter().any(|d| d.known && d.lost.as_ref().is_some_and(|l| l.first_n == hole.first_n)),
+                "{what}: {report:?}"
+            );
+            let before = dump(&bench.path());
+            rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(0)).unwrap();
+            assert_eq!(before, dump(&bench.path()), "{what}: told once");
+        }
+    }
+}
+
+#[test]
+fn a_recorder_that_died_is_in_the_ledger_whoever_opens_the_tape_next() {
+    let mut bench = Bench::new();
+    bench.live().unwrap();
+    let mut archive = bench.open().unwrap();
+    archive.start_source(&alpha(), HORIZON, boot(), at(30_000)).unwrap();
+    bench.connect(&mut archive, &alpha(), 30_001).unwrap();
+    archive.commit(at(30_002)).unwrap();
+    archive.lost(&alpha(), at(30_003), Lost { scope: ALL, cause: Cause::ConnectionLost, detail: "reset" }).unwrap();
+    archive.commit(at(30_004)).unwrap();
+    drop(archive);
+    bench.disk.restart(Unsynced::Kept);
+    bench.open().unwrap().close(at(40_000)).unwrap();
+    let causes = |bench: &Bench| -> Vec<String> {
+        bench.tape().catalog().gaps(Some("alpha")).unwrap().into_iter().map(|g| g.cause).collect()
+    };
+    assert_eq!(causes(&bench), ["connection_lost", "stopped", "killed"], "the hole that was open says what came on top");
+    bench.open().unwrap().close(at(50_000)).unwrap();
+    assert_eq!(causes(&bench).len(), 3, "told once");
+    let mut archive = bench.open().unwrap();
+    archive.start_source(&alpha(), HORIZON, boot(), at(60_000)).unwrap();
+    archive.close(at(60_001)).unwrap();
+    assert_eq!(causes(&bench)[2], "killed", "a kill is never called a stop");
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::path::Path;
 use super::index::{ALL, Indexed, SourceIndex};
 use super::layout::{Found, Layout};
 use super::writer::segment_row;
-use super::{ArchiveError, Decode, Fact, Result};
+use super::{ArchiveError, Decode, Fact, Hole, Result};
 use crate::catalog::{Catalog, Change};
-use crate::model::{Decoded, IntervalSet, Provider, RecordKind, SourceName, UnixMicros};
+use crate::model::{Decoded, IntervalSet, Provider, RecordKind, Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockEnd, Disk, Line, Reader, Sealed, Trust, Walk};
 
 /// Something that is not as it should be.
@@ -23,6 +23,8 @@ pub struct Damage {
     pub what: String,
     /// Whether the ledger already says so: loss that is known.
     pub known: bool,
+    /// The records that are not there, when that is what it is.
+    pub lost: Option<Hole>,
 }
 
 /// What was looked at in a source.
@@ -99,6 +101,7 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
                 place: format!("segments/{name}"),
                 what: "this is no source name".into(),
                 known: false,
+                lost: None,
             });
             continue;
         };
@@ -108,10 +111,12 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             decode,
             tape: &info.tape,
             name: source.as_str(),
+            source: source.clone(),
             out: SourceReport::default(),
             damage: Vec::new(),
             lost: Vec::new(),
             jumps: Vec::new(),
+            last_at: UnixMicros(0),
         };
         let (found, partial) = layout.found(disk, &name)?;
         let mut changes = Vec::new();
@@ -132,6 +137,7 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
                 place: format!("{} partial file(s)", partial.len()),
                 what,
                 known: true,
+                lost: None,
             });
         }
         check.settle_jumps();
@@ -161,17 +167,25 @@ struct Check<'a> {
     decode: Decode,
     tape: &'a str,
     name: &'a str,
+    source: SourceName,
     out: SourceReport,
     damage: Vec<Damage>,
     /// Ranges the ledger calls lost.
     lost: Vec<(u64, u64)>,
     /// Holes in the numbers, with their place.
-    jumps: Vec<(u64, u64, String)>,
+    jumps: Vec<(Hole, String)>,
+    last_at: UnixMicros,
 }
 
 impl Check<'_> {
     fn bad(&mut self, place: &str, what: impl Into<String>) {
-        self.damage.push(Damage { source: Some(self.name.to_owned()), place: place.to_owned(), what: what.into(), known: false });
+        self.damage.push(Damage {
+            source: Some(self.name.to_owned()),
+            place: place.to_owned(),
+            what: what.into(),
+            known: false,
+            lost: None,
+        });
     }
 
     fn segment(&mut self, segment: &Found, index: &mut Option<SourceIndex>, changes: &mut Vec<Change>) -> Result<()> {
@@ -207,11 +221,20 @@ impl Check<'_> {
                         first.get_or_insert(record.n);
                         let expected = self.out.last_n + 1;
                         if record.n.0 > expected {
-                            self.jumps.push((expected, record.n.0 - 1, place.clone()));
+                            let hole = Hole {
+                                source: self.source.clone(),
+                                first_n: Seq(expected),
+                                last_n: Seq(record.n.0 - 1),
+                                after: if expected > 1 { self.last_at } else { record.at },
+                                before: record.at,
+                                why: "a block of a sealed segment cannot be read".to_owned(),
+                            };
+                            self.jumps.push((hole, place.clone()));
                         } else if record.n.0 < expected {
                             bad_lines.push(format!("record {} stands after record {}", record.n, expected - 1));
                         }
                         self.out.last_n = self.out.last_n.max(record.n.0);
+                        self.last_at = record.at;
                         self.out.records += 1;
                         self.out.envelopes += u64::from(record.kind == RecordKind::Frame);
                         let bytes = record.bytes();
@@ -290,10 +313,10 @@ impl Check<'_> {
     /// A hole in the numbers is damage; it is known when a note in the tape calls it lost.
     fn settle_jumps(&mut self) {
         self.out.name = self.name.to_owned();
-        for (first, last, place) in std::mem::take(&mut self.jumps) {
-            let known = self.lost.iter().any(|(a, b)| *a <= first && last <= *b);
-            let what = format!("records {first} to {last} are not there");
-            self.damage.push(Damage { source: Some(self.name.to_owned()), place, what, known });
+        for (hole, place) in std::mem::take(&mut self.jumps) {
+            let known = self.lost.iter().any(|(a, b)| *a <= hole.first_n.0 && hole.last_n.0 <= *b);
+            let what = format!("records {} to {} are not there", hole.first_n, hole.last_n);
+            self.damage.push(Damage { source: Some(self.name.to_owned()), place, what, known, lost: Some(hole) });
         }
     }
 }
@@ -308,7 +331,8 @@ fn compare(
     damage: &mut Vec<Damage>,
 ) -> Result<CatalogCheck> {
     let path = layout.catalog();
-    let mut bad = |what: String| damage.push(Damage { source: None, place: "catalog.sqlite".to_owned(), what, known: false });
+    let mut bad =
+        |what: String| damage.push(Damage { source: None, place: "catalog.sqlite".to_owned(), what, known: false, lost: None });
     let there = match Catalog::open_read_only(&path) {
         Ok(catalog) => catalog,
         Err(error) => {
@@ -370,7 +394,13 @@ fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
             }
             if both != covered {
                 let what = format!("scope {} has instants that are covered and in a gap", scope.scope);
-                damage.push(Damage { source: Some(source.name.clone()), place: "coverage".to_owned(), what, known: false });
+                damage.push(Damage {
+                    source: Some(source.name.clone()),
+                    place: "coverage".to_owned(),
+                    what,
+                    known: false,
+                    lost: None,
+                });
             }
             let Some((_, end)) = covered.iter().last() else { continue };
             let mut rest = IntervalSet::new();
@@ -383,7 +413,13 @@ fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
             }
             if let Some((from, to)) = rest.iter().next() {
                 let what = format!("scope {} has a silent hole from {from} to {to}", scope.scope);
-                damage.push(Damage { source: Some(source.name.clone()), place: "coverage".to_owned(), what, known: false });
+                damage.push(Damage {
+                    source: Some(source.name.clone()),
+                    place: "coverage".to_owned(),
+                    what,
+                    known: false,
+                    lost: None,
+                });
             }
         }
     }

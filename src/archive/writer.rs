@@ -11,7 +11,8 @@ use rand::Rng;
 use super::fact::{Closed, Fact, to_json};
 use super::index::{ALL, Indexed, SourceIndex};
 use super::layout::Layout;
-use super::{ArchiveError, Decode, Options, Recovery, Result};
+use super::recover::Index;
+use super::{ArchiveError, Decode, Hole, Options, Recovery, Result};
 use crate::catalog::{Catalog, Change, GapRow, SegmentRow};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros};
 use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, Writer};
@@ -90,13 +91,25 @@ impl Archive {
     /// # Errors
     /// When it is locked, of a newer format, not a tape, or the disk refuses.
     pub fn open(dir: &Path, disk: Arc<dyn Disk>, options: Options, decode: Decode, holder: &str, at: UnixMicros) -> Result<Self> {
+        Self::open_with(dir, disk, options, decode, holder, Index::Keep, at)
+    }
+
+    pub(super) fn open_with(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        options: Options,
+        decode: Decode,
+        holder: &str,
+        keep: Index,
+        at: UnixMicros,
+    ) -> Result<Self> {
         let layout = Layout::new(dir);
         let io = |source| ArchiveError::Io { what: "cannot create", path: dir.to_owned(), source };
         disk.create_dir(dir).map_err(io)?;
         let lock = layout.lock(&*disk, holder)?;
         let id: u128 = rand::rng().random();
         let info = layout.create(&*disk, &format!("{id:032x}"), at)?;
-        let recovered = super::recover::recover(&layout, &*disk, &options, decode, &info.tape, at)?;
+        let recovered = super::recover::recover(&layout, &*disk, &options, decode, &info.tape, keep, at)?;
         let mut archive = Self {
             layout,
             disk,
@@ -119,6 +132,11 @@ impl Archive {
     /// What opening had to mend.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    /// Records of all sources.
+    pub fn records(&self) -> u64 {
+        self.index.values().map(|source| source.last_n().0).sum()
     }
 
     /// Id of the tape.
@@ -317,8 +335,8 @@ impl Archive {
         self.append(source, &Draft::note(at, conn, to_json(fact)), None)
     }
 
-    /// Begins to record a source: says farewell in the name of a recorder that could not, opens the gap since then,
-    /// and notes the start. Gives the gap's number.
+    /// Begins to record a source: opens the gap since it was last recorded, and notes the start. Gives the number of the
+    /// gap that is open now.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -329,25 +347,14 @@ impl Archive {
         boot: (String, Duration),
         at: UnixMicros,
     ) -> Result<Option<u64>> {
-        let unclosed = self.index[source].unclosed();
-        for conn in &unclosed {
-            let closed = Closed {
-                by: "unknown".to_owned(),
-                detail: "the recorder ended without a farewell".to_owned(),
-                ..Closed::default()
-            };
-            self.close_connection(source, ConnId(*conn), at, &closed)?;
-        }
-        let gap = if self.index[source].started && self.index[source].scopes.contains_key(ALL) {
-            let farewell = self.recovery.farewell.clone();
-            let (cause, detail) = match (&farewell, unclosed.is_empty()) {
-                (Some(words), _) => (Cause::Disk, words.as_str()),
-                (None, true) => (Cause::Stopped, "the recorder was stopped"),
-                (None, false) => (Cause::Killed, "the recorder ended without a farewell"),
-            };
-            self.lost(source, at, Lost { scope: ALL, cause, detail })?
-        } else {
-            None
+        let known = self.index[source].scopes.get(ALL).map(|scope| scope.open_gap);
+        let gap = match known {
+            Some(None) => {
+                self.lost(source, at, Lost { scope: ALL, cause: Cause::Stopped, detail: "the recorder was stopped" })?
+            }
+            // A hole that is open already goes on; stopping in good order added nothing to it.
+            Some(open) => open,
+            None => None,
         };
         let (boot_id, since_boot) = boot;
         let since_boot_us = u64::try_from(since_boot.as_micros()).unwrap_or(u64::MAX);
@@ -587,14 +594,10 @@ impl Archive {
             self.remark(&sealed.source, at, &fact)?;
         }
         for hole in &recovery.holes {
-            let horizon = self.horizon(&hole.source);
-            let (from, to) = (hole.after.minus(horizon), Some(hole.before.plus(horizon)));
-            let detail = format!("records {} to {} are lost: {}", hole.first_n, hole.last_n, hole.why);
-            let lost_n = Some((hole.first_n.0, hole.last_n.0));
-            let fact = Fact::Gap { scope: ALL.to_owned(), cause: Cause::Damaged.name().to_owned(), from, to, detail, lost_n };
-            self.remark(&hole.source, at, &fact)?;
+            self.note_hole(hole, at)?;
         }
-        if !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
+        let buried = self.bury(at)?;
+        if buried || !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
             self.commit(at)?;
         }
         if recovery.farewell.is_some() {
@@ -602,6 +605,40 @@ impl Archive {
             self.disk.remove(&path).map_err(|source| ArchiveError::Io { what: "cannot remove", path, source })?;
         }
         Ok(())
+    }
+
+    /// Writes into the ledger that records are lost.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn note_hole(&mut self, hole: &Hole, at: UnixMicros) -> Result<()> {
+        let horizon = self.horizon(&hole.source);
+        let (from, to) = (hole.after.minus(horizon), Some(hole.before.max(hole.after).plus(horizon)));
+        let detail = format!("records {} to {} are lost: {}", hole.first_n, hole.last_n, hole.why);
+        let lost_n = Some((hole.first_n.0, hole.last_n.0));
+        let fact = Fact::Gap { scope: ALL.to_owned(), cause: Cause::Damaged.name().to_owned(), from, to, detail, lost_n };
+        self.remark(&hole.source, at, &fact)
+    }
+
+    /// Says farewell in the name of recorders that could not, and opens the gaps that their ends left.
+    fn bury(&mut self, at: UnixMicros) -> Result<bool> {
+        let dead: Vec<SourceName> = self.index.iter().filter(|(_, index)| index.running).map(|(name, _)| name.clone()).collect();
+        let farewell = self.recovery.farewell.clone();
+        let (cause, words) = match &farewell {
+            Some(words) => (Cause::Disk, words.as_str()),
+            None => (Cause::Killed, "the recorder ended without a farewell"),
+        };
+        for source in &dead {
+            for conn in self.index[source].unclosed() {
+                let closed = Closed { by: "unknown".to_owned(), detail: words.to_owned(), ..Closed::default() };
+                self.close_connection(source, ConnId(conn), at, &closed)?;
+            }
+            if self.index[source].scopes.contains_key(ALL) {
+                self.lost(source, at, Lost { scope: ALL, cause, detail: words })?;
+            }
+            self.stop_source(source, at, words)?;
+        }
+        Ok(!dead.is_empty())
     }
 
     // Failing.

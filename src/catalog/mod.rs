@@ -86,6 +86,25 @@ impl CatalogError {
     }
 }
 
+impl CatalogError {
+    fn is_unwritable(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+        let code = match self {
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. } => error.code,
+            _ => return false,
+        };
+        matches!(code, CannotOpen | ReadOnly)
+    }
+}
+
+/// The address of a database that nobody changes; `None` where its log would have to be read too.
+fn immutable_uri(path: &Path) -> Option<String> {
+    let path = path.to_str()?;
+    let log = std::fs::metadata(format!("{path}-wal")).map_or(0, |log| log.len());
+    let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    (log == 0 && std::fs::exists(path).unwrap_or(false)).then(|| format!("file:{escaped}?immutable=1"))
+}
+
 type Result<T> = std::result::Result<T, CatalogError>;
 
 /// A catalog that is open.
@@ -114,11 +133,20 @@ impl Catalog {
     /// As [`open`](Self::open); also when there is no such file.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).map_err(|e| sqlite(path, e))?;
-        let catalog = Self { conn, path: path.to_owned() };
-        catalog.pragmas()?;
-        migrate::check(&catalog.conn, &catalog.path)?;
-        Ok(catalog)
+        let open = |conn: rusqlite::Result<Connection>| -> Result<Self> {
+            let catalog = Self { conn: conn.map_err(|e| sqlite(path, e))?, path: path.to_owned() };
+            catalog.pragmas()?;
+            migrate::check(&catalog.conn, &catalog.path)?;
+            Ok(catalog)
+        };
+        let found = open(Connection::open_with_flags(path, flags));
+        // On media that cannot be written SQLite cannot make its shared memory; nobody else writes there either.
+        match (found, immutable_uri(path)) {
+            (Err(error), Some(uri)) if error.is_unwritable() => {
+                open(Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI))
+            }
+            (found, _) => found,
+        }
     }
 
     /// Makes an empty catalog in memory: for comparing.
@@ -185,7 +213,7 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn sources(&self) -> Result<Vec<SourceRow>> {
-        self.list("SELECT name, provider, last_n, last_us FROM source ORDER BY name", [], rows::source)
+        self.list("SELECT name, provider, last_n, last_us, running FROM source ORDER BY name", [], rows::source)
     }
 
     /// Segments of a source, ascending.
@@ -340,9 +368,10 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
     let run = |sql: &str, args: &[&dyn rusqlite::ToSql]| tx.prepare_cached(sql)?.execute(args).map(drop);
     match change {
         Change::Tape(id) => run("INSERT OR REPLACE INTO meta VALUES ('tape', ?1)", &[id]),
-        Change::Source(r) => {
-            run("INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3, ?4)", &[&r.name, &r.provider, &(r.last_n as i64), &r.last_us])
-        }
+        Change::Source(r) => run(
+            "INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3, ?4, ?5)",
+            &[&r.name, &r.provider, &(r.last_n as i64), &r.last_us, &r.running],
+        ),
         Change::Scope(r) => run(
             "INSERT OR REPLACE INTO scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             &[&r.source, &r.scope, &r.version, &r.since_us, &r.until_us, &r.horizon_us, &r.detail, &(r.n as i64)],

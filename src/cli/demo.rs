@@ -305,9 +305,9 @@ impl Comparison {
             match record.kind {
                 RecordKind::Note => gap_before |= is_gap(&record.body),
                 RecordKind::Frame => {
-                    found.recorded += 1;
                     match sent[next..].iter().position(|bytes| *bytes == record.body) {
                         Some(skipped) => {
+                            found.recorded += 1;
                             found.missing += skipped;
                             found.silent += if gap_before { 0 } else { skipped };
                             next += skipped + 1;

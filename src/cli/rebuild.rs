@@ -1,5 +1,7 @@
 //! `birdtape rebuild`: the catalog again, from the segments alone.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::args::{self, Common};
@@ -24,11 +26,11 @@ pub(super) struct Args {}
 pub(super) fn run(common: &Common, _: &Args) -> Outcome {
     let dir = common.tape_dir()?;
     let (options, holder) = (archive::Options::default(), args::holder("rebuild"));
-    let n_records = archive::rebuild(&dir, &RealDisk, &options, provider::decode, &holder, args::now())?;
+    let (recovery, n_records) = archive::rebuild(&dir, Arc::new(RealDisk), options, provider::decode, &holder, args::now())?;
     let report = verify::prove(&dir)?;
     let mut out = Out::new();
     if common.json {
-        out.json(&json!({ "records": n_records, "verify": verify::to_json(&report) }))?;
+        out.json(&json!({ "records": n_records, "lost": recovery.holes.len(), "verify": verify::to_json(&report) }))?;
     } else {
         let catalog = match &report.catalog {
             CatalogCheck::Equal(rows) => format!("equal to the segments, {}", count(*rows as u64, "row")),
@@ -36,11 +38,14 @@ pub(super) fn run(common: &Common, _: &Args) -> Outcome {
             CatalogCheck::Skipped(why) => format!("not compared: {why}"),
         };
         out.line(&format!("indexed {}; catalog: {catalog}", count(n_records, "record")))?;
+        for hole in &recovery.holes {
+            out.line(&format!("lost {} records {} to {}: {}", hole.source, hole.first_n, hole.last_n, hole.why))?;
+        }
         if !report.is_whole() {
             let n = count(report.damage.len() as u64, "damaged place");
             out.line(&format!("{n} in the tape; `birdtape verify` lists them"))?;
         }
     }
     out.flush()?;
-    Ok(if report.is_whole() { Exit::Done } else { Exit::KnownLoss })
+    Ok(if report.is_whole() && recovery.holes.is_empty() { Exit::Done } else { Exit::KnownLoss })
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::args::{self, Common};
 use super::exit::{Exit, Outcome};
 use super::out::{Out, count};
+use super::verify;
 use crate::archive::{self, Archive, Layout, Recovery};
 use crate::provider;
 use crate::segment::RealDisk;
@@ -29,8 +30,14 @@ pub(super) fn run(common: &Common, _: &Args) -> Outcome {
     // A writer makes a tape where there is none; mending must not.
     Layout::new(&dir).require_info(&RealDisk)?;
     let (disk, options) = (Arc::new(RealDisk), archive::Options::default());
-    let archive = Archive::open(&dir, disk, options, provider::decode, &args::holder("recover"), args::now())?;
-    let recovery = archive.recovery().clone();
+    let mut archive = Archive::open(&dir, disk, options, provider::decode, &args::holder("recover"), args::now())?;
+    let mut recovery = archive.recovery().clone();
+    // Sealed segments are not read on opening; here somebody asked for it.
+    let report = verify::prove(&dir)?;
+    for hole in report.damage.into_iter().filter(|damage| !damage.known).filter_map(|damage| damage.lost) {
+        archive.note_hole(&hole, args::now())?;
+        recovery.holes.push(hole);
+    }
     archive.close(args::now())?;
     let mut out = Out::new();
     if common.json {

@@ -48,7 +48,7 @@ pub(super) struct Args {
     #[arg(long)]
     exit_when_done: bool,
     /// How long clients then have to leave by themselves
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = args::duration)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = args::duration)]
     linger: Duration,
     /// Clients of a provider to wait for before its first envelope
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -62,18 +62,18 @@ pub(super) struct Args {
     /// Make envelopes up instead of playing a tape
     #[arg(long)]
     synthetic: bool,
-    /// Made up: envelopes a second, over all providers
-    #[arg(long, value_name = "N", default_value_t = 50.0, requires = "synthetic")]
-    rate: f64,
-    /// Made up: what chance begins with; equal seeds make equal worlds
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "synthetic")]
-    seed: u64,
+    /// Made up: envelopes a second, over all providers [default: 50]
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Made up: what chance begins with; equal seeds make equal worlds [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Made up: how many envelopes [default: without end]
-    #[arg(long, value_name = "N", requires = "synthetic")]
+    #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Made up: ScrapeBadger's dialect: A, B, C or merged
-    #[arg(long, value_name = "NAME", default_value = "C", value_parser = dialect, requires = "synthetic")]
-    dialect: Dialect,
+    /// Made up: ScrapeBadger's dialect: A, B, C or merged [default: C]
+    #[arg(long, value_name = "NAME", value_parser = dialect)]
+    dialect: Option<Dialect>,
 }
 
 fn speed(text: &str) -> Result<Speed, String> {
@@ -126,9 +126,18 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
 fn feed(common: &Common, args: &Args) -> Result<Feed> {
     if args.synthetic {
         // The rate is that of the world's own clock, which the speed then multiplies.
-        let options =
-            synthetic::Options { seed: args.seed, rate: args.rate, dialect: args.dialect, ..synthetic::Options::default() };
+        let usual = synthetic::Options::default();
+        let options = synthetic::Options {
+            seed: args.seed.unwrap_or(usual.seed),
+            rate: args.rate.unwrap_or(usual.rate),
+            dialect: args.dialect.unwrap_or(usual.dialect),
+            ..usual
+        };
         return Ok(Feed::Synthetic { options, limit: args.count });
+    }
+    if args.rate.is_some() || args.seed.is_some() || args.count.is_some() || args.dialect.is_some() {
+        let what = "--rate, --seed, --count and --dialect shape a made-up world";
+        return Err(usage(what, "add --synthetic, or leave them out to play a tape"));
     }
     match &args.fixture {
         Some(path) if !path.is_dir() => lines(path),
