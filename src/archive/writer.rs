@@ -430,8 +430,9 @@ impl Archive {
         }
         let open = self.index[source].scopes[scope].open_gap;
         if let Some(gap) = open {
-            let same = self.index[source].gap(gap).is_some_and(|row| row.cause == cause.name() && row.detail == detail);
-            if !same {
+            // That nobody answers while the link is down adds nothing to why it went down.
+            let is_told = |row: &GapRow| cause == Cause::Unreachable || (row.cause == cause.name() && row.detail == detail);
+            if !self.index[source].gap(gap).is_some_and(is_told) {
                 self.step(source, at, gap, GapState::Open, Some(cause), None, detail)?;
             }
             return Ok(None);

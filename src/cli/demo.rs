@@ -160,7 +160,7 @@ impl Stage {
             gate.addr()
         ));
         say("recording   `birdtape record`, a process of its own");
-        let mut recorder = Recorder::start(self)?;
+        let mut recorder = Recorder::start(self, &[])?;
         let clock = Clock::start(&server, speed).await?;
         clock.until(SHUT_AT).await;
         say("outage      the server goes away");
@@ -173,7 +173,7 @@ impl Stage {
         let announced = recorder.kill()?;
         clock.until(RESTART_AT).await;
         say("recording   started again; it finds its tape open and mends it");
-        let recorder = Recorder::start(self)?;
+        let recorder = Recorder::start(self, &["--until-idle", "2.5"])?;
         clock.until(SECONDS as f64 + 0.5).await;
         recorder.finish().await?;
         server.stop();
@@ -237,11 +237,11 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn start(stage: &Stage) -> Result<Self> {
+    fn start(stage: &Stage, until: &[&str]) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(stage.dir.join("recorder.log"));
         let mut command = Command::new(program);
-        command.arg("--config").arg(stage.config()).args(["--json", "record", "--until-idle", "2.5"]);
+        command.arg("--config").arg(stage.config()).args(["--json", "record"]).args(until);
         command.env_remove("BIRDTAPE_TAPE").env_remove("BIRDTAPE_CONFIG").stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(log.context("cannot write recorder.log")?);
         let mut child = command.spawn().context("cannot start the recorder")?;

@@ -16,9 +16,9 @@ pub struct Redial {
 }
 
 impl Redial {
-    /// Waits lie in `[max(floor, half the step), max(floor, step)]` with step = `min(base × 2^attempts, cap)`.
+    /// A base above the cap counts as the cap. Waits lie in `[max(floor, half the step), max(floor, step)]` with step = `min(base × 2^attempts, cap)`.
     pub fn new(floor: Duration, base: Duration, cap: Duration, seed: u64) -> Self {
-        Self { floor, base, cap: cap.max(base), attempts: 0, rng: Pcg64Mcg::seed_from_u64(seed) }
+        Self { floor, base: base.min(cap), cap, attempts: 0, rng: Pcg64Mcg::seed_from_u64(seed) }
     }
 
     /// The next wait; each call counts as one failed attempt.
