@@ -344,6 +344,15 @@ fn compare(
         bad("it belongs to another tape; `birdtape rebuild` makes it again".to_owned());
         return Ok(CatalogCheck::Differs);
     }
+    // A recorder that was killed leaves the catalog a step behind its segments: that is no damage, it catches up.
+    let mut unsealed = unsealed.clone();
+    let known = there.sources().unwrap_or_default();
+    for source in again.sources()? {
+        let open = there.segments(&source.name).is_ok_and(|rows| rows.iter().any(|row| row.state == "open"));
+        if open || !known.iter().any(|row| row.name == source.name) {
+            unsealed.entry(source.name).or_insert(source.last_n);
+        }
+    }
     let keep = |table: &str, first: &str, _: &str| table == "meta" || !unsealed.contains_key(first);
     let (ours, theirs) = (again.dump(keep)?, there.dump(keep));
     let theirs = match theirs {
@@ -372,7 +381,7 @@ fn compare(
     }
     if !unsealed.is_empty() {
         let names = unsealed.keys().cloned().collect::<Vec<_>>().join(", ");
-        return Ok(CatalogCheck::Skipped(format!("{names} has an open segment; `birdtape recover` seals it")));
+        return Ok(CatalogCheck::Skipped(format!("{names} was not closed in good order; `birdtape recover` does so")));
     }
     Ok(CatalogCheck::Equal(ours.len()))
 }
