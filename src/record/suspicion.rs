@@ -81,7 +81,8 @@ impl Suspicions {
             match event.kind {
                 EventKind::Tweet => self.saw(id.0, published),
                 EventKind::Meta | EventKind::Update | EventKind::Delete | EventKind::Pin | EventKind::Unpin => {
-                    let ours = published >= since && self.awaited.len() < AWAITED && !self.seen.contains(&id.0);
+                    // What claims to be from the future (a replay that runs faster than life) cannot be judged.
+                    let ours = (since..=at).contains(&published) && self.awaited.len() < AWAITED && !self.seen.contains(&id.0);
                     if ours && self.awaited.iter().all(|(awaited, ..)| *awaited != id.0) {
                         self.awaited.push_back((id.0, published, at.plus(horizon)));
                     }
@@ -172,6 +173,7 @@ mod tests {
         assert_eq!(look(&spoken("content", 0), 1), []);
         assert_eq!(look(&spoken("meta", 0), 2), [], "its content came");
         assert_eq!(look(&spoken("meta", -500), 3), [], "published before we listened");
+        assert_eq!(look(&spoken("meta", 40), 4), [], "published after it came: another clock");
         assert_eq!(look(&spoken("meta", 5), 6), []);
         assert_eq!(look(&spoken("delete", 7), 8), []);
         assert_eq!(look(&spoken("content", 7), 9), [], "late, but it came");
