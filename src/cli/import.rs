@@ -118,6 +118,10 @@ fn tell(name: &str, report: &Report) {
             if report.n_unrecognised == 1 { "1 line was".to_owned() } else { format!("{} lines were", report.n_unrecognised) },
         ));
     }
+    if report.n_foreign > 0 {
+        let n = count(report.n_foreign, "line");
+        say(&format!("warning: {n} at the beginning have the shape of another provider; is --provider right?"));
+    }
     if let Some(first) = report.too_long.first() {
         let n = count(report.too_long.len() as u64, "line");
         say(&format!("warning: {n} longer than {} left out (first at line {first})", out::size(import::MAX_LINE as u64)));
@@ -143,6 +147,7 @@ fn print_json(report: &Report) -> Result<()> {
         "bytes": report.body_bytes,
         "empty_lines": report.n_empty,
         "unrecognised": report.n_unrecognised,
+        "foreign": report.n_foreign,
         "unrecognised_lines": report.unrecognised,
         "too_long_lines": report.too_long,
         "cut": cut,

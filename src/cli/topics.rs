@@ -33,10 +33,16 @@ enum What {
     Remove(Change),
 }
 
+/// Reads a topic: a path such as X's own.
+fn topic(text: &str) -> Result<String, String> {
+    let good = text.len() > 1 && text.starts_with('/') && !text.contains([',', ' ']) && text.chars().all(|c| !c.is_control());
+    if good { Ok(text.to_owned()) } else { Err("a topic is a path such as /tweet_engagement/1727346512345678901".to_owned()) }
+}
+
 #[derive(Debug, clap::Args)]
 struct Change {
     /// The topics
-    #[arg(required = true, value_name = "TOPIC")]
+    #[arg(required = true, value_name = "TOPIC", value_parser = topic)]
     topics: Vec<String>,
     /// Only this source [default: every source that has topics]
     #[arg(long, value_name = "NAME", value_parser = args::source_name)]

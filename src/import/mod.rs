@@ -58,6 +58,8 @@ pub struct Report {
     pub n_empty: u64,
     /// Lines of no provider's shape, kept in the source of the line before.
     pub n_unrecognised: u64,
+    /// Lines at the beginning that have the shape of another provider than the one that was named.
+    pub n_foreign: u64,
     /// Where the first of them stand, from 1.
     pub unrecognised: Vec<u64>,
     /// Lines longer than [`MAX_LINE`], not kept.
@@ -226,6 +228,9 @@ impl Start {
     }
 }
 
+/// Lines at the beginning whose shape is compared with the provider that was named.
+const LOOKED_AT: u64 = 1_000;
+
 /// Whose each line is, and when it came.
 struct Dating {
     /// Provider of the line before.
@@ -248,6 +253,8 @@ impl Dating {
                 }
             }
         }
+        let foreign = |named| number <= LOOKED_AT && provider::recognise(line).is_some_and(|provider| provider != named);
+        report.n_foreign += u64::from(options.provider.is_some_and(foreign));
         let decoded = provider::decode(self.provider, line);
         self.at = decoded.provider_at.unwrap_or(self.at);
         decoded

@@ -368,3 +368,13 @@ fn init_and_check_lead_to_the_first_recording() {
     let check = desk.run(&["check"]).expect(1);
     assert!(check.text().contains(&format!("fail  reach: alpha: 127.0.0.1:{port}")), "{}", check.text());
 }
+
+#[test]
+fn an_import_under_the_wrong_provider_is_told() {
+    let desk = Desk::new();
+    let run = desk.run(&["import", "--provider", "x_live", FIXTURE]).expect(0);
+    assert!(run.err.contains("have the shape of another provider"), "{}", run.err);
+    let run = Desk::new().run(&["import", "--provider", "auto", FIXTURE]).expect(0);
+    assert!(!run.err.contains("another provider"), "{}", run.err);
+    desk.run(&["topics", "add", "foo"]).fails(2, &["a topic is a path such as /tweet_engagement/"]);
+}
