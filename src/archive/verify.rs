@@ -118,7 +118,8 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             jumps: Vec::new(),
             last_at: UnixMicros(0),
         };
-        let (found, partial) = layout.found(disk, &name)?;
+        // What an interrupted sealing left beside them is no damage: nothing is lost by it.
+        let (found, _) = layout.found(disk, &name)?;
         let mut changes = Vec::new();
         let mut index = None;
         for (at, segment) in found.iter().enumerate() {
@@ -130,23 +131,12 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             read += check.out.bytes;
             progress(read);
         }
-        if !partial.is_empty() && !writing {
-            let what = "left by a sealing that was interrupted; `birdtape recover` clears it".to_owned();
-            check.damage.push(Damage {
-                source: Some(name.clone()),
-                place: format!("{} partial file(s)", partial.len()),
-                what,
-                known: true,
-                lost: None,
-            });
-        }
         check.settle_jumps();
         if check.out.open_segments > 0 {
             unsealed.insert(name.clone(), check.out.last_n);
         }
         again.apply(&changes)?;
-        // An interrupted sealing is no damage: nothing is lost by it.
-        report.damage.extend(check.damage.into_iter().filter(|d| !d.place.ends_with("partial file(s)")));
+        report.damage.extend(check.damage);
         report.sources.push(check.out);
     }
     report.catalog = if writing {

@@ -79,10 +79,10 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// The body of a fact of ours.
+    /// The body of a fact of ours; an envelope is none, so nobody reads it as one.
     pub fn fact(&self) -> Option<&'a str> {
-        match self.body {
-            BodyRef::Raw(raw) => std::str::from_utf8(raw).ok(),
+        match (self.kind, self.body) {
+            (RecordKind::Open | RecordKind::Close | RecordKind::Note, BodyRef::Raw(raw)) => std::str::from_utf8(raw).ok(),
             _ => None,
         }
     }

@@ -78,11 +78,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Offset of the next block.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
     /// The next block; `None` at the end of the file.
     ///
     /// # Errors
@@ -315,11 +310,6 @@ impl Walk {
     /// Stands at the start of a segment.
     pub fn new(trust: Trust) -> Self {
         Self { trust, chain: Some(Chain::default()), raw_at: 0, last_hash: 0 }
-    }
-
-    /// Uncompressed bytes proven so far.
-    pub fn raw_bytes(&self) -> u64 {
-        self.raw_at
     }
 
     /// Judges the next block and calls `each` for every proven line, in order, with its bytes (line end included).

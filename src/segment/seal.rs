@@ -34,11 +34,6 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// First record, 0 when there is none.
-    pub fn first_n(&self) -> Seq {
-        self.blocks.iter().find(|b| b.records > 0).map_or(Seq(0), |b| b.first_n)
-    }
-
     /// Last record, 0 when there is none.
     pub fn last_n(&self) -> Seq {
         self.blocks.iter().rev().find(|b| b.records > 0).map_or(Seq(0), |b| b.last_n)

@@ -139,11 +139,6 @@ impl Writer {
         self.file_at
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Appends a record; it is durable after the next [`commit`](Self::commit).
     ///
     /// Gives the span of the block when this record ended one.
