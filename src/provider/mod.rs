@@ -15,12 +15,16 @@
 //! A frame is kept before it is understood: the shell hands it to the archive first, then here.
 //! Unknown fields are ignored; unknown messages are kept, counted and passed on; neither is an error.
 
+pub mod past;
 pub mod redial;
+mod rest;
 pub mod scrapebadger;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod script;
 mod session;
+pub mod shift;
+mod switch;
 pub mod synthetic;
 pub mod tweetstream;
 pub mod twitterapi_io;
@@ -30,6 +34,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use self::rest::{Rest, RestSettings};
+pub use self::switch::{Switch, SwitchError, Switches, Values, switches_of};
 pub use crate::model::Provider;
 use crate::model::{Cause, Decoded, Endpoint, Framing, NetFault, Opening, Request, Response, Secret, UnixMicros};
 
@@ -544,6 +550,8 @@ pub struct ServerSettings {
     pub key: Option<Secret>,
     /// Connections per key; `None` is the provider's documented number.
     pub max_connections: Option<u32>,
+    /// Where the provider's pages disagree.
+    pub switches: Switches,
 }
 
 /// The fake peer of one provider: who may come in, what a connection cannot do without, what clients' messages mean.
@@ -617,13 +625,21 @@ pub(crate) fn same_key(a: &str, b: &str) -> bool {
 
 /// Which provider serves a path on the replay's one port; `None` is nobody.
 pub fn provider_of_path(path: &str) -> Option<Provider> {
+    let under = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
     match path {
-        "/twitter/tweet/websocket" => Some(Provider::TwitterapiIo),
         "/ws" => Some(Provider::Tweetstream),
-        "/v1/twitter/stream" => Some(Provider::Scrapebadger),
-        _ if path.starts_with("/live_pipeline/") || path.starts_with("/1.1/live_pipeline/") => Some(Provider::XLive),
+        _ if under(&["/twitter/", "/oapi/"]) => Some(Provider::TwitterapiIo),
+        _ if under(&["/api/"]) => Some(Provider::Tweetstream),
+        _ if under(&["/v1/"]) => Some(Provider::Scrapebadger),
+        _ if under(&["/live_pipeline/", "/1.1/", "/i/api/", "/graphql/"]) => Some(Provider::XLive),
         _ => None,
     }
+}
+
+/// Whether a path is answered by a [`Server`]: the live connection, and what changes what it carries.
+pub fn is_live_path(path: &str) -> bool {
+    let live = Provider::ALL.iter().any(|provider| path == live_path(*provider));
+    live || path.starts_with("/live_pipeline/") || path.starts_with("/1.1/live_pipeline/")
 }
 
 /// Path of a provider's live connection.

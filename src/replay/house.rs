@@ -18,7 +18,7 @@ use super::queue::{Item, Queue};
 use super::{ProviderStats, Stats, Urls};
 use crate::model::{Provider, Response};
 use crate::net::{Handler, Reply, ServerRequest};
-use crate::provider::{Answer, Asked, PeerAction, PeerId, Server, live_path, provider_of_path};
+use crate::provider::{Answer, Asked, PeerAction, PeerId, Server, is_live_path, live_path, provider_of_path};
 
 /// One provider's stand.
 pub(super) struct Booth {
@@ -124,7 +124,9 @@ impl House {
     }
 
     fn answer(self: &Arc<Self>, asked: &ServerRequest) -> Reply {
-        let Some(provider) = provider_of_path(&asked.path) else { return Reply::Http(self.elsewhere(&asked.path)) };
+        let Some(provider) = provider_of_path(&asked.path).filter(|_| is_live_path(&asked.path)) else {
+            return Reply::Http(self.elsewhere(&asked.path));
+        };
         let booth = self.booth(provider);
         let id = self.last_peer.fetch_add(1, Relaxed) + 1;
         let request = Asked {

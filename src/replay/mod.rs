@@ -345,7 +345,8 @@ async fn start_with(
     let (leave, leaving) = watch::channel(false);
     let (changed, _) = watch::channel(0);
     let mut players = JoinSet::new();
-    let settings = ServerSettings { key: options.key.clone(), max_connections: options.max_connections };
+    let settings =
+        ServerSettings { key: options.key.clone(), max_connections: options.max_connections, ..ServerSettings::default() };
     let mut booths = Vec::with_capacity(4);
     for ((provider, chunks), current) in Provider::ALL.into_iter().zip(chunks).zip(first) {
         let (newcomers, receiver) = mpsc::channel(NEWCOMERS);

@@ -25,17 +25,26 @@
 //! replay, but the delivery logs of the REST interface say what was sent.
 
 mod client;
+mod rest;
 mod server;
 mod wire;
 
 use std::time::Duration;
 
 pub use client::Client;
+pub use rest::Rest;
 pub use server::Server;
 pub use wire::decode;
 
-use super::{Auth, Credentials, Provider, Settings};
+use super::{Auth, Credentials, Provider, Settings, Switch, Values};
 use crate::model::Framing;
+
+/// Where ScrapeBadger's pages disagree.
+pub const SWITCHES: &[Switch] = &[Switch {
+    name: "error_key",
+    values: Values::Words(&["detail", "error"]),
+    about: "the key of an error's words: detail (guide) or error (older API description)",
+}];
 
 /// How late a rule's tweets may come: a poll of 60 s, the provider's own delay, and a margin.
 ///

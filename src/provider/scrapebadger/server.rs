@@ -105,7 +105,7 @@ mod tests {
     use expect_test::expect;
 
     fn server(key: Option<&str>) -> Server {
-        Server::new(ServerSettings { key: key.and_then(Secret::new), max_connections: None })
+        Server::new(ServerSettings { key: key.and_then(Secret::new), max_connections: None, ..ServerSettings::default() })
     }
 
     fn ask(server: &mut Server, peer: PeerId, path: &str, query: &str, key: Option<&str>, wants_upgrade: bool) -> String {
@@ -158,8 +158,11 @@ mod tests {
 
     #[test]
     fn client_and_server_joined() {
-        let mut server =
-            AnyServer::Scrapebadger(Server::new(ServerSettings { key: Secret::new("right"), max_connections: Some(2) }));
+        let mut server = AnyServer::Scrapebadger(Server::new(ServerSettings {
+            key: Secret::new("right"),
+            max_connections: Some(2),
+            ..ServerSettings::default()
+        }));
         let header = settings_with_key(Provider::Scrapebadger, "right", Auth::Header);
         let query = settings_with_key(Provider::Scrapebadger, "right", Auth::Query);
         let wrong = settings_with_key(Provider::Scrapebadger, "wrong", Auth::Query);

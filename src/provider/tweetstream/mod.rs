@@ -21,17 +21,26 @@
 //! Python and TypeScript SDKs 1.1.0.
 
 mod client;
+mod rest;
 mod server;
 mod wire;
 
 use std::time::Duration;
 
-use super::{Auth, Credentials, Settings};
+use super::{Auth, Credentials, Settings, Switch, Values};
 use crate::model::{Framing, Provider};
 
 pub use client::Client;
+pub use rest::Rest;
 pub use server::Server;
 pub use wire::decode;
+
+/// Where TweetStream's pages disagree.
+pub const SWITCHES: &[Switch] = &[Switch {
+    name: "history_bounds",
+    values: Values::Words(&["time", "received"]),
+    about: "what startDate and endDate of /api/history compare with: the event's time or the time of receipt (not documented)",
+}];
 
 /// How late an event may come.
 ///

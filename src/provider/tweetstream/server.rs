@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn takes_the_key_in_every_way() {
-        let mut server = Server::new(ServerSettings { key: Secret::new("k"), max_connections: None });
+        let mut server =
+            Server::new(ServerSettings { key: Secret::new("k"), max_connections: None, ..ServerSettings::default() });
         let proto = "sec-websocket-protocol";
         let v1 = r#"101 Some("tweetstream.v1")"#;
         let wrong = r#"401 {"error":"invalid API key"}"#;
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn counts_connections_by_key_and_frees_slots() {
-        let mut server = Server::new(ServerSettings { key: None, max_connections: Some(2) });
+        let mut server = Server::new(ServerSettings { key: None, max_connections: Some(2), ..ServerSettings::default() });
         let full = r#"429 {"error":"connection limit reached"}"#;
         assert_eq!(ask(&mut server, 1, "apiKey=a", &[]), "101 None");
         assert_eq!(ask(&mut server, 2, "apiKey=a", &[]), "101 None");
@@ -209,7 +210,8 @@ mod tests {
 
     #[test]
     fn keys_are_not_in_debug_output() {
-        let mut server = Server::new(ServerSettings { key: Secret::new("hunter2"), max_connections: None });
+        let mut server =
+            Server::new(ServerSettings { key: Secret::new("hunter2"), max_connections: None, ..ServerSettings::default() });
         ask(&mut server, 1, "apiKey=hunter2", &[]);
         assert!(!format!("{server:?}").contains("hunter2"));
     }
@@ -219,7 +221,8 @@ mod tests {
     fn client_and_server_meet() {
         for auth in [Auth::Subprotocol, Auth::Bearer, Auth::Query] {
             for (key, comes_in) in [("right", true), ("wrong", false)] {
-                let mut server = Server::new(ServerSettings { key: Secret::new("right"), max_connections: None });
+                let mut server =
+                    Server::new(ServerSettings { key: Secret::new("right"), max_connections: None, ..ServerSettings::default() });
                 let mut settings = Settings { auth, ..tweetstream::default_settings() };
                 settings.credentials.key = Secret::new(key);
                 let mut client = Client::new(settings);

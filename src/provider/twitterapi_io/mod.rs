@@ -27,6 +27,7 @@
 
 mod client;
 mod delay;
+mod rest;
 mod server;
 mod wire;
 
@@ -34,11 +35,19 @@ use std::time::Duration;
 
 pub use client::Client;
 pub use delay::{Delay, Spread};
+pub use rest::Rest;
 pub use server::{Server, Takeover};
 pub use wire::decode;
 
-use super::{Auth, Credentials, Provider, Settings};
+use super::{Auth, Credentials, Provider, Settings, Switch, Values};
 use crate::model::Framing;
+
+/// Where TwitterAPI.io's pages disagree.
+pub const SWITCHES: &[Switch] = &[Switch {
+    name: "takeover",
+    values: Values::Words(&["reject", "replace"]),
+    about: "second connection of a key: refused with 1008 (blog, 2026-04), or wins and the older one gets 4001 (docs)",
+}];
 
 /// How late a rule's tweets may come: a poll of 100 s, the provider's own delay, and a margin.
 ///

@@ -44,7 +44,11 @@ impl Server {
     /// A peer without connections, which turns the second connection of a key away.
     pub fn new(settings: ServerSettings) -> Self {
         let max_connections = settings.max_connections.unwrap_or(MAX_CONNECTIONS);
-        Self { takeover: Takeover::default(), key: settings.key, max_connections, peers: Vec::new(), pending: Vec::new() }
+        let takeover = match settings.switches.word(Provider::TwitterapiIo, "takeover") {
+            "replace" => Takeover::Replace,
+            _ => Takeover::Reject,
+        };
+        Self { takeover, key: settings.key, max_connections, peers: Vec::new(), pending: Vec::new() }
     }
 
     /// Answers a request.
@@ -140,7 +144,7 @@ mod tests {
     use expect_test::expect;
 
     fn server(key: Option<&str>) -> Server {
-        Server::new(ServerSettings { key: key.and_then(Secret::new), max_connections: None })
+        Server::new(ServerSettings { key: key.and_then(Secret::new), max_connections: None, ..ServerSettings::default() })
     }
 
     fn ask(server: &mut Server, peer: PeerId, method: &str, path: &str, key: Option<&str>, wants_upgrade: bool) -> String {

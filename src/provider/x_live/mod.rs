@@ -18,17 +18,33 @@
 //! Sources: X's own web bundle (LivePipeline module), d60/twikit 2.3.3, mautrix/twitter, XActions; all public.
 
 mod client;
+mod rest;
 mod server;
 mod wire;
 
 use std::time::Duration;
 
-use super::{Auth, Credentials, Settings};
+use super::{Auth, Credentials, Settings, Switch, Values};
 use crate::model::{Framing, Provider};
 
 pub use client::Client;
+pub use rest::Rest;
 pub use server::Server;
 pub use wire::decode;
+
+/// Where public clients of X disagree.
+pub const SWITCHES: &[Switch] = &[
+    Switch {
+        name: "ttl_ms",
+        values: Values::Number { default: 120_000, min: 1, max: 86_400_000 },
+        about: "how long a subscription lives, in milliseconds (observed: two minutes)",
+    },
+    Switch {
+        name: "dm_topics",
+        values: Values::Words(&["at_opening", "any_time"]),
+        about: "whether direct-message topics can be added later: no (twikit) or yes (mautrix-twitter)",
+    },
+];
 
 /// How late an event may come. Ours: the stream is push-only and nothing in it has a time to be late by.
 pub const LATENESS_HORIZON: Duration = Duration::from_secs(60);

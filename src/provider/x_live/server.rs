@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    DEFAULT_HEARTBEAT, DEFAULT_TTL, NOT_AUTHENTICATED, SESSION_MISSING, SESSION_NOT_FOUND, UPDATE_PATH, decode,
-    is_direct_message, wire,
+    DEFAULT_HEARTBEAT, NOT_AUTHENTICATED, SESSION_MISSING, SESSION_NOT_FOUND, UPDATE_PATH, decode, is_direct_message, wire,
 };
 use crate::model::json::write_string;
 use crate::model::{Framing, Message, Provider, Response};
@@ -41,7 +40,9 @@ struct Peer {
 impl Server {
     /// A peer without connections.
     pub fn new(settings: ServerSettings) -> Self {
-        Self { settings, ttl: DEFAULT_TTL, refuse_direct_messages: true, peers: HashMap::new() }
+        let ttl = Duration::from_millis(settings.switches.number(Provider::XLive, "ttl_ms"));
+        let refuse_direct_messages = settings.switches.word(Provider::XLive, "dm_topics") == "at_opening";
+        Self { settings, ttl, refuse_direct_messages, peers: HashMap::new() }
     }
 
     /// Lets subscriptions live for another time than X's two minutes.
@@ -255,7 +256,7 @@ mod tests {
     }
 
     fn server() -> Server {
-        Server::new(ServerSettings { key: Secret::new("right"), max_connections: None })
+        Server::new(ServerSettings { key: Secret::new("right"), max_connections: None, ..ServerSettings::default() })
     }
 
     fn engagement(id: u32) -> String {
@@ -598,7 +599,10 @@ mod tests {
 
     #[test]
     fn joined_wrong_cookies_are_tried_once() {
-        let mut joined = Joined::new(Server::new(ServerSettings { key: Secret::new("other"), max_connections: None }), &[]);
+        let mut joined = Joined::new(
+            Server::new(ServerSettings { key: Secret::new("other"), max_connections: None, ..ServerSettings::default() }),
+            &[],
+        );
         joined.pass(9_999);
         joined.check(expect![[r#"
             0s lost * auth
