@@ -17,6 +17,7 @@
 mod args;
 mod cat;
 mod check;
+mod control;
 mod demo;
 mod exit;
 mod gaps;
@@ -80,6 +81,7 @@ enum Command {
     Topics(topics::Args),
     Import(import::Args),
     Replay(replay::Args),
+    Control(control::Args),
     Cat(cat::Args),
     Tail(tail::Args),
     Get(get::Args),
@@ -117,6 +119,7 @@ impl Cli {
             Command::Topics(args) => topics::run(common, &args),
             Command::Import(args) => import::run(common, &args),
             Command::Replay(args) => replay::run(common, &args),
+            Command::Control(args) => control::run(common, &args),
             Command::Cat(args) => cat::run(common, &args),
             Command::Tail(args) => tail::run(common, &args),
             Command::Get(args) => get::run(common, &args),

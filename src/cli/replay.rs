@@ -14,9 +14,10 @@ use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{Out, count, say};
 use super::{log, signal};
 use crate::import::{self, Lines};
-use crate::model::{Provider, Secret, UnixMicros};
+use crate::model::{Provider, Secret, SourceName, UnixMicros};
 use crate::provider::synthetic::{self, Dialect};
-use crate::replay::{self, Ended, Feed, Options, Speed, Stats};
+use crate::provider::{Switches, Values, switches_of};
+use crate::replay::{self, Ended, Feed, Options, Place, SlowClients, Speed, Start, Stats};
 use crate::segment::RealDisk;
 
 /// Play a tape as the providers would
@@ -41,6 +42,42 @@ pub(super) struct Args {
     /// How many times as fast as it was received, or max: as fast as the slowest client takes it
     #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed, allow_negative_numbers = true)]
     speed: Speed,
+    /// When the clock begins to run: first-client, now, or paused (until `birdtape control resume`)
+    #[arg(long, value_name = "WHEN", default_value = "first-client", value_parser = start)]
+    start: Start,
+    /// Where to begin: a moment, a post's id, or end (nothing left to play, and history knows everything)
+    #[arg(long, value_name = "PLACE", value_parser = place)]
+    from: Option<Place>,
+    /// Play it again so many times; without a number for ever
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "18446744073709551615", hide_default_value = true)]
+    repeat: Option<u64>,
+    /// Move all ids, dates and stamps so that the first envelope is of this moment [default: bytes stay as recorded]
+    #[arg(long, value_name = "now|TIME", value_parser = args::when, allow_negative_numbers = true)]
+    shift: Option<args::When>,
+    /// Let recorded closes, breaks, stalls and refusals come back at their time
+    #[arg(long)]
+    as_happened: bool,
+    /// Only this source of the tape (may be given several times)
+    #[arg(long = "source", value_name = "NAME", value_parser = args::source_name)]
+    sources: Vec<SourceName>,
+    /// How long history needs to know of something new
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = args::duration)]
+    index_delay: Duration,
+    /// Leave out the documented rate limits of history and management
+    #[arg(long)]
+    no_rate_limits: bool,
+    /// What a key may spend on history, in the provider's own unit [default: without end]
+    #[arg(long, value_name = "N")]
+    credits: Option<u64>,
+    /// Where a provider's pages disagree, play this way (see --switch list)
+    #[arg(long = "switch", value_name = "PROVIDER.NAME=VALUE")]
+    switches: Vec<String>,
+    /// A client whose bytes are full is dropped, or all wait for it [default: wait at full speed, drop at a given pace]
+    #[arg(long, value_name = "drop|wait", value_parser = slow_clients)]
+    slow_clients: Option<SlowClients>,
+    /// Bytes that may wait for one client
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
+    client_queue: usize,
     /// Longest pause between two envelopes; longer ones are cut
     #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
     idle_cap: Option<Duration>,
@@ -84,6 +121,64 @@ fn speed(text: &str) -> Result<Speed, String> {
     times.map(Speed::Times).ok_or_else(|| "a speed is a number above 0, or max".to_owned())
 }
 
+fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "first-client" => Ok(Start::FirstClient),
+        "now" => Ok(Start::Now),
+        "paused" => Ok(Start::Paused),
+        _ => Err("known are first-client, now, paused".to_owned()),
+    }
+}
+
+pub(super) fn place(text: &str) -> Result<Place, String> {
+    text.parse().map_err(|_| "a place is a moment (2026-01-05T12:00:00Z), a post's id, or end".to_owned())
+}
+
+fn slow_clients(text: &str) -> Result<SlowClients, String> {
+    match text {
+        "drop" => Ok(SlowClients::Drop),
+        "wait" => Ok(SlowClients::Wait),
+        _ => Err("known are drop, wait".to_owned()),
+    }
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let size = text.parse::<bytesize::ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    size.filter(|bytes| *bytes > 0).ok_or_else(|| "a size is written as 65536, 512KiB or 4MiB".to_owned())
+}
+
+/// Switches as given; `list` is answered by printing all there are.
+fn switches(given: &[String]) -> Result<Option<Switches>> {
+    if given.iter().any(|text| text == "list") {
+        return Ok(None);
+    }
+    let mut switches = Switches::default();
+    for text in given {
+        switches.set(text).map_err(|error| usage(error.to_string(), "`birdtape replay --switch list` shows all of them"))?;
+    }
+    Ok(Some(switches))
+}
+
+fn list_switches(common: &Common) -> Result<()> {
+    let mut out = Out::new();
+    for provider in Provider::ALL {
+        for switch in switches_of(provider) {
+            let (default, values) = match switch.values {
+                Values::Words(words) => (words[0].to_owned(), words.join("|")),
+                Values::Number { default, min, max } => (default.to_string(), format!("{min} to {max}")),
+            };
+            let name = format!("{provider}.{}", switch.name);
+            if common.json {
+                out.json(&json!({ "switch": name, "default": default, "values": values, "about": switch.about }))?;
+            } else {
+                out.line(&format!("{name}={default}  ({values})\n    {}", switch.about))?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
 fn dialect(text: &str) -> Result<Dialect, String> {
     match text {
         "A" | "a" => Ok(Dialect::A),
@@ -100,8 +195,24 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         None => None,
     };
     log::start(key.iter().cloned().collect());
+    let Some(switches) = switches(&args.switches)? else {
+        list_switches(common)?;
+        return Ok(Exit::Done);
+    };
     let options = Options {
         speed: args.speed,
+        start: args.start,
+        from: args.from,
+        repeat: args.repeat.unwrap_or(0),
+        shift_to: args.shift.map(|when| when.instant(args::now())),
+        as_happened: args.as_happened,
+        sources: args.sources.iter().map(ToString::to_string).collect(),
+        index_delay: args.index_delay,
+        rate_limits: !args.no_rate_limits,
+        credits: args.credits,
+        switches,
+        slow_clients: args.slow_clients,
+        client_queue_bytes: args.client_queue,
         key,
         max_connections: args.max_connections,
         wait_for_clients: args.wait_for_clients,

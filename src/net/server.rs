@@ -29,7 +29,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -604,6 +604,12 @@ impl ServerSocket {
         if let Err(error) = self.ws.get_ref().set_zero_linger() {
             tracing::debug!(%error, "closed instead of reset");
         }
+    }
+
+    /// Reads what the client says and throws it away, unanswered, until the client is gone: for a stall on purpose.
+    pub async fn gone(&mut self) {
+        let mut ignored = [0; 4096];
+        while matches!(self.ws.get_mut().read(&mut ignored).await, Ok(1..)) {}
     }
 
     /// Waits for what the client says; pings are answered in here.

@@ -21,18 +21,17 @@ pub struct Unreadable(pub String);
 
 /// Where the envelopes are.
 pub trait Shelf {
-    /// The envelope at a place that [`Index::note`] was given.
+    /// The envelope at a place that [`Index::note`] was given; `None` when it was forgotten or lost.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn fetch(&mut self, place: u64) -> Result<Bytes, Unreadable>;
+    fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable>;
 }
 
 /// Envelopes in memory: the place is the position.
 impl Shelf for Vec<Bytes> {
-    fn fetch(&mut self, place: u64) -> Result<Bytes, Unreadable> {
-        let at = usize::try_from(place).ok().and_then(|place| self.get(place));
-        at.cloned().ok_or_else(|| Unreadable(format!("there is no envelope {place}")))
+    fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable> {
+        Ok(usize::try_from(place).ok().and_then(|place| self.get(place)).cloned())
     }
 }
 
@@ -119,8 +118,11 @@ impl Index {
             }
         };
         self.sightings.push(Sighting { received_at: received_at.0, place, entry, before });
-        if !event.selector.is_empty() && !self.selectors.contains_key(&event.selector) {
-            self.selectors.insert(event.selector.clone(), place);
+        match self.selectors.get_mut(&event.selector) {
+            // The newest: a shelf may forget old envelopes.
+            Some(known) => *known = place,
+            None if event.selector.is_empty() => {}
+            None => drop(self.selectors.insert(event.selector.clone(), place)),
         }
     }
 
@@ -247,14 +249,19 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
-    /// Every selector that ever occurs, with the first envelope that has it: rules and monitors are there before what
-    /// they select.
+    /// Every selector known so far, with an envelope that has it; also those of envelopes that are still to come a
+    /// little later, since rules and monitors are there before what they select.
     ///
     /// # Errors
     /// When an envelope cannot be read.
     pub fn selectors(&mut self) -> Result<Vec<(String, Bytes)>, Unreadable> {
-        let named = self.index.selectors.iter();
-        named.map(|(selector, place)| Ok((selector.clone(), self.shelf.fetch(*place)?))).collect()
+        let mut named = Vec::with_capacity(self.index.selectors.len());
+        for (selector, place) in &self.index.selectors {
+            if let Some(envelope) = self.shelf.fetch(*place)? {
+                named.push((selector.clone(), envelope));
+            }
+        }
+        Ok(named)
     }
 
     fn exists(&self, entry: Entry) -> bool {
@@ -275,7 +282,7 @@ impl<'a> Past<'a> {
     }
 
     fn item(&mut self, entry: Entry, sighting: Sighting) -> Result<Option<Item>, Unreadable> {
-        let envelope = self.shelf.fetch(sighting.place)?;
+        let Some(envelope) = self.shelf.fetch(sighting.place)? else { return Ok(None) };
         let decoded = decode(self.provider, &envelope);
         let provider_at = decoded.provider_at;
         let mut events = decoded.events.into_iter();

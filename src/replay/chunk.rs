@@ -157,6 +157,11 @@ impl Slice {
         self.chunk.at(self.range.start)
     }
 
+    /// When the last of them was received.
+    pub(super) fn last_at(&self) -> UnixMicros {
+        self.chunk.at(self.range.end - 1)
+    }
+
     /// WebSocket frames, or JSON lines.
     pub(super) fn framed(&self) -> Bytes {
         self.chunk.framed.slice(self.chunk.start(self.range.start)..self.chunk.start(self.range.end))

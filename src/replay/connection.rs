@@ -76,6 +76,8 @@ enum End {
     Gone,
     /// The client takes nothing, not even a farewell.
     Abort,
+    /// It breaks off, as it happened.
+    Reset,
 }
 
 impl End {
@@ -121,7 +123,7 @@ pub(super) async fn socket(peer: Peer, mut socket: ServerSocket) {
     let Err(end) = play_to_socket(&peer, &mut socket).await;
     match end {
         End::Gone => {}
-        End::Abort => socket.abort(),
+        End::Abort | End::Reset => socket.abort(),
         End::Close { code, reason } => farewell(&mut socket, code, &reason).await,
     }
 }
@@ -173,6 +175,8 @@ async fn play_to_socket(peer: &Peer, socket: &mut ServerSocket) -> Result<std::c
                     }
                     Item::Message(message) => signals.write(say(socket, message)).await?,
                     Item::Close { code, reason } => return Err(End::Close { code, reason }),
+                    Item::Reset => return Err(End::Reset),
+                    Item::Stall => return Err(stall(socket, &mut signals).await),
                 }
                 last_sent = Instant::now();
             }
@@ -185,6 +189,21 @@ async fn play_to_socket(peer: &Peer, socket: &mut ServerSocket) -> Result<std::c
                 idle_until.as_mut().reset(last_sent + keepalive);
             }
         }
+    }
+}
+
+/// Says nothing more and hears nothing, until the client gives up or the replay ends.
+async fn stall(socket: &mut ServerSocket, signals: &mut Signals) -> End {
+    tokio::select! {
+        end = signals.end() => end,
+        () = socket.gone() => End::Gone,
+    }
+}
+
+async fn stall_stream(stream: &mut ServerStream, signals: &mut Signals) -> End {
+    tokio::select! {
+        end = signals.end() => end,
+        () = stream.gone() => End::Gone,
     }
 }
 
@@ -218,7 +237,7 @@ fn hear(peer: &Peer, incoming: Incoming) -> Result<(), End> {
 /// Serves a client of an endless response.
 pub(super) async fn stream(peer: Peer, mut stream: ServerStream, framing: Framing) {
     let Err(end) = play_to_stream(&peer, &mut stream, framing).await;
-    if let End::Abort = end {
+    if let End::Abort | End::Reset = end {
         drop(timeout(FAREWELL, stream.abort()).await);
     }
     // Otherwise the response ends in order when the stream is dropped.
@@ -249,6 +268,8 @@ async fn play_to_stream(peer: &Peer, stream: &mut ServerStream, framing: Framing
                     }
                     Item::Message(message) => signals.write(stream.send(framed(framing, &message))).await?,
                     Item::Close { code, reason } => return Err(End::Close { code, reason }),
+                    Item::Reset => return Err(End::Reset),
+                    Item::Stall => return Err(stall_stream(stream, &mut signals).await),
                 }
                 last_sent = Instant::now();
             }

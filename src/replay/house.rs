@@ -7,29 +7,36 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::clock::Timeline;
 use super::connection::{self, Peer};
-use super::feed::Remarks;
+use super::control;
+use super::feed::{Origin, Remarks};
+use super::memory::Memory;
 use super::player::{Newcomer, Tally, lock};
 use super::queue::{Item, Queue};
-use super::{ProviderStats, Stats, Urls};
-use crate::model::{Provider, Response};
+use super::{ProviderStats, Speed, Stats, Urls};
+use crate::model::{Provider, Response, UnixMicros};
 use crate::net::{Handler, Reply, ServerRequest};
-use crate::provider::{Answer, Asked, PeerAction, PeerId, Server, is_live_path, live_path, provider_of_path};
+use crate::provider::{Answer, Asked, PeerAction, PeerId, Rest, Server, is_live_path, live_path, provider_of_path};
 
 /// One provider's stand.
 pub(super) struct Booth {
     pub(super) provider: Provider,
     pub(super) server: Mutex<Server>,
+    pub(super) rest: Mutex<Rest>,
+    /// From the first request on.
+    pub(super) memory: Mutex<Option<Memory>>,
     pub(super) newcomers: mpsc::Sender<Newcomer>,
     pub(super) tally: Arc<Tally>,
     /// Whether there is anything to play.
     pub(super) has_feed: bool,
     pub(super) peers: Mutex<BTreeMap<PeerId, Arc<Queue>>>,
     pub(super) clients_ever: AtomicU64,
+    pub(super) requests: AtomicU64,
 }
 
 impl Booth {
@@ -46,6 +53,34 @@ impl Booth {
         }
     }
 
+    /// What an attempt to connect is answered because it happened so; of several answers the last one stays until the
+    /// recorded connection was open again.
+    fn refusal(&self, asked: &ServerRequest) -> Option<Reply> {
+        if asked.path != live_path(self.provider) {
+            return None;
+        }
+        let mut refusals = lock(&self.tally.refusals);
+        let is_last = refusals.len() == 1;
+        let response = if is_last { refusals.front().cloned() } else { refusals.pop_front() };
+        if is_last && self.tally.refuse_once.load(Relaxed) {
+            refusals.clear();
+        }
+        response.map(Reply::Http)
+    }
+
+    /// Gives an envelope to everybody who is there; how many got it.
+    pub(super) fn inject(&self, envelope: &bytes::Bytes) -> usize {
+        let peers: Vec<_> = lock(&self.peers).iter().map(|(peer, queue)| (*peer, Arc::clone(queue))).collect();
+        let mut server = lock(&self.server);
+        let mut n = 0;
+        for (_, queue) in peers.iter().filter(|(peer, _)| server.wants(*peer, envelope)) {
+            queue.add(Item::Message(envelope.clone()));
+            n += 1;
+        }
+        self.tally.injected.fetch_add(1, Relaxed);
+        n
+    }
+
     /// Whether everything was played and has reached who is there.
     fn is_done(&self) -> bool {
         !self.has_feed || (self.tally.finished.load(Relaxed) && lock(&self.peers).values().all(|queue| queue.is_empty()))
@@ -59,6 +94,9 @@ impl Booth {
 /// All that the connections share.
 pub(super) struct House {
     pub(super) booths: [Booth; 4],
+    pub(super) origin: Arc<Origin>,
+    pub(super) timeline: Timeline,
+    pub(super) index_delay: Duration,
     pub(super) remarks: Arc<Remarks>,
     pub(super) urls: Urls,
     pub(super) leaving: watch::Receiver<bool>,
@@ -68,6 +106,7 @@ pub(super) struct House {
     /// Instead of the provider's own.
     pub(super) keepalive: Option<Duration>,
     pub(super) last_peer: AtomicU64,
+    pub(super) stop: watch::Sender<bool>,
 }
 
 impl House {
@@ -86,10 +125,27 @@ impl House {
                 clients: lock(&booth.peers).len(),
                 clients_ever: booth.clients_ever.load(Relaxed),
                 too_slow: booth.tally.too_slow.load(Relaxed),
+                requests: booth.requests.load(Relaxed),
+                injected: booth.tally.injected.load(Relaxed),
                 done,
             }
         };
         Stats { providers: self.booths.each_ref().map(of), damage: self.remarks.damage() }
+    }
+
+    /// The virtual instant as one provider sees it. At full speed every provider plays for itself and stands at what it
+    /// played last; one that nobody came for stands where the others are.
+    pub(super) fn instant(&self, provider: Provider) -> UnixMicros {
+        let booth = self.booth(provider);
+        let (now, is_max) = self.timeline.with(|clock, now| (clock.moment(now), clock.speed() == Speed::Max));
+        match (is_max, self.origin.last_at()) {
+            // What was played last need not be the last that is known.
+            (true, Some(last_at)) if booth.had_clients() && booth.tally.finished.load(Relaxed) => {
+                now.max(last_at.plus(self.index_delay))
+            }
+            (true, _) if booth.had_clients() => UnixMicros(booth.tally.played_to.load(Relaxed)).max(self.origin.first_at()),
+            _ => now,
+        }
     }
 
     pub(super) fn change(&self) {
@@ -123,23 +179,56 @@ impl House {
         self.booths.iter().all(|booth| lock(&booth.peers).is_empty() && (booth.had_clients() || !booth.has_feed))
     }
 
-    fn answer(self: &Arc<Self>, asked: &ServerRequest) -> Reply {
-        let Some(provider) = provider_of_path(&asked.path).filter(|_| is_live_path(&asked.path)) else {
-            return Reply::Http(self.elsewhere(&asked.path));
-        };
+    async fn answer(self: Arc<Self>, asked: ServerRequest) -> Reply {
+        if let Some(rest) = asked.path.strip_prefix(control::PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Reply::Http(control::answer(&self, rest, &asked).await);
+        }
+        match provider_of_path(&asked.path) {
+            Some(provider) if is_live_path(&asked.path) => self.live(provider, &asked),
+            Some(provider) => Reply::Http(self.rest(provider, asked).await),
+            None => Reply::Http(self.elsewhere(&asked.path)),
+        }
+    }
+
+    /// History and management, as of the virtual instant.
+    async fn rest(self: Arc<Self>, provider: Provider, asked: ServerRequest) -> Response {
+        let now = Instant::now().into_std();
+        let instant = self.instant(provider);
+        self.booth(provider).requests.fetch_add(1, Relaxed);
+        // It may have to read the tape.
+        let answering = tokio::task::spawn_blocking(move || {
+            let booth = self.booth(provider);
+            let mut memory = lock(&booth.memory);
+            let memory = match &mut *memory {
+                Some(memory) => memory,
+                empty => match Memory::new(&self.origin, provider) {
+                    Ok(memory) => empty.insert(memory),
+                    Err(error) => {
+                        tracing::error!(%error, "history has nothing to remember");
+                        return Response::json(500, r#"{"error":"the tape cannot be read"}"#);
+                    }
+                },
+            };
+            let mut past = memory.at(instant.minus(self.index_delay));
+            lock(&booth.rest).asked(&whole(&asked), &mut past, now)
+        });
+        let mut response = answering.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request was not answered");
+            Response::json(500, r#"{"error":"the replay failed to answer; its log says more"}"#)
+        });
+        response.headers.push((NOW_HEADER.to_owned(), instant.to_string()));
+        response
+    }
+
+    fn live(self: &Arc<Self>, provider: Provider, asked: &ServerRequest) -> Reply {
         let booth = self.booth(provider);
         let id = self.last_peer.fetch_add(1, Relaxed) + 1;
-        let request = Asked {
-            method: &asked.method,
-            path: &asked.path,
-            query: &asked.query,
-            headers: &asked.headers,
-            body: &asked.body,
-            wants_upgrade: asked.wants_upgrade,
-        };
+        if let Some(refusal) = booth.refusal(asked) {
+            return refusal;
+        }
         let (answer, actions) = {
             let mut server = lock(&booth.server);
-            let answer = server.asked(id, &request, Instant::now().into_std());
+            let answer = server.asked(id, &whole(asked), Instant::now().into_std());
             let actions = match &mut *server {
                 Server::TwitterapiIo(server) => server.take_actions(),
                 Server::Tweetstream(_) | Server::Scrapebadger(_) | Server::XLive(_) => Vec::new(),
@@ -182,33 +271,33 @@ impl House {
         answer.await.ok().flatten()
     }
 
-    /// What is not a live path.
+    /// What belongs to nobody.
     fn elsewhere(&self, path: &str) -> Response {
-        const LIVE_ONLY: &str = "birdtape replay serves live streams only; history and management are not served";
-        let under = |prefix: &str| path.starts_with(prefix);
         if path == "/" {
             let headers = vec![("content-type".to_owned(), "text/plain; charset=utf-8".to_owned())];
             return Response { status: 200, headers, body: self.urls.words().into() };
-        }
-        if under("/twitter/") || under("/oapi/") {
-            return Response::json(404, format!(r#"{{"error":"Not Found","message":"{LIVE_ONLY}"}}"#));
-        }
-        if under("/api/") {
-            return Response::json(404, format!(r#"{{"error":"{LIVE_ONLY}"}}"#));
-        }
-        if under("/v1/") {
-            return Response::json(404, format!(r#"{{"detail":"{LIVE_ONLY}"}}"#));
-        }
-        if under("/1.1/") || under("/i/api/") {
-            return Response::json(404, format!(r#"{{"errors":[{{"code":34,"message":"{LIVE_ONLY}"}}]}}"#));
         }
         let live: Vec<_> = Provider::ALL.iter().map(|provider| format!(r#""{provider}":"{}""#, live_path(*provider))).collect();
         Response::json(404, format!(r#"{{"error":"nothing is served here","live":{{{}}}}}"#, live.join(",")))
     }
 }
 
+/// The header that tells the virtual instant a request was answered from; no provider sends it.
+const NOW_HEADER: &str = "x-birdtape-now";
+
+fn whole(asked: &ServerRequest) -> Asked<'_> {
+    Asked {
+        method: &asked.method,
+        path: &asked.path,
+        query: &asked.query,
+        headers: &asked.headers,
+        body: &asked.body,
+        wants_upgrade: asked.wants_upgrade,
+    }
+}
+
 impl Handler for House {
     fn handle(self: Arc<Self>, asked: ServerRequest) -> BoxFuture<'static, Reply> {
-        ready(self.answer(&asked)).boxed()
+        self.answer(asked).boxed()
     }
 }

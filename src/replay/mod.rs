@@ -9,7 +9,9 @@
 //!
 //! ```text
 //! tape ─ thread ─ chunks ─ player ─ queue ─ connection ─ client
-//!        unpack, frame     waits    bounded  writes shared bytes
+//!   │    unpack, frame     waits by  bounded  writes shared bytes
+//!   │                      the clock
+//!   └─ memory ─ past at the clock's instant ─ history, management
 //! ```
 //!
 //! | file | holds |
@@ -21,17 +23,27 @@
 //! | `feed.rs` | reading ahead, on a thread for each provider |
 //! | `player.rs` | one provider's player |
 //! | `queue.rs` | what waits for one client |
+//! | `happening.rs` | what happened to connections while they were recorded |
 //! | `house.rs` | requests, who is there, what is done |
+//! | `memory.rs` | what history remembers |
+//! | `control.rs` | pausing, seeking and so on, in Rust and over HTTP |
 //! | `connection.rs` | one client from opening to end |
 //!
+//! The clock goes by an anchor on the monotonic clock; all providers share it, so that what one says of a moment fits
+//! what the others say of it.
+//!
 //! Memory: for each provider a few chunks of 128 KiB and a decoded block for each source; for each client a queue
-//! ([`Options::client_queue_bytes`]) whose bytes it shares with the others.
+//! ([`Options::client_queue_bytes`]) whose bytes it shares with the others; and once history was asked for, its
+//! index (`memory.rs` says how much).
 
 mod chunk;
 mod clock;
 mod connection;
+mod control;
 mod feed;
+mod happening;
 mod house;
+mod memory;
 mod player;
 mod queue;
 #[cfg(test)]
@@ -50,17 +62,18 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use self::clock::Clock;
-use self::feed::Remarks;
+use self::clock::{Clock, Timeline};
+pub use self::control::{Control, ControlError, State, Status};
+use self::feed::{Origin, Remarks};
 use self::house::{Booth, House};
-use self::player::{Pacing, Player, Tally};
+use self::player::{Head, Player, Tally};
 pub use self::urls::Urls;
 use crate::archive::ArchiveError;
 use crate::archive::Disk;
-use crate::model::{Provider, Secret, UnixMicros};
+use crate::model::{Provider, Secret, TweetId, UnixMicros};
 use crate::net::{ServerOptions, serve};
 use crate::provider::synthetic::{self, Envelope};
-use crate::provider::{Server, ServerSettings};
+use crate::provider::{Rest, RestSettings, Server, ServerSettings, Switches};
 
 /// Newcomers that wait for a player to notice them.
 const NEWCOMERS: usize = 64;
@@ -92,11 +105,43 @@ pub enum Feed {
 pub enum Speed {
     /// So many times as fast as it was received.
     ///
-    /// The clock of all providers starts with the first client of any of them, and runs on whoever listens; a
+    /// The clock of all providers runs on whoever listens; a
     /// provider whose first client comes later delivers at once what is overdue.
     Times(f64),
     /// As fast as the slowest client of a provider takes it. A provider without clients pauses.
     Max,
+}
+
+/// When the clock begins to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the first client of any provider.
+    #[default]
+    FirstClient,
+    /// At once, whoever listens.
+    Now,
+    /// When it is told to.
+    Paused,
+}
+
+/// Where in the feed it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At that moment, in the time that clients see.
+    At(UnixMicros),
+    /// At the envelope that first brought that post.
+    Tweet(TweetId),
+    /// Behind everything: nothing is left to play, and history knows all of it.
+    End,
+}
+
+/// What becomes of a client that does not take what is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowClients {
+    /// It is sent away, as providers do.
+    Drop,
+    /// Everybody waits for it.
+    Wait,
 }
 
 /// What is played, how, and to whom.
@@ -104,12 +149,32 @@ pub enum Speed {
 pub struct Options {
     /// What is played.
     pub feed: Feed,
+    /// Sources of a tape that are played; none is all.
+    pub sources: Vec<String>,
     /// How fast.
     pub speed: Speed,
+    /// When the clock begins to run.
+    pub start: Start,
+    /// Where it begins; without it at the first envelope.
+    pub from: Option<Place>,
+    /// Rounds after the first; `u64::MAX` is without end.
+    pub repeat: u64,
+    /// Moves ids, dates and stamps so that the first envelope is of this moment. Without it every byte is as recorded.
+    pub shift_to: Option<UnixMicros>,
+    /// Recorded closes, breaks, stalls and refusals come back at their time.
+    pub as_happened: bool,
+    /// What history needs to know of something new.
+    pub index_delay: Duration,
     /// The only key accepted; without one any that is not empty.
     pub key: Option<Secret>,
     /// Connections per key; without it the provider's documented number.
     pub max_connections: Option<u32>,
+    /// Whether the documented rate limits of history and management hold.
+    pub rate_limits: bool,
+    /// What a key may spend, in the provider's own unit; without it there is no end.
+    pub credits: Option<u64>,
+    /// Where providers' pages disagree.
+    pub switches: Switches,
     /// Clients of a provider to wait for before its first envelope is played.
     pub wait_for_clients: usize,
     /// Whether to end when every provider that somebody came for has played everything.
@@ -117,10 +182,11 @@ pub struct Options {
     /// How long clients then have to leave by themselves.
     pub linger: Duration,
     /// Bytes that may wait for one client.
-    ///
-    /// At full speed everybody waits for a client whose queue is full. At a given pace it is sent away (1008, or a
-    /// reset where it takes not even that) after 10 s, or once 16 times as much waits and it takes nothing for 1 s.
     pub client_queue_bytes: usize,
+    /// What becomes of a client whose bytes are full; without it everybody waits at full speed, and at a given pace
+    /// it is sent away (1008, or a reset where it takes not even that) after 10 s, or once 16 times as much waits and
+    /// it takes nothing for 1 s.
+    pub slow_clients: Option<SlowClients>,
     /// Longest pause between two envelopes at a given pace, in real time; longer ones are cut for all providers.
     pub idle_cap: Option<Duration>,
 }
@@ -130,13 +196,24 @@ impl Options {
     pub fn new(feed: Feed) -> Self {
         Self {
             feed,
+            sources: Vec::new(),
             speed: Speed::Times(1.0),
+            start: Start::default(),
+            from: None,
+            repeat: 0,
+            shift_to: None,
+            as_happened: false,
+            index_delay: Duration::ZERO,
             key: None,
             max_connections: None,
+            rate_limits: true,
+            credits: None,
+            switches: Switches::default(),
             wait_for_clients: 1,
             exit_when_done: false,
             linger: Duration::from_secs(5),
             client_queue_bytes: 1 << 20,
+            slow_clients: None,
             idle_cap: None,
         }
     }
@@ -159,12 +236,9 @@ pub enum ReplayError {
         /// The address.
         address: SocketAddr,
     },
-    /// No speed.
-    #[error("a speed of {given} cannot be played; it must be a number above 0 and up to 1000000")]
-    Speed {
-        /// What was asked for.
-        given: f64,
-    },
+    /// A place that the feed does not have, or a speed that is none.
+    #[error(transparent)]
+    Place(#[from] ControlError),
     /// The tape cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -187,7 +261,7 @@ impl ReplayError {
                 _ => None,
             },
             Self::KeyNeeded { .. } => Some("give it a key with --key, or listen on 127.0.0.1"),
-            Self::Speed { .. } => Some("give `max` to play as fast as clients take it"),
+            Self::Place(error) => error.hint(),
             Self::Archive(error) => error.hint(),
             Self::Thread { .. } => None,
         }
@@ -211,8 +285,22 @@ pub struct ProviderStats {
     pub clients_ever: u64,
     /// Connections ended because the client was too slow.
     pub too_slow: u64,
+    /// Requests to history and management.
+    pub requests: u64,
+    /// Envelopes given to clients by hand.
+    pub injected: u64,
     /// Whether everything was played and has reached who is there; true for a provider with nothing to play.
     pub done: bool,
+}
+
+impl ProviderStats {
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "played": self.played, "sent": self.sent, "skipped": self.skipped, "clients": self.clients,
+            "connections": self.clients_ever, "too_slow": self.too_slow, "requests": self.requests,
+            "injected": self.injected, "done": self.done,
+        })
+    }
 }
 
 /// Counts of a replay.
@@ -252,8 +340,13 @@ pub struct Outcome {
 /// A running replay; it stops when this is dropped.
 pub struct Replay {
     house: Arc<House>,
-    stop: watch::Sender<bool>,
     ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl std::fmt::Debug for Replay {
@@ -268,6 +361,11 @@ impl Replay {
         &self.house.urls
     }
 
+    /// Pauses it, seeks in it and so on.
+    pub fn control(&self) -> Control {
+        Control::of(&self.house)
+    }
+
     /// Its counts up to now.
     pub fn stats(&self) -> Stats {
         self.house.stats()
@@ -275,7 +373,7 @@ impl Replay {
 
     /// Takes leave of all clients (1001) and ends; [`wait`](Self::wait) says when that is done.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.house.stop.send_replace(true);
     }
 
     /// Waits for the end. May be dropped while it waits, and called again.
@@ -322,60 +420,99 @@ async fn start_with(
     if options.key.is_none() && !address.ip().to_canonical().is_loopback() {
         return Err(ReplayError::KeyNeeded { address });
     }
-    if let Speed::Times(given) = options.speed
-        && !(given > 0.0 && given <= 1e6)
-    {
-        return Err(ReplayError::Speed { given });
-    }
+    options.speed.checked()?;
     let remarks = Arc::new(Remarks::default());
-    let feed = options.feed.clone();
-    let mut chunks = {
-        let remarks = Arc::clone(&remarks);
-        tokio::task::spawn_blocking(move || feed::open(feed, disk, &remarks))
-            .await
-            .map_err(|error| ReplayError::Thread { source: io::Error::other(error) })??
+    let origin = {
+        let (feed, sources) = (options.feed.clone(), options.sources.clone());
+        let (as_happened, shift_to) = (options.as_happened, options.shift_to);
+        let open = move || {
+            let mut origin = Origin::open(feed, disk, &sources, as_happened)?;
+            if let Some(to) = shift_to {
+                origin.shift_to(to);
+            }
+            Ok::<_, ReplayError>(Arc::new(origin))
+        };
+        tokio::task::spawn_blocking(open).await.map_err(broken_off)??
     };
-    let mut first = Vec::with_capacity(4);
-    for chunks in &mut chunks {
-        first.push(chunks.recv().await.map(|chunk| (Arc::new(chunk), 0)));
+    let from = match options.from {
+        Some(place) => Some(control::moment(&origin, place, options.index_delay).await?),
+        None => None,
+    };
+    let mut feeds = {
+        let (origin, remarks) = (Arc::clone(&origin), Arc::clone(&remarks));
+        let open = move || Provider::ALL.map(|provider| origin.play(provider, from, &remarks));
+        tokio::task::spawn_blocking(open).await.map_err(broken_off)?
     }
-    let earliest = first.iter().flatten().map(|(chunk, _)| chunk.at(0)).min();
-    let pacing = pacing(&options, earliest.unwrap_or(UnixMicros(0)));
+    .into_iter()
+    .collect::<Result<Vec<_>, _>>()?;
+    let mut heads = Vec::with_capacity(4);
+    for pieces in &mut feeds {
+        heads.push(Head::of(pieces.recv().await));
+    }
+    let earliest = heads.iter().filter_map(Head::at).min();
+    let start_at = from.or(earliest).unwrap_or(origin.first_at());
+    let mut clock = Clock::new(start_at, options.speed, options.idle_cap);
+    clock.repeat(options.repeat);
+    match options.start {
+        Start::FirstClient => {}
+        Start::Now => clock.start(tokio::time::Instant::now()),
+        Start::Paused => clock.pause(tokio::time::Instant::now()),
+    }
+    let timeline = Timeline::new(clock);
 
     let (leave, leaving) = watch::channel(false);
     let (changed, _) = watch::channel(0);
     let mut players = JoinSet::new();
     let settings =
-        ServerSettings { key: options.key.clone(), max_connections: options.max_connections, ..ServerSettings::default() };
+        ServerSettings { key: options.key.clone(), max_connections: options.max_connections, switches: options.switches.clone() };
+    let rest = RestSettings {
+        key: options.key.clone(),
+        rate_limits: options.rate_limits,
+        credits: options.credits,
+        switches: options.switches.clone(),
+    };
     let mut booths = Vec::with_capacity(4);
-    for ((provider, chunks), current) in Provider::ALL.into_iter().zip(chunks).zip(first) {
+    for ((provider, pieces), head) in Provider::ALL.into_iter().zip(feeds).zip(heads) {
         let (newcomers, receiver) = mpsc::channel(NEWCOMERS);
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(Tally { played_to: start_at.0.into(), ..Tally::default() });
         booths.push(Booth {
             provider,
             server: Mutex::new(Server::new(provider, settings.clone())),
+            rest: Mutex::new(Rest::new(provider, rest.clone())),
+            memory: Mutex::new(None),
             newcomers,
             tally: Arc::clone(&tally),
-            has_feed: current.is_some(),
+            has_feed: head.at().is_some() || (from.is_some() && origin.plays(provider)),
             peers: Mutex::default(),
             clients_ever: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
         });
         let player = Player {
             provider,
-            pacing: pacing.clone(),
-            chunks,
+            timeline: timeline.clone(),
+            origin: Arc::clone(&origin),
+            remarks: Arc::clone(&remarks),
+            pieces,
             newcomers: receiver,
             tally,
             changed: changed.clone(),
-            wait_for_clients: options.wait_for_clients,
-            current,
+            wait_for_clients: if options.start == Start::Now { 0 } else { options.wait_for_clients.max(1) },
+            slow_clients: options.slow_clients,
+            start_at,
+            head,
             clients: Vec::new(),
             is_giving: false,
+            has_begun: false,
+            epoch: 0,
         };
         players.spawn(player.run());
     }
+    let (stop, stopped) = watch::channel(false);
     let house = Arc::new(House {
         booths: <[Booth; 4]>::try_from(booths).unwrap_or_else(|_| unreachable!("one for each of the four")),
+        origin,
+        timeline,
+        index_delay: options.index_delay,
         remarks,
         urls: Urls::new(address),
         leaving,
@@ -383,21 +520,16 @@ async fn start_with(
         queue_bytes: options.client_queue_bytes,
         keepalive,
         last_peer: AtomicU64::new(0),
+        stop,
     });
-    let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(None);
     let running = Running { house: Arc::clone(&house), players, leave, stopped, end };
     tokio::spawn(running.run(listener, shutdown, options.exit_when_done.then_some(options.linger)));
-    Ok(Replay { house, stop, ended })
+    Ok(Replay { house, ended })
 }
 
-fn pacing(options: &Options, earliest: UnixMicros) -> Pacing {
-    match options.speed {
-        Speed::Max => Pacing::Max,
-        Speed::Times(rate) => {
-            Pacing::Clock { clock: Arc::new(Mutex::new(Clock::new(earliest, rate, options.idle_cap))), cuts: watch::channel(0).0 }
-        }
-    }
+fn broken_off(error: tokio::task::JoinError) -> ReplayError {
+    ReplayError::Thread { source: io::Error::other(error) }
 }
 
 /// What runs behind a [`Replay`].

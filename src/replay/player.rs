@@ -1,8 +1,8 @@
 //! Plays one provider's envelopes to its clients: when they are due, or as fast as the slowest client takes them.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::chunk::{Chunk, Slice};
-use super::clock::Clock;
-use super::feed::Chunks;
-use super::queue::Queue;
-use crate::model::Provider;
+use super::clock::{Due, Timeline};
+use super::feed::{Origin, Piece, Pieces, Remarks};
+use super::happening::Happening;
+use super::queue::{Item, Queue};
+use super::{SlowClients, Speed};
+use crate::model::{Provider, Response, UnixMicros};
 
 /// Lateness from which on the player waits for every client with a full queue: nobody can take so much so fast.
 const CATCHING_UP: Duration = Duration::from_millis(200);
@@ -32,70 +34,201 @@ pub(super) struct Tally {
     pub(super) played: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) too_slow: AtomicU64,
+    pub(super) injected: AtomicU64,
     /// Nothing more will come.
     pub(super) finished: AtomicBool,
-}
-
-/// When envelopes are played.
-#[derive(Clone)]
-pub(super) enum Pacing {
-    /// As fast as the slowest client takes them; without clients there is a pause.
-    Max,
-    /// By the clock that all players share; who listens does not matter once it runs.
-    Clock {
-        clock: Arc<Mutex<Clock>>,
-        /// Counts what was cut out of idle time.
-        cuts: watch::Sender<u64>,
-    },
+    /// When what was played last was received, in microseconds.
+    pub(super) played_to: AtomicI64,
+    /// What the next attempts to connect are answered, as it happened.
+    pub(super) refusals: Mutex<VecDeque<Response>>,
+    /// Whether each of them counts for one attempt only, because the time between them does not pass.
+    pub(super) refuse_once: AtomicBool,
 }
 
 pub(super) struct Player {
     pub(super) provider: Provider,
-    pub(super) pacing: Pacing,
-    pub(super) chunks: Chunks,
+    pub(super) timeline: Timeline,
+    pub(super) origin: Arc<Origin>,
+    pub(super) remarks: Arc<Remarks>,
+    pub(super) pieces: Pieces,
     pub(super) newcomers: mpsc::Receiver<Newcomer>,
     pub(super) tally: Arc<Tally>,
     /// Told when the last envelope was played.
     pub(super) changed: watch::Sender<u64>,
-    /// Clients to wait for before the first envelope.
+    /// Clients to wait for before the first envelope; 0 begins at once.
     pub(super) wait_for_clients: usize,
-    /// What is being played, and which envelope of it comes next.
-    pub(super) current: Option<(Arc<Chunk>, usize)>,
+    pub(super) slow_clients: Option<SlowClients>,
+    /// Where a round begins.
+    pub(super) start_at: UnixMicros,
+    pub(super) head: Head,
     pub(super) clients: Vec<Arc<Queue>>,
     /// What is being given is not for newcomers.
     pub(super) is_giving: bool,
+    pub(super) has_begun: bool,
+    /// The round of the clock this player is in.
+    pub(super) epoch: u64,
 }
 
-impl Player {
-    /// Plays to the end, and then greets those who come too late.
-    pub(super) async fn run(mut self) {
-        let begun = self.begin().await;
-        while begun && let Some(slice) = self.due().await {
-            self.give(slice).await;
-        }
-        if let Pacing::Clock { clock, .. } = &self.pacing {
-            lock(clock).finish(self.provider);
-        }
-        self.tally.finished.store(true, Relaxed);
-        self.changed.send_modify(|n| *n += 1);
-        while let Some(newcomer) = self.newcomers.recv().await {
-            drop(newcomer.first.send(None));
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Head {
+    /// To be received.
+    Unknown,
+    /// This envelope of the chunk.
+    Envelope(Arc<Chunk>, usize),
+    /// Something that happened.
+    Happening(UnixMicros, Happening),
+    /// Nothing.
+    End,
+}
+
+impl Head {
+    pub(super) fn of(piece: Option<Piece>) -> Self {
+        match piece {
+            Some(Piece::Chunk(chunk)) => Self::Envelope(Arc::new(chunk), 0),
+            Some(Piece::Happening(at, happening)) => Self::Happening(at, happening),
+            None => Self::End,
         }
     }
 
-    /// Waits for the first clients and starts the clock. `false` when there is nothing to play, or nobody to come.
-    async fn begin(&mut self) -> bool {
-        if self.current.is_none() {
-            return false;
+    pub(super) fn at(&self) -> Option<UnixMicros> {
+        match self {
+            Self::Envelope(chunk, next) => Some(chunk.at(*next)),
+            Self::Happening(at, _) => Some(*at),
+            Self::Unknown | Self::End => None,
         }
-        while self.n_clients() < self.wait_for_clients.max(1) {
-            let Some(newcomer) = self.newcomers.recv().await else { return false };
-            self.welcome(newcomer);
+    }
+}
+
+/// What to do next.
+enum Next {
+    Give(Slice),
+    Happen,
+    /// Something changed: look again.
+    Again,
+    /// Nobody can come any more.
+    Deserted,
+}
+
+impl Player {
+    /// Plays, and after the end greets those who come too late, until nobody can come any more.
+    pub(super) async fn run(mut self) {
+        let mut changes = self.timeline.changes();
+        loop {
+            changes.mark_unchanged();
+            if self.timeline.with(|clock, _| clock.epoch()) != self.epoch {
+                self.begin_again().await;
+                continue;
+            }
+            match self.next(&mut changes).await {
+                Next::Give(slice) => self.give(slice).await,
+                Next::Happen => self.happen(),
+                Next::Again => {}
+                Next::Deserted => return,
+            }
         }
-        if let Pacing::Clock { clock, .. } = &self.pacing {
-            lock(clock).start(self.provider, Instant::now());
+    }
+
+    /// What to do now; waits where there is nothing.
+    async fn next(&mut self, changes: &mut watch::Receiver<u64>) -> Next {
+        if matches!(self.head, Head::Unknown) {
+            tokio::select! {
+                piece = self.pieces.recv() => self.head = Head::of(piece),
+                newcomer = self.newcomers.recv() => return self.came(newcomer),
+                _ = changes.changed() => return Next::Again,
+            }
         }
-        true
+        let n_clients = self.n_clients();
+        if !self.has_begun && n_clients >= self.wait_for_clients {
+            self.begin();
+        }
+        let due = self.due(n_clients);
+        match due {
+            Some(Due::Now) => self.take(),
+            Some(Due::At(due)) => {
+                tokio::select! {
+                    () = sleep_until(due) => Next::Again,
+                    newcomer = self.newcomers.recv() => self.came(newcomer),
+                    _ = changes.changed() => Next::Again,
+                }
+            }
+            Some(Due::Held) | None => {
+                tokio::select! {
+                    newcomer = self.newcomers.recv() => self.came(newcomer),
+                    _ = changes.changed() => Next::Again,
+                }
+            }
+        }
+    }
+
+    /// When what comes next is due; `None` when there is nothing.
+    fn due(&mut self, n_clients: usize) -> Option<Due> {
+        let at = match self.head.at() {
+            Some(at) => at,
+            None => {
+                self.finish();
+                return None;
+            }
+        };
+        if !self.has_begun {
+            return Some(Due::Held);
+        }
+        let is_envelope = matches!(self.head, Head::Envelope(..));
+        let provider = self.provider;
+        let (due, tell) = self.timeline.with(|clock, now| {
+            if clock.speed() == Speed::Max && n_clients == 0 && is_envelope && !clock.is_paused() {
+                // Without clients there is a pause at full speed.
+                return (Due::Held, false);
+            }
+            match clock.due(at, now) {
+                Due::Now => (Due::Now, false),
+                Due::At(_) | Due::Held => {
+                    let changed = clock.wait(provider, at, now);
+                    let due = if clock.may_step(provider) { Due::Now } else { clock.due(at, now) };
+                    (due, changed)
+                }
+            }
+        });
+        if tell {
+            self.timeline.tell();
+        }
+        Some(due)
+    }
+
+    /// Takes what is due off the head: all envelopes that are, or one if the clock is held.
+    fn take(&mut self) -> Next {
+        let Head::Envelope(chunk, next) = &self.head else { return Next::Happen };
+        let (chunk, next) = (Arc::clone(chunk), *next);
+        let provider = self.provider;
+        let end = self.timeline.with(|clock, now| {
+            let end = if clock.is_paused() {
+                next + 1
+            } else if clock.speed() == Speed::Max {
+                chunk.len()
+            } else {
+                (next + 1..chunk.len()).find(|idx| clock.due(chunk.at(*idx), now) != Due::Now).unwrap_or(chunk.len())
+            };
+            let steps = clock.is_paused();
+            clock.play(provider, chunk.at(end - 1));
+            (end, steps)
+        });
+        let (end, steps) = end;
+        if steps {
+            self.timeline.tell();
+        }
+        Next::Give(Slice::new(&chunk, next..end))
+    }
+
+    fn begin(&mut self) {
+        self.has_begun = true;
+        let provider = self.provider;
+        let has_feed = self.head.at().is_some();
+        self.timeline.change(|clock, now| {
+            if has_feed {
+                clock.begin(provider);
+            }
+            clock.start(now);
+        });
     }
 
     fn n_clients(&mut self) -> usize {
@@ -103,99 +236,131 @@ impl Player {
         self.clients.len()
     }
 
+    fn came(&mut self, newcomer: Option<Newcomer>) -> Next {
+        match newcomer {
+            Some(newcomer) => {
+                self.welcome(newcomer);
+                Next::Again
+            }
+            None => Next::Deserted,
+        }
+    }
+
     fn welcome(&mut self, newcomer: Newcomer) {
         let begun = self.is_giving || self.tally.played.load(Relaxed) > 0;
-        let first = self.current.as_ref().filter(|_| !begun).map(|(chunk, idx)| chunk.body(*idx));
+        let first = match &self.head {
+            Head::Envelope(chunk, idx) if !begun => Some(chunk.body(*idx)),
+            _ => None,
+        };
         // Who left before the answer came is noticed at the next look at the queues.
         if newcomer.first.send(first).is_ok() {
             self.clients.push(newcomer.queue);
         }
     }
 
-    /// The next envelopes, when their time has come; `None` at the end.
-    async fn due(&mut self) -> Option<Slice> {
-        loop {
-            if matches!(self.pacing, Pacing::Max) && self.n_clients() == 0 {
-                let newcomer = self.newcomers.recv().await?;
-                self.welcome(newcomer);
-                continue;
+    /// Everything was played, unless another round is wanted.
+    fn finish(&mut self) {
+        if self.tally.finished.load(Relaxed) {
+            return;
+        }
+        let (provider, start) = (self.provider, self.start_at);
+        let has_begun = self.has_begun;
+        // Others may wait for the last one that could be earlier than they are.
+        if !self.timeline.change(|clock, now| has_begun && clock.finish(provider, start, now)) {
+            self.tally.finished.store(true, Relaxed);
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Goes to where the clock was set.
+    async fn begin_again(&mut self) {
+        let (origin, remarks, provider) = (Arc::clone(&self.origin), Arc::clone(&self.remarks), self.provider);
+        let (epoch, from) = self.timeline.with(|clock, now| (clock.epoch(), clock.moment(now)));
+        self.epoch = epoch;
+        let opened = tokio::task::spawn_blocking(move || origin.play(provider, Some(from), &remarks)).await;
+        match opened {
+            Ok(Ok(pieces)) => {
+                self.pieces = pieces;
+                self.head = Head::Unknown;
+                lock(&self.tally.refusals).clear();
+                self.tally.finished.store(false, Relaxed);
+                self.changed.send_modify(|n| *n += 1);
             }
-            let Some((chunk, next)) = self.current.clone().filter(|(chunk, next)| *next < chunk.len()) else {
-                tokio::select! {
-                    chunk = self.chunks.recv() => self.current = Some((Arc::new(chunk?), 0)),
-                    Some(newcomer) = self.newcomers.recv() => self.welcome(newcomer),
-                }
-                continue;
-            };
-            let Pacing::Clock { clock, cuts } = &self.pacing else { return Some(Slice::new(&chunk, next..chunk.len())) };
-            let mut cut = cuts.subscribe();
-            let now = Instant::now();
-            let due = {
-                let mut clock = lock(clock);
-                if clock.due(chunk.at(next), now) > now && clock.wait(self.provider, chunk.at(next), now) {
-                    cuts.send_modify(|n| *n += 1);
-                    cut.mark_unchanged();
-                }
-                let due = clock.due(chunk.at(next), now);
-                if due <= now {
-                    clock.play(self.provider);
-                    let later = (next..chunk.len()).find(|idx| clock.due(chunk.at(*idx), now) > now);
-                    return Some(Slice::new(&chunk, next..later.unwrap_or(chunk.len())));
-                }
-                due
-            };
-            tokio::select! {
-                () = sleep_until(due) => {}
-                Ok(()) = cut.changed() => {}
-                Some(newcomer) = self.newcomers.recv() => self.welcome(newcomer),
-            }
+            Ok(Err(error)) => self.remarks.damaged(format!("{provider}: {error}")),
+            Err(error) => tracing::error!(%error, "the feed broke off"),
+        }
+    }
+
+    /// What happened to the connection happens again, to everybody who is there.
+    fn happen(&mut self) {
+        let Head::Happening(at, happening) = std::mem::replace(&mut self.head, Head::Unknown) else { return };
+        let provider = self.provider;
+        let is_max = self.timeline.with(|clock, _| {
+            clock.play(provider, at);
+            clock.speed() == Speed::Max
+        });
+        self.tally.refuse_once.store(is_max, Relaxed);
+        let item = match happening {
+            // At full speed nobody had time to be refused: that is kept for those who come next.
+            Happening::Opened if is_max => return,
+            Happening::Opened => return lock(&self.tally.refusals).clear(),
+            Happening::Refused(response) => return lock(&self.tally.refusals).push_back(response),
+            Happening::Closed { code, reason } => Item::Close { code: code.unwrap_or(1000), reason },
+            Happening::Reset => Item::Reset,
+            Happening::Stalled => Item::Stall,
+        };
+        for client in self.clients.drain(..) {
+            client.add(item.clone());
         }
     }
 
     /// Gives envelopes to everybody who is there now; who comes meanwhile gets what comes next.
     async fn give(&mut self, slice: Slice) {
         let n_clients = self.n_clients();
+        let waits = match self.slow_clients {
+            Some(SlowClients::Wait) => true,
+            Some(SlowClients::Drop) => false,
+            None => self.timeline.with(|clock, _| clock.speed() == Speed::Max || clock.is_paused()),
+        };
         self.is_giving = true;
         for client in 0..n_clients {
-            self.wait_for_room(client, &slice).await;
+            self.wait_for_room(client, &slice, waits).await;
         }
         self.is_giving = false;
+        if self.timeline.with(|clock, _| clock.epoch()) != self.epoch {
+            return;
+        }
         let (now, bytes) = (Instant::now(), slice.framed().len());
-        let strict = !matches!(self.pacing, Pacing::Max);
         let mut n_given = 0;
         for client in &self.clients[..n_clients] {
-            if client.push(slice.clone(), bytes, now, strict) {
+            if client.push(slice.clone(), bytes, now, !waits) {
                 n_given += 1;
             } else if client.was_given_up() {
                 self.tally.too_slow.fetch_add(1, Relaxed);
             }
         }
-        // Without clients there is a pause at full speed, so that is played again.
-        if n_given > 0 || strict {
+        // At full speed what nobody got is played again.
+        if n_given > 0 || self.timeline.with(|clock, _| clock.speed() != Speed::Max || clock.is_paused()) {
             self.tally.played.fetch_add(slice.len() as u64, Relaxed);
-            if let Some((_, next)) = &mut self.current {
-                *next += slice.len();
+            self.tally.played_to.store(slice.last_at().0, Relaxed);
+            let passed = match &mut self.head {
+                Head::Envelope(chunk, next) => {
+                    *next += slice.len();
+                    *next >= chunk.len()
+                }
+                _ => false,
+            };
+            if passed {
+                self.head = Head::Unknown;
             }
         }
     }
 
-    async fn wait_for_room(&mut self, client: usize, slice: &Slice) {
+    async fn wait_for_room(&mut self, client: usize, slice: &Slice, waits: bool) {
         let client = Arc::clone(&self.clients[client]);
-        let is_late = match &self.pacing {
-            Pacing::Max => None,
-            Pacing::Clock { clock, .. } => {
-                let now = Instant::now();
-                let due = lock(clock).due(slice.at(), now);
-                Some(now.saturating_duration_since(due) >= CATCHING_UP)
-            }
-        };
+        let is_late = self.timeline.with(|clock, now| clock.lateness(slice.at(), now) >= CATCHING_UP);
         loop {
-            let room = async {
-                match is_late {
-                    None => client.room().await,
-                    Some(is_late) => client.room_within_patience(is_late).await,
-                }
-            };
+            let room = async { if waits { client.room().await } else { client.room_within_patience(is_late).await } };
             tokio::select! {
                 biased;
                 () = room => return,
@@ -205,6 +370,6 @@ impl Player {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

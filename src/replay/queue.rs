@@ -21,7 +21,7 @@ const STUCK: Duration = Duration::from_secs(1);
 const OVERFULL: usize = 16;
 
 /// Something for the client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Item {
     /// Envelopes of the feed.
     Slice(Slice),
@@ -34,6 +34,10 @@ pub(super) enum Item {
         /// Its reason.
         reason: String,
     },
+    /// The connection breaks off.
+    Reset,
+    /// Nothing is sent any more, and nothing answered.
+    Stall,
 }
 
 /// Filled by the player, emptied by the client's connection.
@@ -104,6 +108,19 @@ impl Queue {
     pub(super) fn add(&self, item: Item) {
         self.state().items.push_back(item);
         self.filled.notify_one();
+    }
+
+    /// Forgets the envelopes that wait: what is played goes on somewhere else.
+    pub(super) fn clear(&self, size: impl Fn(&Slice) -> usize) {
+        let mut state = self.state();
+        let waiting: usize = state.items.iter().map(|item| if let Item::Slice(slice) = item { size(slice) } else { 0 }).sum();
+        state.items.retain(|item| !matches!(item, Item::Slice(_)));
+        state.bytes = state.bytes.saturating_sub(waiting);
+        if state.bytes < self.limit {
+            state.full_since = None;
+        }
+        drop(state);
+        self.emptied.notify_one();
     }
 
     /// Waits for the next item. May be dropped while it waits.
