@@ -122,7 +122,7 @@ impl Player {
             }
             match self.next(&mut changes).await {
                 Next::Give(slice) => self.give(slice).await,
-                Next::Happen => self.happen(),
+                Next::Happen => self.happen().await,
                 Next::Again => {}
                 Next::Deserted => return,
             }
@@ -292,7 +292,7 @@ impl Player {
     }
 
     /// What happened to the connection happens again, to everybody who is there.
-    fn happen(&mut self) {
+    async fn happen(&mut self) {
         let Head::Happening(at, happening) = std::mem::replace(&mut self.head, Head::Unknown) else { return };
         let provider = self.provider;
         let is_max = self.timeline.with(|clock, _| {
@@ -309,6 +309,14 @@ impl Player {
             Happening::Reset => Item::Reset,
             Happening::Stalled => Item::Stall,
         };
+        if is_max {
+            // No time passes between an end and what came of it: the refusals are there before anybody comes back.
+            self.head = Head::of(self.pieces.recv().await);
+            while let Head::Happening(_, Happening::Refused(response)) = &self.head {
+                lock(&self.tally.refusals).push_back(response.clone());
+                self.head = Head::of(self.pieces.recv().await);
+            }
+        }
         for client in self.clients.drain(..) {
             client.add(item.clone());
         }
