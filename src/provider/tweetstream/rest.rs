@@ -245,7 +245,7 @@ mod tests {
             let clock = |name: &str| row[name].as_str().unwrap()[17..19].to_owned();
             format!("{what}@{}/{}{}", clock("time"), clock("receivedTime"), if row["meta"].is_null() { "" } else { "+" })
         };
-        data.iter().map(row).collect::<Vec<_>>().join(" ")
+        if data.is_empty() { "nothing".to_owned() } else { data.iter().map(row).collect::<Vec<_>>().join(" ") }
     }
 
     fn check(text: &str, expected: Expect) {
@@ -254,15 +254,35 @@ mod tests {
 
     #[test]
     fn a_row_is_the_live_payload_and_what_is_known_of_it() {
-        let mut rest_of =
+        let rest_of =
             |switch: &str| ask(&mut rest(&[switch]), "GET /api/history?handle=@BOB&type=tweet&endDate=2027-01-01T00:00:00Z", "");
-        check(&rest_of("history_updates=plain"), expect![[r#""#]]);
-        check(&rest_of("history_updates=merged"), expect![[r#""#]]);
-        check(&ask(&mut rest(&[]), "GET /api/history?type=PROFILE&handles=a&handle=quietkettle", ""), expect![[r#""#]]);
-        check(&ask(&mut rest(&[]), "GET /api/history?type=Follow&limit=5", ""), expect![[r#""#]]);
+        check(
+            &rest_of("history_updates=plain"),
+            expect![[
+                r#"200 {"data":[{"tweetId":"2102038478844854272","twitterId":"7","twitterHandle":"@bob","body":"two","link":"","time":"2026-09-21T14:13:22.000Z","receivedTime":"2026-09-21T14:13:23.000Z","messageType":"TWEET","content":{"tweetId":"2102038478844854272","text":"two","author":{"id":"7","handle":"@bob","name":"N"}},"meta":{"tweetId":"2102038478844854272","ocr":{"text":"seen"}}}],"metadata":{"count":1,"handle":"bob","endDate":"2027-01-01T00:00:00Z","type":"TWEET"}}"#
+            ]],
+        );
+        check(
+            &rest_of("history_updates=merged"),
+            expect![[
+                r#"200 {"data":[{"tweetId":"2102038478844854272","twitterId":"7","twitterHandle":"@bob","body":"two, more","link":"","time":"2026-09-21T14:13:22.000Z","receivedTime":"2026-09-21T14:13:23.000Z","messageType":"TWEET","content":{"tweetId":"2102038478844854272","text":"two, more","author":{"id":"7","handle":"@bob","name":"N","followersCount":9},"urls":[ 1.50 ]},"meta":{"tweetId":"2102038478844854272","ocr":{"text":"seen"}}}],"metadata":{"count":1,"handle":"bob","endDate":"2027-01-01T00:00:00Z","type":"TWEET"}}"#
+            ]],
+        );
+        check(
+            &ask(&mut rest(&[]), "GET /api/history?type=PROFILE&handles=a&handle=quietkettle", ""),
+            expect![[r#"403 {"error":"@a is not a tracked account"}"#]],
+        );
+        check(
+            &ask(&mut rest(&[]), "GET /api/history?type=Follow&limit=5", ""),
+            expect![[
+                r#"200 {"data":[{"tweetId":"ev-follow-1","twitterId":"11","twitterHandle":"@quietkettle","body":"","link":"","time":"2026-09-21T14:14:30.000Z","receivedTime":"2026-09-21T14:14:30.050Z","messageType":"FOLLOW","content":{"kind":"FOLLOW","eventId":"ev-follow-1","observedAt":1790000070000,"actor":{"id":"11","handle":"@quietkettle"},"target":{"id":"12","handle":"@slowpot"}}}],"metadata":{"count":1,"type":"FOLLOW"}}"#
+            ]],
+        );
         check(
             &ask(&mut rest(&[]), "GET /api/history?handle=porchswing&startDate=2026-01-01T01:00:00%2B01:00", ""),
-            expect![[r#""#]],
+            expect![[
+                r#"200 {"data":[{"tweetId":"117309440131073234","twitterId":"","twitterHandle":"@porchswing","body":"a porch, a swing","link":"","time":"2026-09-21T14:13:22.000Z","receivedTime":"2026-09-21T14:13:22.250Z","messageType":"TWEET","content":{"tweetId":"117309440131073234","text":"a porch, a swing","createdAt":1790000002000,"author":{"handle":"@porchswing","platform":"truth_social"}},"meta":{"tweetId":"117309440131073234","ocr":{"text":"porch"}}}],"metadata":{"count":1,"handle":"porchswing","startDate":"2026-01-01T01:00:00+01:00","type":"TWEET"}}"#
+            ]],
         );
     }
 
@@ -270,7 +290,12 @@ mod tests {
     fn an_author_may_be_nobody() {
         let tape = [(at(1), fixture!("content_bare")), (at(2), fixture!("content"))];
         let bare = ask_at(&mut rest(&[]), &tape, 1, "GET /api/history", "", Instant::now());
-        check(&shown(&bare), expect![[r#""#]]);
+        check(
+            &shown(&bare),
+            expect![[
+                r#"200 {"data":[{"tweetId":"2102038470875676672","twitterId":"","twitterHandle":null,"body":"bare","link":"","time":"2026-09-21T14:13:20.100Z","receivedTime":"2026-09-21T14:13:21.000Z","messageType":"TWEET","content":{"tweetId":"2102038470875676672","text":"bare","createdAt":1790000000100,"author":{}}}],"metadata":{"count":1,"type":"TWEET"}}"#
+            ]],
+        );
         // The same post again: the last version counts, and the provider's own time of receipt.
         let whole = ask_at(&mut rest(&[]), &tape, 2, "GET /api/history?handles[]=quietkettle,", "", Instant::now());
         let body: serde_json::Value = serde_json::from_slice(&whole.body).unwrap();
@@ -313,7 +338,51 @@ mod tests {
         for (switches, seconds, query) in cases {
             all += &format!("{switches:?} at {seconds}: {query}\n  {}\n", rows(switches, *seconds, query));
         }
-        check(&all, expect![[r#""#]]);
+        check(
+            &all,
+            expect![[r#"
+            [] at 200: 
+              ten@30/31 late@28/50 a porch, a swing@22/22+ two@22/23+ zero@20/21
+            [] at 4: 
+              a porch, a swing@22/22 two@22/23 zero@20/21
+            [] at 5: 
+              a porch, a swing@22/22 two@22/23+ zero@20/21
+            [] at 29: 
+              ten@30/31 late@28/50 a porch, a swing@22/22 two@22/23+ zero@20/21
+            [] at 200: limit=2
+              ten@30/31 late@28/50
+            [] at 200: limit=0
+              ten@30/31
+            [] at 200: limit=-7
+              ten@30/31
+            [] at 200: handle=ann&handle[]=bob
+              ten@30/31 late@28/50 two@22/23+ zero@20/21
+            [] at 200: handles=Ann,%40bob&limit=9999
+              ten@30/31 late@28/50 two@22/23+ zero@20/21
+            [] at 200: startDate=2026-09-21T14:13:22.000Z&endDate=2026-09-21T14:13:28.000Z
+              late@28/50 a porch, a swing@22/22+ two@22/23+
+            ["history_edges=excluded"] at 200: startDate=2026-09-21T14:13:22.000Z&endDate=2026-09-21T14:13:28.000Z
+  
+            [] at 200: startDate=2026-09-21T14:13:28.000Z&endDate=2026-09-21T14:13:22.000Z
+  
+            ["history_deleted=gone"] at 200: 
+              late@28/50 a porch, a swing@22/22+ two@22/23+ zero@20/21
+            ["history_deleted=gone"] at 200: limit=2&handle=ann
+              late@28/50 zero@20/21
+            ["history_deleted=gone"] at 19: 
+              ten@30/31 late@28/50 a porch, a swing@22/22 two@22/23+ zero@20/21
+            ["history_bounds=received"] at 200: 
+              late@28/50 ten@30/31 two@22/23+ a porch, a swing@22/22+ zero@20/21
+            ["history_bounds=received"] at 200: startDate=2026-09-21T14:13:23.000Z&endDate=2026-09-21T14:13:31.000Z
+              ten@30/31 two@22/23+
+            ["history_bounds=received", "history_edges=excluded"] at 200: startDate=2026-09-21T14:13:23.000Z&endDate=2026-09-21T14:13:31.000Z
+  
+            ["history_bounds=received"] at 200: limit=1&startDate=2026-09-21T14:13:20.000Z&endDate=2026-09-21T14:13:50.000Z
+              late@28/50
+            ["history_bounds=received", "history_deleted=gone"] at 200: limit=2&startDate=2026-09-21T14:13:20.000Z&endDate=2026-09-21T14:13:32.000Z
+              two@22/23+ zero@20/21
+        "#]],
+        );
     }
 
     #[test]
@@ -357,7 +426,37 @@ mod tests {
             all += &format!("{line}\n  {}\n", ask(&mut rest(&[]), line, ""));
         }
         all += &ask(&mut rest(&["plan=basic"]), "GET /api/history", "");
-        check(&all, expect![[r#""#]]);
+        check(
+            &all,
+            expect![[r#"
+            GET /api/other
+              404 {"error":"not found"}
+            POST /api/history
+              405 {"error":"method not allowed"}
+            GET /api/add-account
+              405 {"error":"method not allowed"}
+            POST /api/remove-account
+              405 {"error":"method not allowed"}
+            PUT /api/me
+              405 {"error":"method not allowed"}
+            GET /api/history?limit=many
+              400 {"error":"limit must be a whole number"}
+            GET /api/history?limit=
+              400 {"error":"limit must be a whole number"}
+            GET /api/history?type=LIKE
+              400 {"error":"type must be TWEET, PROFILE or FOLLOW"}
+            GET /api/history?startDate=yesterday
+              400 {"error":"startDate must be an ISO 8601 date and time"}
+            GET /api/history?endDate=2026-02-30T00:00:00Z
+              400 {"error":"endDate must be an ISO 8601 date and time"}
+            GET /api/history?handle=stranger
+              403 {"error":"@stranger is not a tracked account"}
+            GET /api/history?handles=ann,stranger
+              403 {"error":"@stranger is not a tracked account"}
+            GET /api/history?handle=%22%7b
+              403 {"error":"@\"{ is not a tracked account"}
+            403 {"error":"your plan does not include the history API"}"#]],
+        );
         let allow = ask_at(&mut rest(&[]), &[], 0, "GET /api/remove-account", "", Instant::now());
         assert_eq!(allow.header("allow"), Some("DELETE"));
     }
@@ -417,7 +516,39 @@ mod tests {
         ] {
             all += &format!("{line} {body}\n  {}\n", ask(&mut rest_of, line, body));
         }
-        check(&all, expect![[r#""#]]);
+        check(
+            &all,
+            expect![[r#"
+            GET /api/me 
+              200 {"plan":"ELITE","trackedAccounts":{"count":4,"handles":["ann","bob","porchswing","quietkettle"],"limit":6},"websocket":{"active":0,"count":0,"limit":10}}
+            POST /api/add-account {"accounts":"@NewOne"}
+              200 {"action":"follow","error":null,"requestId":"ad1b9de9-1051-4527-8407-147d7a055690","results":[{"handle":"@NewOne","input":"@NewOne","normalizedHandle":"newone","state":"added"}],"summary":{"failed":0,"succeeded":1,"total":1}}
+            POST /api/add-account {"accounts":["newone","bob",5,"a b","","one_more","@BOB"]}
+              207 {"action":"follow","error":null,"requestId":"ff14e14c-208d-4145-8055-8c2e333a73da","results":[{"handle":"@newone","input":"newone","normalizedHandle":"newone","state":"already_following"},{"handle":"@bob","input":"bob","normalizedHandle":"bob","state":"already_following"},{"input":"5","message":"not a handle","state":"invalid_input"},{"input":"a b","message":"not a handle","state":"invalid_input"},{"input":"","message":"not a handle","state":"invalid_input"},{"handle":"@one_more","input":"one_more","normalizedHandle":"one_more","state":"added"},{"handle":"@BOB","input":"@BOB","normalizedHandle":"bob","state":"duplicate"}],"summary":{"failed":3,"succeeded":4,"total":7}}
+            GET /api/history?handle=newone 
+              200 {"data":[],"metadata":{"count":0,"handle":"newone","type":"TWEET"}}
+            POST /api/add-account {"accounts":["too_many"]}
+              400 {"action":"follow","error":"no account could be changed","requestId":"66022684-83bd-4c7f-85dc-d1d1a3467612","results":[{"handle":"@too_many","input":"too_many","message":"the plan's limit of tracked accounts is reached","normalizedHandle":"too_many","state":"failed"}],"summary":{"failed":1,"succeeded":0,"total":1}}
+            DELETE /api/remove-account {"accounts":["ann","@Ann","nobody"]}
+              200 {"action":"unfollow","error":null,"requestId":"6e9f4381-3f86-4af1-879f-96ba064cd3b3","results":[{"handle":"@ann","input":"ann","normalizedHandle":"ann","state":"removed"},{"handle":"@Ann","input":"@Ann","normalizedHandle":"ann","state":"duplicate"},{"handle":"@nobody","input":"nobody","normalizedHandle":"nobody","state":"not_following"}],"summary":{"failed":0,"succeeded":3,"total":3}}
+            GET /api/history?handle=ann 
+              403 {"error":"@ann is not a tracked account"}
+            GET /api/me 
+              200 {"plan":"ELITE","trackedAccounts":{"count":5,"handles":["bob","newone","one_more","porchswing","quietkettle"],"limit":6},"websocket":{"active":0,"count":0,"limit":10}}
+            POST /api/add-account {"accounts":"Ann"}
+              200 {"action":"follow","error":null,"requestId":"dd56ba6c-bd56-451c-8a73-46def88b8fa8","results":[{"handle":"@Ann","input":"Ann","normalizedHandle":"ann","state":"added"}],"summary":{"failed":0,"succeeded":1,"total":1}}
+            GET /api/history?handle=ann&limit=1&startDate=2027-01-01T00:00:00Z 
+              200 {"data":[],"metadata":{"count":0,"handle":"ann","startDate":"2027-01-01T00:00:00Z","type":"TWEET"}}
+            POST /api/add-account 
+              400 {"error":"the body is not valid JSON"}
+            POST /api/add-account []
+              400 {"error":"accounts must be a handle or a list of handles"}
+            POST /api/add-account {"accounts":[]}
+              400 {"error":"accounts must be a handle or a list of handles"}
+            DELETE /api/remove-account {"accounts":5}
+              400 {"error":"accounts must be a handle or a list of handles"}
+        "#]],
+        );
     }
 
     #[test]
@@ -426,7 +557,13 @@ mod tests {
         rest.set_connections(2);
         let mut me = |seconds: i64| ask_at(&mut rest, &tape(), seconds, "GET /api/me", "", Instant::now());
         assert_eq!(me(0).header("cache-control"), Some("private, no-store"));
-        check(&[shown(&me(0)), shown(&me(3)), shown(&me(96))].join("\n"), expect![[r#""#]]);
+        check(
+            &[shown(&me(0)), shown(&me(3)), shown(&me(96))].join("\n"),
+            expect![[r#"
+            200 {"plan":"ENTERPRISE","trackedAccounts":{"count":0,"handles":[],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}
+            200 {"plan":"ENTERPRISE","trackedAccounts":{"count":2,"handles":["ann","bob"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}
+            200 {"plan":"ENTERPRISE","trackedAccounts":{"count":3,"handles":["ann","bob","quietkettle"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}"#]],
+        );
     }
 
     #[test]
