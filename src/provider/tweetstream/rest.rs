@@ -161,7 +161,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::model::{Secret, TweetId, UnixMicros};
-    use crate::provider::past::with_past;
+    use crate::provider::decode;
+    use crate::provider::past::{Index, with_past};
     use expect_test::{Expect, expect};
 
     /// Milliseconds: 2026-09-21T14:13:20.000Z.
@@ -341,47 +342,47 @@ mod tests {
         check(
             &all,
             expect![[r#"
-            [] at 200: 
-              ten@30/31 late@28/50 a porch, a swing@22/22+ two@22/23+ zero@20/21
-            [] at 4: 
-              a porch, a swing@22/22 two@22/23 zero@20/21
-            [] at 5: 
-              a porch, a swing@22/22 two@22/23+ zero@20/21
-            [] at 29: 
-              ten@30/31 late@28/50 a porch, a swing@22/22 two@22/23+ zero@20/21
-            [] at 200: limit=2
-              ten@30/31 late@28/50
-            [] at 200: limit=0
-              ten@30/31
-            [] at 200: limit=-7
-              ten@30/31
-            [] at 200: handle=ann&handle[]=bob
-              ten@30/31 late@28/50 two@22/23+ zero@20/21
-            [] at 200: handles=Ann,%40bob&limit=9999
-              ten@30/31 late@28/50 two@22/23+ zero@20/21
-            [] at 200: startDate=2026-09-21T14:13:22.000Z&endDate=2026-09-21T14:13:28.000Z
-              late@28/50 a porch, a swing@22/22+ two@22/23+
-            ["history_edges=excluded"] at 200: startDate=2026-09-21T14:13:22.000Z&endDate=2026-09-21T14:13:28.000Z
-  
-            [] at 200: startDate=2026-09-21T14:13:28.000Z&endDate=2026-09-21T14:13:22.000Z
-  
-            ["history_deleted=gone"] at 200: 
-              late@28/50 a porch, a swing@22/22+ two@22/23+ zero@20/21
-            ["history_deleted=gone"] at 200: limit=2&handle=ann
-              late@28/50 zero@20/21
-            ["history_deleted=gone"] at 19: 
-              ten@30/31 late@28/50 a porch, a swing@22/22 two@22/23+ zero@20/21
-            ["history_bounds=received"] at 200: 
-              late@28/50 ten@30/31 two@22/23+ a porch, a swing@22/22+ zero@20/21
-            ["history_bounds=received"] at 200: startDate=2026-09-21T14:13:23.000Z&endDate=2026-09-21T14:13:31.000Z
-              ten@30/31 two@22/23+
-            ["history_bounds=received", "history_edges=excluded"] at 200: startDate=2026-09-21T14:13:23.000Z&endDate=2026-09-21T14:13:31.000Z
-  
-            ["history_bounds=received"] at 200: limit=1&startDate=2026-09-21T14:13:20.000Z&endDate=2026-09-21T14:13:50.000Z
-              late@28/50
-            ["history_bounds=received", "history_deleted=gone"] at 200: limit=2&startDate=2026-09-21T14:13:20.000Z&endDate=2026-09-21T14:13:32.000Z
-              two@22/23+ zero@20/21
-        "#]],
+                [] at 200: 
+                  ten@30/31 late@28/50 a porch, a swing@22/22+ two@22/23+ zero@20/21
+                [] at 4: 
+                  a porch, a swing@22/22 two@22/23 zero@20/21
+                [] at 5: 
+                  a porch, a swing@22/22 two@22/23+ zero@20/21
+                [] at 29: 
+                  ten@30/31 late@28/50 a porch, a swing@22/22 two@22/23+ zero@20/21
+                [] at 200: limit=2
+                  ten@30/31 late@28/50
+                [] at 200: limit=0
+                  ten@30/31
+                [] at 200: limit=-7
+                  ten@30/31
+                [] at 200: handle=ann&handle[]=bob
+                  ten@30/31 late@28/50 two@22/23+ zero@20/21
+                [] at 200: handles=Ann,%40bob&limit=9999
+                  ten@30/31 late@28/50 two@22/23+ zero@20/21
+                [] at 200: startDate=2026-09-21T14:13:22.000Z&endDate=2026-09-21T14:13:28.000Z
+                  late@28/50 a porch, a swing@22/22+ two@22/23+
+                ["history_edges=excluded"] at 200: startDate=2026-09-21T14:13:22.000Z&endDate=2026-09-21T14:13:28.000Z
+                  nothing
+                [] at 200: startDate=2026-09-21T14:13:28.000Z&endDate=2026-09-21T14:13:22.000Z
+                  nothing
+                ["history_deleted=gone"] at 200: 
+                  late@28/50 a porch, a swing@22/22+ two@22/23+ zero@20/21
+                ["history_deleted=gone"] at 200: limit=2&handle=ann
+                  late@28/50 zero@20/21
+                ["history_deleted=gone"] at 19: 
+                  ten@30/31 late@28/50 a porch, a swing@22/22 two@22/23+ zero@20/21
+                ["history_bounds=received"] at 200: 
+                  late@28/50 ten@30/31 two@22/23+ a porch, a swing@22/22+ zero@20/21
+                ["history_bounds=received"] at 200: startDate=2026-09-21T14:13:23.000Z&endDate=2026-09-21T14:13:31.000Z
+                  ten@30/31 two@22/23+
+                ["history_bounds=received", "history_edges=excluded"] at 200: startDate=2026-09-21T14:13:23.000Z&endDate=2026-09-21T14:13:31.000Z
+                  nothing
+                ["history_bounds=received"] at 200: limit=1&startDate=2026-09-21T14:13:20.000Z&endDate=2026-09-21T14:13:50.000Z
+                  late@28/50
+                ["history_bounds=received", "history_deleted=gone"] at 200: limit=2&startDate=2026-09-21T14:13:20.000Z&endDate=2026-09-21T14:13:32.000Z
+                  two@22/23+ zero@20/21
+            "#]],
         );
     }
 
@@ -572,5 +573,24 @@ mod tests {
         ask(&mut rest, "DELETE /api/remove-account", r#"{"accounts":"ann"}"#);
         let answer = ask(&mut rest, "GET /api/history", "");
         assert!(answer.contains("\"two\"") && !answer.contains("\"ten\""), "{answer}");
+    }
+
+    #[test]
+    fn an_envelope_that_cannot_be_read_is_an_error_inside() {
+        let mut index = Index::default();
+        index.note(at(1), &decode(Provider::Tweetstream, content(0, 1, "ann", "zero").1.as_bytes()), 5);
+        let mut shelf = Vec::new();
+        let headers = [("authorization".to_owned(), "Bearer k".to_owned())];
+        for line in ["GET /api/history", "GET /api/me", "GET /api/history?handle=ann"] {
+            let target = line.strip_prefix("GET ").unwrap();
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let asked = Asked { method: "GET", path, query, headers: &headers, body: b"", wants_upgrade: false };
+            let mut past = Past::new(Provider::Tweetstream, &mut index, &mut shelf, at(9));
+            assert_eq!(
+                shown(&rest(&[]).asked(&asked, &mut past, Instant::now())),
+                r#"500 {"error":"internal server error"}"#,
+                "{line}"
+            );
+        }
     }
 }

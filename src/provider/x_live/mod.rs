@@ -66,7 +66,7 @@ pub const SWITCHES: &[Switch] = &[
     Switch {
         name: "dm_page",
         values: Values::Number { default: 20, min: 1, max: 50 },
-        about: "messages of a page of a conversation (observed: 20 to 50)",
+        about: "messages of a page of a conversation (not documented)",
     },
 ];
 

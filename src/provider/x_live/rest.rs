@@ -197,8 +197,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::model::{TweetId, UnixMicros};
-    use crate::provider::past::with_past;
-    use crate::provider::percent_encode;
+    use crate::provider::past::{Index, with_past};
+    use crate::provider::{decode, percent_encode};
     use expect_test::{Expect, expect};
 
     const POST: &str = "2102038470875676672";
@@ -556,5 +556,24 @@ mod tests {
         );
         let mut free = Rest::new(RestSettings { rate_limits: false, ..RestSettings::default() });
         assert!((0..200).all(|_| limits(&ask(&mut free, 9, &detail)) == "200 - - -"));
+    }
+
+    #[test]
+    fn an_envelope_that_cannot_be_read_is_an_error_inside() {
+        let mut index = Index::default();
+        index.note(at(1), &decode(Provider::XLive, engagement("7", "{}").as_bytes()), 5);
+        let mut shelf = Vec::new();
+        let headers = [(COOKIES.0.to_owned(), COOKIES.1.to_owned())];
+        for line in [graphql("TweetDetail", r#"{"focalTweetId":"7"}"#), graphql("TweetResultsByRestIds", r#"{"tweetIds":[7]}"#)] {
+            let target = line.strip_prefix("GET ").unwrap();
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let asked = Asked { method: "GET", path, query, headers: &headers, body: b"", wants_upgrade: false };
+            let mut past = Past::new(Provider::XLive, &mut index, &mut shelf, at(9));
+            assert_eq!(
+                shown(&rest(&[]).asked(&asked, &mut past, Instant::now())),
+                r#"500 {"errors":[{"code":131,"message":"Internal error."}]}"#,
+                "{line}"
+            );
+        }
     }
 }
