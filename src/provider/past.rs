@@ -214,6 +214,34 @@ impl<'a> Past<'a> {
         }
     }
 
+    /// One event as it was received each time by now, newest first; `visit` says whether to go on.
+    ///
+    /// # Errors
+    /// When an envelope cannot be read.
+    pub fn versions(
+        &mut self,
+        kind: EventKind,
+        id: &EventId,
+        mut visit: impl FnMut(&Item) -> ControlFlow<()>,
+    ) -> Result<(), Unreadable> {
+        let Some(&at) = self.index.by_key.get(&(kind.code(), key_of(id))) else { return Ok(()) };
+        let entry = self.index.entries[at as usize];
+        let mut at = entry.last;
+        loop {
+            let sighting = self.index.sightings[at as usize];
+            if sighting.received_at <= self.now.0
+                && let Some(item) = self.item(entry, sighting)?
+                && visit(&item).is_break()
+            {
+                return Ok(());
+            }
+            if at == entry.first {
+                return Ok(());
+            }
+            at = sighting.before;
+        }
+    }
+
     /// Whether such an event exists by now; reads no envelope.
     pub fn has(&self, kind: EventKind, id: &EventId) -> bool {
         let at = self.index.by_key.get(&(kind.code(), key_of(id)));
@@ -383,6 +411,17 @@ mod tests {
             let item = past.get(EventKind::Tweet, &one).unwrap().unwrap();
             assert_eq!((item.published_at, item.received_at), (second(1), second(4)));
             assert!(past.get(EventKind::Tweet, &EventId::Tweet(TweetId(7))).unwrap().is_none());
+        });
+        with_past(Provider::Tweetstream, &envelopes, second(30), |past| {
+            let mut seen = Vec::new();
+            for (id, kind) in [(id(1), EventKind::Tweet), (id(40), EventKind::Tweet), (7, EventKind::Meta)] {
+                past.versions(kind, &EventId::Tweet(TweetId(id)), |item| {
+                    seen.push(item.received_at);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            }
+            assert_eq!(seen, [second(30), second(4)], "only what was received by now");
         });
     }
 

@@ -1,7 +1,9 @@
 //! TweetStream: a WebSocket that carries `{v,t,op,id,ts,d}`, in both roles.
 //!
 //! Owns TweetStream's JSON, its close codes and its ways to carry a key. Knows no socket and no clock.
-//! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer.
+//! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer of the live
+//! connection, `rest.rs` the one beside it, with `history.rs` for what happened, `watchlist.rs` for who is tracked and `fields.rs` for
+//! parts of envelopes as they were written.
 //!
 //! | message | role | what we do | evidence |
 //! | --- | --- | --- | --- |
@@ -15,14 +17,24 @@
 //! | `control/auth_ping`, `auth_pong` | named in the SDK's types, never explained | kept; answered only when asked to | `auth_ping.json`, `auth_pong.json` |
 //! | anything else | – | kept, counted as unknown | `unknown_op.json` |
 //!
+//! | request | what the fake answers | evidence |
+//! | --- | --- | --- |
+//! | `GET /api/history` | rows of one type, newest first, at most 1000, no cursor | docs, "History API"; SDK types 1.1 |
+//! | `POST /api/add-account`, `DELETE /api/remove-account` | a state for each handle; 207 when some failed | docs, "Tracked account management"; 207 seen in a public consumer |
+//! | `GET /api/me` | plan, tracked accounts, open connections; never to be stored | the same page |
+//! | 400, 401, 403, 404, 405, 429, 500 | `{"error": …}` | the SDKs read `error`; which status means what is inferred |
+//!
 //! There is no greeting, no sequence number, no resume and no application heartbeat: an open socket is the
 //! greeting, and only protocol pings of our own tell a quiet hour from a dead link.
 //! Source: tweetstream.io docs, "WebSocket quickstart" and "Payloads, detections and OCR"; the vendor's
 //! Python and TypeScript SDKs 1.1.0.
 
 mod client;
+mod fields;
+mod history;
 mod rest;
 mod server;
+mod watchlist;
 mod wire;
 
 use std::time::Duration;
@@ -36,11 +48,43 @@ pub use server::Server;
 pub use wire::decode;
 
 /// Where TweetStream's pages disagree.
-pub const SWITCHES: &[Switch] = &[Switch {
-    name: "history_bounds",
-    values: Values::Words(&["time", "received"]),
-    about: "what startDate and endDate of /api/history compare with: the event's time or the time of receipt (not documented)",
-}];
+pub const SWITCHES: &[Switch] = &[
+    Switch {
+        name: "history_bounds",
+        values: Values::Words(&["time", "received"]),
+        about: "what startDate and endDate of /api/history compare with: the event's time or the time of receipt (not documented)",
+    },
+    Switch {
+        name: "history_edges",
+        values: Values::Words(&["included", "excluded"]),
+        about: "whether a row at the very millisecond of startDate or endDate is given (not documented)",
+    },
+    Switch {
+        name: "history_updates",
+        values: Values::Words(&["plain", "merged"]),
+        about: "whether a row's content is what was sent first or has later updates in it (not documented)",
+    },
+    Switch {
+        name: "history_deleted",
+        values: Values::Words(&["kept", "gone"]),
+        about: "whether a post that was deleted since stays in the history (not documented)",
+    },
+    Switch {
+        name: "plan",
+        values: Values::Words(&["pro", "basic", "scale"]),
+        about: "the key's plan: pro and scale have history, basic has none (docs, History API)",
+    },
+    Switch {
+        name: "accounts_limit",
+        values: Values::Number { default: 0, min: 0, max: 1_000_000 },
+        about: "accounts the key may track; 0 is the plan's number: 50 for basic, 250 for pro, no end for scale",
+    },
+    Switch {
+        name: "history_per_minute",
+        values: Values::Number { default: 60, min: 1, max: 1_000_000 },
+        about: "requests for history a minute before 429 (inferred: the docs name no number)",
+    },
+];
 
 /// How late an event may come.
 ///

@@ -87,7 +87,7 @@ impl Server {
 }
 
 /// The key, by subprotocol, bearer or query; the first way that is used decides.
-fn key_of(asked: &Asked<'_>) -> Option<Secret> {
+pub(super) fn key_of(asked: &Asked<'_>) -> Option<Secret> {
     let offered = offers(asked).find_map(|offer| offer.strip_prefix(TOKEN_SUBPROTOCOL));
     if let Some(token) = offered {
         return Secret::new(token);

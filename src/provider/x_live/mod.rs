@@ -2,7 +2,8 @@
 //!
 //! Owns X's topics, sessions and refreshing; knows no socket and no clock. The channel is undocumented, is
 //! opened with the cookies of a browser session, and has no ids, no stamps and no resume.
-//! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer.
+//! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer of the endless
+//! response, `rest.rs` the one beside it, with `totals.rs` for counters as of now and `dm.rs` for conversations.
 //!
 //! | message | role | what we do | evidence |
 //! | --- | --- | --- | --- |
@@ -13,13 +14,26 @@
 //! | `errors` | a complaint without a payload | 392 reopens, 32 stops, others are told | `errors_392.json` |
 //! | anything else | – | kept, counted as unknown | `unknown_kind.json` |
 //!
+//! | request | what the fake answers | evidence |
+//! | --- | --- | --- |
+//! | `…/graphql/<query id>/TweetResultsByRestIds`, `TweetResultByRestId`, `TweetDetail` | the counters last said of each post by now; an empty result for others | the shapes twikit 2.3.3 reads |
+//! | `…/1.1/dm/conversation/<id>.json` | a page of messages, newest first, by `max_id` and `min_id` | twikit, mautrix-twitter |
+//! | `…/1.1/dm/user_updates.json`, `inbox_initial_state.json` | messages after a cursor; the newest ones | mautrix-twitter, twikit |
+//! | codes 32, 34, 38, 44, 86, 88, 131, 144 | `{"errors":[{"code","message"}]}` | X's page on response codes |
+//!
+//! The live pipeline carries no text of a message, so a tape has none: each `dm_update` becomes a message with an empty
+//! text and an id made of the time it was received. Nor does it name a post's author or say a post's text: the answers
+//! have empty ones, so that public clients can read them.
+//!
 //! A topic that is not refreshed within the ttl falls silent while keepalives go on, so liveness is per topic:
 //! [`Action::Live`](super::Action) and [`Action::Lost`](super::Action) carry the topic as their scope.
 //! Sources: X's own web bundle (LivePipeline module), d60/twikit 2.3.3, mautrix/twitter, XActions; all public.
 
 mod client;
+mod dm;
 mod rest;
 mod server;
+mod totals;
 mod wire;
 
 use std::time::Duration;
@@ -43,6 +57,16 @@ pub const SWITCHES: &[Switch] = &[
         name: "dm_topics",
         values: Values::Words(&["at_opening", "any_time"]),
         about: "whether direct-message topics can be added later: no (twikit) or yes (mautrix-twitter)",
+    },
+    Switch {
+        name: "unsaid_counters",
+        values: Values::Words(&["absent", "zero"]),
+        about: "how a snapshot shows a counter the tape never named: not at all (honest) or as 0 (X names every one)",
+    },
+    Switch {
+        name: "dm_page",
+        values: Values::Number { default: 20, min: 1, max: 50 },
+        about: "messages of a page of a conversation (not documented)",
     },
 ];
 

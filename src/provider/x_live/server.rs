@@ -9,7 +9,7 @@ use super::{
     DEFAULT_HEARTBEAT, NOT_AUTHENTICATED, SESSION_MISSING, SESSION_NOT_FOUND, UPDATE_PATH, decode, is_direct_message, wire,
 };
 use crate::model::json::write_string;
-use crate::model::{Framing, Message, Provider, Response};
+use crate::model::{Framing, Message, Provider, Response, Secret};
 use crate::provider::{Answer, Asked, PeerAction, PeerId, ServerSettings, form_values, live_path, same_key};
 
 /// Code in a refusal of a single topic. Ours: only the shape of the item is documented (mautrix-twitter).
@@ -68,7 +68,7 @@ impl Server {
         if !is_update && path != live_path(Provider::XLive) {
             return refuse(404, 34, "Sorry, that page does not exist.");
         }
-        if !self.lets_in(asked) {
+        if lets_in(self.settings.key.as_ref(), asked).is_none() {
             return refuse(401, NOT_AUTHENTICATED, "Could not authenticate you.");
         }
         match (is_update, asked.method) {
@@ -128,24 +128,6 @@ impl Server {
         DEFAULT_HEARTBEAT
     }
 
-    /// Documented: the cookies `auth_token` and `ct0` are both needed; observed: a guest is told 401.
-    fn lets_in(&self, asked: &Asked<'_>) -> bool {
-        let (mut auth_token, mut ct0) = (None, None);
-        let lines = asked.headers.iter().filter(|(name, _)| name == "cookie");
-        for (name, value) in lines.flat_map(|(_, value)| value.split(';')).filter_map(|pair| pair.trim().split_once('=')) {
-            match name {
-                "auth_token" => auth_token = Some(value),
-                "ct0" => ct0 = Some(value),
-                _ => {}
-            }
-        }
-        let known = |token: &str| match &self.settings.key {
-            Some(key) => same_key(key.expose(), token),
-            None => !token.is_empty(),
-        };
-        auth_token.is_some_and(known) && ct0.is_some_and(|ct0| !ct0.is_empty())
-    }
-
     fn open(&mut self, peer: PeerId, asked: &Asked<'_>, now: Instant) -> Answer {
         // Clients write `topic` or `topics`, once or repeated, with literal or encoded commas.
         let named = form_values(asked.query).filter(|(name, _)| name == "topic" || name == "topics");
@@ -202,6 +184,23 @@ impl Server {
     }
 }
 
+/// The `auth_token` a request may come in with.
+///
+/// Documented: the cookies `auth_token` and `ct0` are both needed; observed: a guest is told 401.
+pub(super) fn lets_in(key: Option<&Secret>, asked: &Asked<'_>) -> Option<Secret> {
+    let (mut auth_token, mut ct0) = (None, None);
+    let lines = asked.headers.iter().filter(|(name, _)| name == "cookie");
+    for (name, value) in lines.flat_map(|(_, value)| value.split(';')).filter_map(|pair| pair.trim().split_once('=')) {
+        match name {
+            "auth_token" => auth_token = Secret::new(value),
+            "ct0" => ct0 = Secret::new(value),
+            _ => {}
+        }
+    }
+    let token = auth_token.filter(|token| key.is_none_or(|key| same_key(key.expose(), token.expose())));
+    ct0.and(token)
+}
+
 fn list(topics: &str) -> Vec<String> {
     topics.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned).collect()
 }
@@ -233,7 +232,7 @@ fn refuse(status: u16, code: i64, message: &str) -> Answer {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::{Secret, UnixMicros};
+    use crate::model::UnixMicros;
     use crate::provider::{Action, Client, End, Input, Settings, x_live};
     use expect_test::{Expect, expect};
 
