@@ -65,7 +65,6 @@ impl Rest {
     }
 }
 
-#[allow(dead_code, reason = "the first history that counts requests comes next")]
 /// Counts requests of a key within a sliding window.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
