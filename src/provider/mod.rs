@@ -22,6 +22,7 @@ pub mod scrapebadger;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod script;
+pub(crate) mod search;
 mod session;
 pub mod shift;
 mod switch;

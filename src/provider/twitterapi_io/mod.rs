@@ -9,6 +9,9 @@
 //! | `client.rs` | [`Client`]: dial, ping, wait, give up |
 //! | `delay.rs` | [`Delay`]: how late tweets come |
 //! | `server.rs` | [`Server`]: the fake peer |
+//! | `rest.rs` | [`Rest`]: the fake peer beside the connection: keys, limits, credits, errors |
+//! | `history.rs`, `post.rs` | searches, timelines, single posts; a post found in its envelope |
+//! | `rules.rs`, `accounts.rs` | filter rules; monitored accounts |
 //!
 //! | message | role | what we do | evidence |
 //! | --- | --- | --- | --- |
@@ -22,13 +25,29 @@
 //! | protocol ping | the server's, unanswered for about 50 s ends the connection | answered by the shell | docs, "WebSocket stream" |
 //! | close codes | see `judge_close` in `client.rs` | wait, or give up | both pages |
 //!
+//! | request | what the fake does | evidence |
+//! | --- | --- | --- |
+//! | `/twitter/tweet/advanced_search`, `bulk_advanced_search` | X's search language, `Latest` or `Top`, 20 a page | docs, "Advanced search"; agent skill |
+//! | `/twitter/user/last_tweets`, `/v2`, `tweet_timeline`, `mentions` | an account's posts, and those that name it | docs; envelopes differ, see `last_tweets` |
+//! | `/twitter/tweets`, `/twitter/tweet/replies`, `/v2`, `quotes` | single posts, answers, quotes | docs; the vendor's SDK for 100 ids |
+//! | `/twitter/user/info`, `/oapi/my/info` | an author as last seen; the balance | docs |
+//! | `/oapi/tweet_filter/…` | rules of the tape are there and active; new ones are not | docs, "Filter rules" |
+//! | `/oapi/x_user_stream/…` | accounts the tape has without a rule are monitored | docs, "Stream" |
+//!
 //! Delivery is at least once: a takeover, a reconnect and every further rule that matches bring a tweet again, and a
 //! rule that starts pushes about 20 old ones. A batch of 20 may be a full search page, so more may have matched.
 
+mod accounts;
 mod client;
 mod delay;
+mod history;
+mod post;
 mod rest;
+mod rules;
 mod server;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look at the clock")]
+mod tests;
 mod wire;
 
 use std::time::Duration;
@@ -43,11 +62,38 @@ use super::{Auth, Credentials, Provider, Settings, Switch, Values};
 use crate::model::Framing;
 
 /// Where TwitterAPI.io's pages disagree.
-pub const SWITCHES: &[Switch] = &[Switch {
-    name: "takeover",
-    values: Values::Words(&["reject", "replace"]),
-    about: "second connection of a key: refused with 1008 (blog, 2026-04), or wins and the older one gets 4001 (docs)",
-}];
+pub const SWITCHES: &[Switch] = &[
+    Switch {
+        name: "takeover",
+        values: Values::Words(&["reject", "replace"]),
+        about: "second connection of a key: refused with 1008 (blog, 2026-04), or wins and the older one gets 4001 (docs)",
+    },
+    Switch {
+        name: "last_tweets",
+        values: Values::Words(&["half", "flat", "data"]),
+        about: "an account's posts: in `data` with the cursor outside (observed 2026-04), all flat (docs), all in `data` (agent skill)",
+    },
+    Switch {
+        name: "replies_list",
+        values: Values::Words(&["tweets", "replies"]),
+        about: "replies to a post stand in `tweets` (agent skill, 2026-04) or in `replies` (docs)",
+    },
+    Switch {
+        name: "rule_interval",
+        values: Values::Words(&["100", "0.1", "0.05"]),
+        about: "shortest interval of a rule in seconds: 100 to add and 0.1 to update (docs), 0.1 (blog), 0.05 and 60 if absent (agent skill)",
+    },
+    Switch {
+        name: "plan_qps",
+        values: Values::Number { default: 20, min: 0, max: 1_000 },
+        about: "requests a second and key: 20 once paid, 50 and 500 on larger plans; 0 is one in 5 s for who never paid (docs)",
+    },
+    Switch {
+        name: "stream_accounts",
+        values: Values::Number { default: 2_000, min: 0, max: 2_000 },
+        about: "accounts the plan may monitor: 6 to 500 (docs), 2,000 (observed); 0 is no subscription",
+    },
+];
 
 /// How late a rule's tweets may come: a poll of 100 s, the provider's own delay, and a margin.
 ///

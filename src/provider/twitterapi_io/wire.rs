@@ -140,6 +140,11 @@ fn event_type(word: Option<&str>) -> EventType {
     }
 }
 
+/// Whether an `event_type` is the fast lane's.
+pub(super) fn is_fast(word: Option<&str>) -> bool {
+    event_type(word) == EventType::FastTweet
+}
+
 /// The word of an action that is no post; `None` for posts.
 ///
 /// Observed (public stream clients, 2026-09): `post`, `reply`, `repost`, `quote`, `thread` are posts; `like`,
