@@ -777,7 +777,7 @@ fn credits_are_used_up() {
 fn a_torn_tape_is_a_500() {
     struct Torn;
     impl past::Shelf for Torn {
-        fn fetch(&mut self, place: u64) -> Result<bytes::Bytes, past::Unreadable> {
+        fn fetch(&mut self, place: u64) -> Result<Option<bytes::Bytes>, past::Unreadable> {
             Err(past::Unreadable(format!("place {place}")))
         }
     }
