@@ -41,7 +41,9 @@ pub const DEFAULT_TAPE: &str = "./tape";
 pub const LOCAL_KEY: &str = "local";
 
 /// Our own environment variables, with what they do; any other `BIRDTAPE_…` is a mistake.
-pub const VARIABLES: [(&str, &str); 5] = [
+pub const VARIABLES: [(&str, &str); 7] = [
+    ("BIRDTAPE_BASE_URL", "set by `replay -- COMMAND`: where the fake providers are"),
+    ("BIRDTAPE_CA_FILE", "set by `replay --tls -- COMMAND`: the authority to trust"),
     ("BIRDTAPE_CONFIG", "the configuration file"),
     ("BIRDTAPE_CORPUS", "tests only: a folder of real envelopes"),
     ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
@@ -1602,7 +1604,7 @@ mod tests {
         check_environment(fine.map(str::to_owned)).unwrap();
         let error = check_environment(["BIRDTAPE_TAPES".to_owned()]).unwrap_err();
         assert_eq!(error.hint().unwrap(), "did you mean `BIRDTAPE_TAPE`?");
-        assert!(error.to_string().starts_with("unknown environment variable BIRDTAPE_TAPES; known are BIRDTAPE_CONFIG, "));
+        assert!(error.to_string().starts_with("unknown environment variable BIRDTAPE_TAPES; known are BIRDTAPE_BASE_URL, "));
         let error = check_environment(["BIRDTAPE_EVERYTHING_ELSE".to_owned()]).unwrap_err();
         assert_eq!(error.hint().unwrap(), "unset it: `unset BIRDTAPE_EVERYTHING_ELSE`");
     }

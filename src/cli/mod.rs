@@ -11,12 +11,14 @@
 //! | `out.rs` | stdout, stderr, tables, progress |
 //! | `log.rs` | the log, without keys |
 //! | `signal.rs` | Ctrl-C |
+//! | `command.rs` | the program that `replay` runs |
 //! | `summary.rs` | a record in one line |
 //! | the others | one subcommand each |
 
 mod args;
 mod cat;
 mod check;
+mod command;
 mod demo;
 mod exit;
 mod gaps;

@@ -58,7 +58,7 @@ pub use self::urls::Urls;
 use crate::archive::ArchiveError;
 use crate::archive::Disk;
 use crate::model::{Provider, Secret, UnixMicros};
-use crate::net::{ServerOptions, serve};
+use crate::net::{ServerOptions, ServerTls, SetupError, serve};
 use crate::provider::synthetic::{self, Envelope};
 use crate::provider::{Server, ServerSettings};
 
@@ -123,6 +123,8 @@ pub struct Options {
     pub client_queue_bytes: usize,
     /// Longest pause between two envelopes at a given pace, in real time; longer ones are cut for all providers.
     pub idle_cap: Option<Duration>,
+    /// Whether to speak TLS, as a server that an authority made for this run vouches for; see [`Replay::ca_pem`].
+    pub tls: bool,
 }
 
 impl Options {
@@ -138,6 +140,7 @@ impl Options {
             linger: Duration::from_secs(5),
             client_queue_bytes: 1 << 20,
             idle_cap: None,
+            tls: false,
         }
     }
 }
@@ -168,6 +171,9 @@ pub enum ReplayError {
     /// The tape cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// TLS was asked for and cannot be had.
+    #[error(transparent)]
+    Tls(#[from] SetupError),
     /// The system refused a thread.
     #[error("cannot start a thread to read the tape")]
     Thread {
@@ -189,7 +195,7 @@ impl ReplayError {
             Self::KeyNeeded { .. } => Some("give it a key with --key, or listen on 127.0.0.1"),
             Self::Speed { .. } => Some("give `max` to play as fast as clients take it"),
             Self::Archive(error) => error.hint(),
-            Self::Thread { .. } => None,
+            Self::Tls(_) | Self::Thread { .. } => None,
         }
     }
 }
@@ -252,6 +258,7 @@ pub struct Outcome {
 /// A running replay; it stops when this is dropped.
 pub struct Replay {
     house: Arc<House>,
+    ca_pem: Option<String>,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<Option<Ended>>,
 }
@@ -266,6 +273,11 @@ impl Replay {
     /// Where it is reached.
     pub fn urls(&self) -> &Urls {
         &self.house.urls
+    }
+
+    /// The authority that clients have to trust, as PEM, if [`Options::tls`] was asked for.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
     }
 
     /// Its counts up to now.
@@ -327,6 +339,7 @@ async fn start_with(
     {
         return Err(ReplayError::Speed { given });
     }
+    let tls = options.tls.then(|| ServerTls::throw_away(address.ip())).transpose()?;
     let remarks = Arc::new(Remarks::default());
     let feed = options.feed.clone();
     let mut chunks = {
@@ -377,7 +390,7 @@ async fn start_with(
     let house = Arc::new(House {
         booths: <[Booth; 4]>::try_from(booths).unwrap_or_else(|_| unreachable!("one for each of the four")),
         remarks,
-        urls: Urls::new(address),
+        urls: Urls::new(address, options.tls),
         leaving,
         changed,
         queue_bytes: options.client_queue_bytes,
@@ -386,9 +399,10 @@ async fn start_with(
     });
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(None);
-    let running = Running { house: Arc::clone(&house), players, leave, stopped, end };
+    let ca_pem = tls.as_ref().map(|tls| tls.ca_pem().to_owned());
+    let running = Running { house: Arc::clone(&house), tls, players, leave, stopped, end };
     tokio::spawn(running.run(listener, shutdown, options.exit_when_done.then_some(options.linger)));
-    Ok(Replay { house, stop, ended })
+    Ok(Replay { house, ca_pem, stop, ended })
 }
 
 fn pacing(options: &Options, earliest: UnixMicros) -> Pacing {
@@ -403,6 +417,7 @@ fn pacing(options: &Options, earliest: UnixMicros) -> Pacing {
 /// What runs behind a [`Replay`].
 struct Running {
     house: Arc<House>,
+    tls: Option<ServerTls>,
     players: JoinSet<()>,
     leave: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
@@ -411,13 +426,13 @@ struct Running {
 
 impl Running {
     async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send, linger: Option<Duration>) {
-        let Self { house, players, leave, mut stopped, end } = self;
+        let Self { house, tls, players, leave, mut stopped, end } = self;
         let mut leaving = house.leaving.clone();
         let over = async move {
             // A sender that is gone has left, too.
             drop(leaving.wait_for(|leaving| *leaving).await);
         };
-        let serving = tokio::spawn(serve(listener, Arc::clone(&house), ServerOptions::default(), over));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&house), ServerOptions { tls, ..ServerOptions::default() }, over));
         let done = async {
             match linger {
                 Some(linger) => house.all_done(linger).await,
