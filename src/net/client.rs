@@ -327,7 +327,7 @@ fn http_failure(error: &hyper::Error, place: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Far, PLANTED, opened, opening, secret, server};
+    use crate::net::testing::{Far, PLANTED, opened, opening, secret, server};
     use super::*;
     use crate::net::{SystemNetwork, TlsOptions};
 

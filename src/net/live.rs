@@ -499,7 +499,7 @@ fn body_fault(error: &hyper::Error) -> NetFault {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::opened;
+    use crate::net::testing::opened;
     use super::*;
     use crate::model::Transport;
 
