@@ -198,7 +198,10 @@ pub async fn serve<H: Handler>(
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            turn_away(&tcp);
+            // Without a handshake there is nothing that a TLS client would understand.
+            if house.options.tls.is_none() {
+                turn_away(&tcp);
+            }
             continue;
         };
         let tasks = Tasks { stages: stages.clone(), alive: alive.clone() };

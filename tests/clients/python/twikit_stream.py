@@ -38,7 +38,9 @@ def topics(envelopes):
 
 async def main():
     transport = Elsewhere()
-    client = twikit.Client("en-US", transport=transport)
+    client = twikit.Client("en-US")
+    # Handed to the constructor it would be shadowed: twikit mounts a transport of its own over it.
+    client.http = httpx.AsyncClient(transport=transport)
     client.set_cookies({"auth_token": os.environ["X_AUTH_TOKEN"], "ct0": os.environ["X_CT0"]})
     want = fixture.envelopes("x_live")
     wanted = {topic for topic in topics(want) if not topic.startswith("/system/")}
