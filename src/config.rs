@@ -43,7 +43,10 @@ pub const LOCAL_KEY: &str = "local";
 /// Our own environment variables, with what they do; any other `BIRDTAPE_…` is a mistake.
 pub const VARIABLES: [(&str, &str); 7] = [
     ("BIRDTAPE_BASE_URL", "set by `replay -- COMMAND`: where the fake providers are"),
-    ("BIRDTAPE_CA_FILE", "set by `replay --tls -- COMMAND`: the authority to trust"),
+    (
+        "BIRDTAPE_CA_FILE",
+        "certificates to trust beside the usual ones (PEM), for every source; `replay --tls -- COMMAND` sets it",
+    ),
     ("BIRDTAPE_CONFIG", "the configuration file"),
     ("BIRDTAPE_CORPUS", "tests only: a folder of real envelopes"),
     ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
@@ -772,7 +775,8 @@ fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>
     let horizon = provider::default_lateness_horizon(provider);
     let lateness_horizon = table.duration("lateness_horizon", typed.lateness_horizon.as_ref(), horizon, ZERO..=7 * DAY)?;
     let connections = connections(table, typed.connections, provider)?;
-    let ca_file = typed.ca_file.clone();
+    let variable = env("BIRDTAPE_CA_FILE").filter(|text| !text.is_empty()).map(PathBuf::from);
+    let ca_file = variable.or_else(|| typed.ca_file.clone());
     if let Some(file) = ca_file.as_ref().filter(|file| !file.is_file()) {
         return Err(table.bad("ca_file", format!("names {}, which is not a file", file.display())));
     }
@@ -1596,6 +1600,11 @@ mod tests {
         let env = |name: &str| (name == "BIRDTAPE_TAPE").then(|| "/from/env".to_owned());
         assert_eq!(load_with("tape = '/from/file'", &env).unwrap().tape, Path::new("/from/env"));
         assert_eq!(load_with("tape = '/from/file'", &nothing).unwrap().tape, Path::new("/from/file"));
+
+        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let env = |name: &str| (name == "BIRDTAPE_CA_FILE").then(|| here.to_owned()).or_else(|| keys(name));
+        let text = alpha("tweetstream", "ca_file = '/nonexistent/ca.pem'");
+        assert_eq!(load_with(&text, &env).unwrap().sources[0].ca_file.as_deref(), Some(Path::new(here)));
     }
 
     #[test]
