@@ -41,7 +41,12 @@ pub const DEFAULT_TAPE: &str = "./tape";
 pub const LOCAL_KEY: &str = "local";
 
 /// Our own environment variables, with what they do; any other `BIRDTAPE_…` is a mistake.
-pub const VARIABLES: [(&str, &str); 5] = [
+pub const VARIABLES: [(&str, &str); 7] = [
+    ("BIRDTAPE_BASE_URL", "set by `replay -- COMMAND`: where the fake providers are"),
+    (
+        "BIRDTAPE_CA_FILE",
+        "certificates to trust beside the usual ones (PEM), for every source; `replay --tls -- COMMAND` sets it",
+    ),
     ("BIRDTAPE_CONFIG", "the configuration file"),
     ("BIRDTAPE_CORPUS", "tests only: a folder of real envelopes"),
     ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
@@ -770,7 +775,8 @@ fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>
     let horizon = provider::default_lateness_horizon(provider);
     let lateness_horizon = table.duration("lateness_horizon", typed.lateness_horizon.as_ref(), horizon, ZERO..=7 * DAY)?;
     let connections = connections(table, typed.connections, provider)?;
-    let ca_file = typed.ca_file.clone();
+    let variable = env("BIRDTAPE_CA_FILE").filter(|text| !text.is_empty()).map(PathBuf::from);
+    let ca_file = variable.or_else(|| typed.ca_file.clone());
     if let Some(file) = ca_file.as_ref().filter(|file| !file.is_file()) {
         return Err(table.bad("ca_file", format!("names {}, which is not a file", file.display())));
     }
@@ -1594,6 +1600,11 @@ mod tests {
         let env = |name: &str| (name == "BIRDTAPE_TAPE").then(|| "/from/env".to_owned());
         assert_eq!(load_with("tape = '/from/file'", &env).unwrap().tape, Path::new("/from/env"));
         assert_eq!(load_with("tape = '/from/file'", &nothing).unwrap().tape, Path::new("/from/file"));
+
+        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let env = |name: &str| (name == "BIRDTAPE_CA_FILE").then(|| here.to_owned()).or_else(|| keys(name));
+        let text = alpha("tweetstream", "ca_file = '/nonexistent/ca.pem'");
+        assert_eq!(load_with(&text, &env).unwrap().sources[0].ca_file.as_deref(), Some(Path::new(here)));
     }
 
     #[test]
@@ -1602,7 +1613,7 @@ mod tests {
         check_environment(fine.map(str::to_owned)).unwrap();
         let error = check_environment(["BIRDTAPE_TAPES".to_owned()]).unwrap_err();
         assert_eq!(error.hint().unwrap(), "did you mean `BIRDTAPE_TAPE`?");
-        assert!(error.to_string().starts_with("unknown environment variable BIRDTAPE_TAPES; known are BIRDTAPE_CONFIG, "));
+        assert!(error.to_string().starts_with("unknown environment variable BIRDTAPE_TAPES; known are BIRDTAPE_BASE_URL, "));
         let error = check_environment(["BIRDTAPE_EVERYTHING_ELSE".to_owned()]).unwrap_err();
         assert_eq!(error.hint().unwrap(), "unset it: `unset BIRDTAPE_EVERYTHING_ELSE`");
     }

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!            cli                      arguments, printing, exit codes
+//!          testing                    a fake provider in a few lines
 //!           config                    file + environment -> checked options
 //!   record   import   replay          the jobs
 //!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
@@ -25,6 +26,7 @@
 //! | [`record`] | provider client + net → archive | the command line |
 //! | [`import`] | lines that others recorded → archive | the network |
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
+//! | [`testing`] | the short way to a replay for tests in Rust | what a replay does |
 //! | [`config`] | what was typed → what it means | jobs' work |
 //! | [`cli`] | what a person or a script meets | everything else |
 //!
@@ -74,5 +76,7 @@ pub mod record;
 pub mod replay;
 
 pub mod config;
+
+pub mod testing;
 
 pub mod cli;

@@ -8,23 +8,39 @@ use crate::config::ConfigError;
 use crate::import::ImportError;
 use crate::record::{RecordError, control::ControlError};
 use crate::replay::ReplayError;
+use crate::testing::TestingError;
 
-/// The exit code; scripts depend on these four.
+/// The exit code; scripts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was done.
-    Done = 0,
+    Done,
     /// It could not be done.
-    Failed = 1,
+    Failed,
     /// The command, the configuration or the environment cannot work as they are.
-    Usage = 2,
+    Usage,
     /// Done, with loss that is known: a gap left open, damage found, lines not recognised.
-    KnownLoss = 3,
+    KnownLoss,
+    /// What another program gave that was run on request, by the customs of shells.
+    OfCommand(u8),
+}
+
+impl Exit {
+    /// The number that the system is given.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::KnownLoss => 3,
+            Self::OfCommand(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -48,6 +64,11 @@ pub(super) fn failed(what: impl Into<String>, hint: impl Into<String>) -> anyhow
 /// Wrong usage that the parser of arguments cannot see, with a line of advice.
 pub(super) fn usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Advised { what: what.into(), hint: hint.into(), exit: Exit::Usage }.into()
+}
+
+/// A failure that has an exit code of its own, with a line of advice.
+pub(super) fn failed_as(exit: Exit, what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Advised { what: what.into(), hint: hint.into(), exit }.into()
 }
 
 /// Says what failed, why, and what can be done, and gives the exit code for it.
@@ -87,6 +108,9 @@ fn exit(error: &anyhow::Error) -> Exit {
 fn hint(error: &anyhow::Error) -> String {
     let advice = |cause: &(dyn std::error::Error + 'static)| {
         if let Some(error) = cause.downcast_ref::<ArchiveError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<TestingError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ImportError>() {

@@ -11,12 +11,14 @@
 //! | `out.rs` | stdout, stderr, tables, progress |
 //! | `log.rs` | the log, without keys |
 //! | `signal.rs` | Ctrl-C |
+//! | `command.rs` | the program that `replay` runs |
 //! | `summary.rs` | a record in one line |
 //! | the others | one subcommand each |
 
 mod args;
 mod cat;
 mod check;
+mod command;
 mod control;
 mod demo;
 mod exit;
@@ -68,7 +70,7 @@ Examples:
   birdtape verify                                prove every byte of it
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with known loss.
-Environment: BIRDTAPE_TAPE, BIRDTAPE_CONFIG, BIRDTAPE_LOG (error, warn, info, debug, trace, off).
+Environment: BIRDTAPE_TAPE, BIRDTAPE_CONFIG, BIRDTAPE_CA_FILE, BIRDTAPE_LOG (error, warn, info, debug, trace, off).
 Keys come from the environment or from files, never by flag:
 TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY, X_AUTH_TOKEN and X_CT0.";
 

@@ -214,7 +214,7 @@ fn done(outcome: &record::Outcome, exit: Exit) -> Value {
     let (window, us) = (outcome.loss_window, |d: Duration| d.as_micros() as u64);
     json!({
         "event": "done",
-        "exit": exit as u8,
+        "exit": exit.code(),
         "tape": outcome.tape,
         "ended": outcome.stopped_by.words(),
         "sources": sources.collect::<Vec<_>>(),

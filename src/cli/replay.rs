@@ -1,6 +1,8 @@
 //! `birdtape replay`: the fake providers.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,15 +12,15 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::args::{self, Common};
-use super::exit::{Exit, Outcome, failed, usage};
+use super::exit::{Exit, Outcome, usage};
 use super::out::{Out, count, say};
-use super::{log, signal};
-use crate::import::{self, Lines};
-use crate::model::{Provider, Secret, SourceName, UnixMicros};
+use super::{command, log, signal};
+use crate::model::{Provider, Secret, SourceName};
 use crate::provider::synthetic::{self, Dialect};
 use crate::provider::{Switches, Values, switches_of};
 use crate::replay::{self, Ended, Feed, Options, Place, SlowClients, Speed, Start, Stats};
 use crate::segment::RealDisk;
+use crate::testing::Fixture;
 
 /// Play a tape as the providers would
 ///
@@ -26,11 +28,19 @@ use crate::segment::RealDisk;
 /// only. When it is ready it prints one line of JSON with the addresses: {"base": …, "tweetstream": {"ws": …, "rest": …}, …}.
 /// Envelopes are sent byte for byte; the clock starts with the first client. With --exit-when-done it ends when every provider
 /// that somebody came for has played everything; exit code 3 when something of the tape could not be read.
+///
+/// With -- COMMAND it runs that program against the fake providers and ends with it and its exit code (128 and the signal's
+/// number when a signal ended it, 127 when it cannot be started). The program finds the addresses in BIRDTAPE_BASE_URL,
+/// TWITTERAPI_IO_WS_URL, TWEETSTREAM_WS_URL, SCRAPEBADGER_WS_URL, X_LIVE_URL, the same names with _BASE_URL for requests
+/// (X_BASE_URL), and a key wherever none is set: TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY,
+/// X_AUTH_TOKEN, X_CT0. With --tls also SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and BIRDTAPE_CA_FILE. stdin
+/// and stdout are the program's; the line with the addresses goes to stderr.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   birdtape replay --speed 10
   birdtape replay fixtures/synthetic/mixed-400.jsonl --speed max --exit-when-done
+  birdtape replay fixtures/synthetic/mixed-400.jsonl --speed max -- pytest -q
   birdtape replay --synthetic --rate 500 --seed 7 --listen 127.0.0.1:8080")]
 pub(super) struct Args {
     /// A tape's directory, or a file of envelope lines (plain, gzip, zstd) [default: --tape]
@@ -43,7 +53,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed, allow_negative_numbers = true)]
     speed: Speed,
     /// When the clock begins to run: first-client, now, or paused (until `birdtape control resume`)
-    #[arg(long, value_name = "WHEN", default_value = "first-client", value_parser = start)]
+    #[arg(long, value_name = "WHEN", default_value = "first-client", value_parser = start_when)]
     start: Start,
     /// Where to begin: a moment, a post's id, or end (nothing left to play, and history knows everything)
     #[arg(long, value_name = "PLACE", value_parser = place)]
@@ -96,6 +106,12 @@ pub(super) struct Args {
     /// The only key this fake server accepts (its own, never a provider's) [default: any that is not empty]
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// Speak TLS (https, wss), as a server that an authority made for this run vouches for; the line with the addresses names its file
+    #[arg(long)]
+    tls: bool,
+    /// Where that authority's certificate is written [default: a temporary file, removed at the end]
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_ca: Option<PathBuf>,
     /// Make envelopes up instead of playing a tape
     #[arg(long)]
     synthetic: bool,
@@ -111,6 +127,9 @@ pub(super) struct Args {
     /// Made up: ScrapeBadger's dialect: A, B, C or merged [default: C]
     #[arg(long, value_name = "NAME", value_parser = dialect)]
     dialect: Option<Dialect>,
+    /// A program to run against the fake providers, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
 fn speed(text: &str) -> Result<Speed, String> {
@@ -121,7 +140,7 @@ fn speed(text: &str) -> Result<Speed, String> {
     times.map(Speed::Times).ok_or_else(|| "a speed is a number above 0, or max".to_owned())
 }
 
-fn start(text: &str) -> Result<Start, String> {
+fn start_when(text: &str) -> Result<Start, String> {
     match text {
         "first-client" => Ok(Start::FirstClient),
         "now" => Ok(Start::Now),
@@ -219,19 +238,94 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         exit_when_done: args.exit_when_done,
         linger: args.linger,
         idle_cap: args.idle_cap,
+        tls: args.tls,
         ..Options::new(feed(common, args)?)
     };
-    let outcome = signal::block_on(|stop| async {
-        let listener = replay::bind(args.listen).await?;
-        let replay = replay::start(options, listener, Arc::new(RealDisk), signal::stopped(stop)).await?;
+    let (outcome, code) = if args.command.is_empty() { alone(args, options) } else { around(args, options) }?;
+    let report = tell(&outcome.stats, outcome.ended);
+    if common.json && args.command.is_empty() {
         let mut out = Out::new();
-        out.exact(&[replay.urls().to_json().as_bytes()])?;
+        out.json(&report)?;
+        out.flush()?;
+    } else if common.json {
+        say(&report.to_string());
+    }
+    // The place for the count of faults that were asked for and did not fire.
+    let n_unfired_faults = 0;
+    Ok(command::verdict(code, n_unfired_faults, !outcome.stats.damage.is_empty()))
+}
+
+/// How the replay ended, and the exit code of the command, if there was one.
+type Played = (replay::Outcome, Option<u8>);
+
+/// Plays until a signal or the end of the tape.
+fn alone(args: &Args, options: Options) -> Result<Played> {
+    signal::block_on(|stop| async {
+        let (replay, ca) = start(args, options, signal::stopped(stop)).await?;
+        let mut out = Out::new();
+        out.exact(&[replay.urls().to_json(ca.path()).as_bytes()])?;
         out.flush()?;
         drop(out);
-        Ok(replay.wait().await)
-    })?;
-    tell(common, &outcome.stats, outcome.ended)?;
-    Ok(if outcome.stats.damage.is_empty() { Exit::Done } else { Exit::KnownLoss })
+        Ok((replay.wait().await, None))
+    })
+}
+
+/// Plays until the command ends, which gets all signals; stdout is the command's.
+fn around(args: &Args, options: Options) -> Result<Played> {
+    signal::block_on_and_hand_over(|signals| async {
+        let key = options.key.clone();
+        let (replay, ca) = start(args, options, std::future::pending()).await?;
+        say(&replay.urls().to_json(ca.path()));
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let variables = command::environment(replay.urls(), key.as_ref(), ca.path(), is_set);
+        let mut child = command::start(&args.command, variables)?;
+        let code = command::wait(&mut child, signals).await?;
+        replay.stop();
+        Ok((replay.wait().await, Some(code)))
+    })
+}
+
+async fn start(
+    args: &Args,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(replay::Replay, CaFile)> {
+    let listener = replay::bind(args.listen).await?;
+    let replay = replay::start(options, listener, Arc::new(RealDisk), shutdown).await?;
+    let ca = CaFile::write(replay.ca_pem(), args.tls_ca.as_deref())?;
+    Ok((replay, ca))
+}
+
+/// The file with the authority's certificate, as long as clients may need it.
+enum CaFile {
+    None,
+    Temporary(tempfile::NamedTempFile),
+    Kept(PathBuf),
+}
+
+impl CaFile {
+    fn write(pem: Option<&str>, path: Option<&Path>) -> Result<Self> {
+        let Some(pem) = pem else { return Ok(Self::None) };
+        if let Some(path) = path {
+            std::fs::write(path, pem).with_context(|| format!("cannot write the certificate to {}", path.display()))?;
+            let path = std::path::absolute(path).context("cannot tell the current directory")?;
+            return Ok(Self::Kept(path));
+        }
+        let write = || {
+            let mut file = tempfile::Builder::new().prefix("birdtape-ca-").suffix(".pem").tempfile()?;
+            file.write_all(pem.as_bytes())?;
+            std::io::Result::Ok(file)
+        };
+        write().map(Self::Temporary).context("cannot write the certificate to a temporary file; name one with --tls-ca")
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::Temporary(file) => Some(file.path()),
+            Self::Kept(path) => Some(path),
+        }
+    }
 }
 
 fn feed(common: &Common, args: &Args) -> Result<Feed> {
@@ -251,29 +345,22 @@ fn feed(common: &Common, args: &Args) -> Result<Feed> {
         return Err(usage(what, "add --synthetic, or leave them out to play a tape"));
     }
     match &args.fixture {
-        Some(path) if !path.is_dir() => lines(path),
-        Some(dir) => Ok(Feed::Tape { dir: dir.clone() }),
+        Some(path) => read(path),
         None => Ok(Feed::Tape { dir: common.tape_dir()? }),
     }
 }
 
-fn lines(path: &Path) -> Result<Feed> {
-    let name = path.display().to_string();
-    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    let options = import::Options { provider: None, source: None, first_at: UnixMicros(0) };
-    let (envelopes, report) = import::envelopes(Lines::new(&name, file)?, &options)?;
-    if let Some(cut) = &report.cut {
-        let what = format!("{name} breaks off in line {}: {}", cut.line, cut.why);
-        return Err(failed(what, "get a whole copy of it, or `birdtape import` what is there and replay the tape"));
-    }
-    if let Some(first) = report.unrecognised.first() {
-        let n = count(report.n_unrecognised, "line");
+fn read(path: &Path) -> Result<Feed> {
+    let fixture = Fixture::read(path)?;
+    if let Some(first) = fixture.first_unrecognised {
+        let n = count(fixture.n_unrecognised, "line");
         say(&format!("warning: {n} of no known provider (first at line {first}) go to the provider of the line before"));
     }
-    Ok(Feed::Lines { envelopes })
+    Ok(fixture.feed)
 }
 
-fn tell(common: &Common, stats: &Stats, ended: Ended) -> Result<()> {
+/// Tells a person what was played, and gives the same for a script.
+fn tell(stats: &Stats, ended: Ended) -> serde_json::Value {
     for words in &stats.damage {
         say(&format!("damage: {words}"));
     }
@@ -295,11 +382,6 @@ fn tell(common: &Common, stats: &Stats, ended: Ended) -> Result<()> {
             "connections": of.clients_ever, "too_slow": of.too_slow,
         }));
     }
-    if common.json {
-        let why = if ended == Ended::Done { "done" } else { "stopped" };
-        let mut out = Out::new();
-        out.json(&json!({ "event": "done", "ended": why, "providers": played, "damage": stats.damage }))?;
-        out.flush()?;
-    }
-    Ok(())
+    let why = if ended == Ended::Done { "done" } else { "stopped" };
+    json!({ "event": "done", "ended": why, "providers": played, "damage": stats.damage })
 }

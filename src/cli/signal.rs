@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use anyhow::{Context as _, Result};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::out::say;
 
@@ -12,12 +12,31 @@ const INTERRUPTED: i32 = 130;
 
 /// Runs an asynchronous command to its end. The first signal is passed on by the receiver, the second ends the process at once.
 pub(super) fn block_on<T, F: Future<Output = Result<T>>>(command: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(listen(stop));
         command(stopped).await
     })
+}
+
+/// Runs an asynchronous command that decides itself what each signal means; none of them ends the process.
+pub(super) fn block_on_and_hand_over<T, F: Future<Output = Result<T>>>(
+    command: impl FnOnce(mpsc::UnboundedReceiver<Signal>) -> F,
+) -> Result<T> {
+    runtime()?.block_on(async {
+        // Signals come one by one from a person's fingers, so they need no bound.
+        let (hand_over, signals) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            // Without handlers the system ends us, as it does every program; the receiver then hears nothing.
+            let Ok(mut listener) = Listener::new() else { return hand_over.closed().await };
+            while hand_over.send(listener.next().await).is_ok() {}
+        });
+        command(signals).await
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
 }
 
 /// Ready once a signal has come.
@@ -29,30 +48,68 @@ pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 async fn listen(stop: watch::Sender<bool>) {
-    if signal().await.is_err() {
+    let Ok(mut listener) = Listener::new() else {
         // Without handlers the system ends us, as it does every program. The sender stays, so that nobody stops.
-        std::future::pending().await
-    }
+        return std::future::pending().await;
+    };
+    listener.next().await;
     say("stopping; once more to stop at once (what was not yet committed is then a gap)");
     stop.send_replace(true);
-    if signal().await.is_ok() {
-        std::process::exit(INTERRUPTED);
-    }
+    listener.next().await;
+    std::process::exit(INTERRUPTED);
+}
+
+/// What a person or the system wants of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// The polite way to end a program.
+    Terminate,
+    /// The terminal has gone.
+    HangUp,
 }
 
 #[cfg(unix)]
-async fn signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminated.recv() => Ok(()),
-        _ = hung_up.recv() => Ok(()),
+struct Listener {
+    interrupted: tokio::signal::unix::Signal,
+    terminated: tokio::signal::unix::Signal,
+    hung_up: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Listener {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupted: signal(SignalKind::interrupt())?,
+            terminated: signal(SignalKind::terminate())?,
+            hung_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupted.recv() => Signal::Interrupt,
+            _ = self.terminated.recv() => Signal::Terminate,
+            _ = self.hung_up.recv() => Signal::HangUp,
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn signal() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+struct Listener;
+
+#[cfg(not(unix))]
+impl Listener {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Signal::Interrupt
+    }
 }

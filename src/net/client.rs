@@ -327,8 +327,8 @@ fn http_failure(error: &hyper::Error, place: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Far, PLANTED, opened, opening, secret, server};
     use super::*;
+    use crate::net::testing::{Far, PLANTED, opened, opening, secret, server};
     use crate::net::{SystemNetwork, TlsOptions};
 
     async fn says(transport: Transport, answer: impl Into<String>) -> Result<Opened, OpenError> {

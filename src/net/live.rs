@@ -499,9 +499,9 @@ fn body_fault(error: &hyper::Error) -> NetFault {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::opened;
     use super::*;
     use crate::model::Transport;
+    use crate::net::testing::opened;
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut out = vec![first];

@@ -15,6 +15,7 @@
 //! | `lines.rs` | server-sent events and JSON lines out of a response |
 //! | `redact.rs` | finds keys again in what comes back |
 //! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
+//! | `tls.rs` | [`ServerTls`]: the server's throw-away certificate, and its streams |
 //! | `gate.rs` | [`Gate`]: an outage on demand, for the demo and tests |
 //! | `control.rs` | [`ControlListener`]: the operator's commands to a running recorder |
 //! | `errors.rs` | what can fail before bytes flow |
@@ -37,6 +38,7 @@ mod server;
 mod tee;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 pub use client::{Limits, Opened, open, request};
 pub use clock::{BootReading, Clock, ConnectionClock, SystemClock, now};
@@ -46,3 +48,4 @@ pub use gate::Gate;
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
 pub use server::{Handler, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve};
+pub use tls::ServerTls;

@@ -1,6 +1,6 @@
 //! The replay's HTTP server: answers, WebSockets and endless responses on one port.
 //!
-//! What to answer is the [`Handler`]'s affair; this file keeps the bounds: headers, bodies, waiting
+//! What to answer is the [`Handler`]'s affair, TLS that of `tls.rs`; this file keeps the bounds: headers, bodies, waiting
 //! times, connections, and that a server on loopback is reached under a loopback name only, so that
 //! no web page can reach it through the browser (DNS rebinding, cross-site WebSocket).
 
@@ -40,6 +40,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::live::close_frame;
+use super::tls::{self, ServerIo, ServerTls};
 use super::{Gone, Incoming};
 use crate::model::{NetFault, Response};
 
@@ -50,7 +51,7 @@ const STREAM_QUEUE: usize = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bounds of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Connections at one time; the next gets status 503.
     pub max_connections: usize,
@@ -60,10 +61,12 @@ pub struct ServerOptions {
     pub body_bytes_max: usize,
     /// Bytes of a message from a client.
     pub message_bytes_max: usize,
-    /// For a request's headers, and again for its body.
+    /// For the TLS handshake, for a request's headers, and again for its body.
     pub read_timeout: Duration,
     /// Between the shutdown and the end of what still runs.
     pub grace: Duration,
+    /// Speaks TLS, and nothing else, as this server.
+    pub tls: Option<ServerTls>,
 }
 
 impl Default for ServerOptions {
@@ -75,6 +78,7 @@ impl Default for ServerOptions {
             message_bytes_max: 1 << 20,
             read_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(2),
+            tls: None,
         }
     }
 }
@@ -194,7 +198,10 @@ pub async fn serve<H: Handler>(
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            turn_away(&tcp);
+            // Without a handshake there is nothing that a TLS client would understand.
+            if house.options.tls.is_none() {
+                turn_away(&tcp);
+            }
             continue;
         };
         let tasks = Tasks { stages: stages.clone(), alive: alive.clone() };
@@ -263,6 +270,7 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "no nodelay");
     }
+    let Some(io) = tls::accept(tcp, house.options.tls.as_ref(), house.options.read_timeout).await else { return };
     let promised = Promised::default();
     let config = socket_config(&house.options);
     let mut builder = hyper::server::conn::http1::Builder::new();
@@ -275,7 +283,7 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
     let mut stages = tasks.stages.clone();
     let service = service_fn(|request| answer(request, peer, Arc::clone(&house), tasks.clone(), Arc::clone(&promised)));
     {
-        let mut http = pin!(builder.serve_connection(TokioIo::new(tcp), service).with_upgrades());
+        let mut http = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
         let mut leaving = false;
         loop {
             tokio::select! {
@@ -294,9 +302,9 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
     }
     let agreed = promised.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some((upgrade, run)) = agreed {
-        match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
+        match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<ServerIo>>) {
             Ok(Ok(parts)) => run(ServerSocket::new(parts.io.into_inner(), parts.read_buf.to_vec(), config).await).await,
-            Ok(Err(_)) => tracing::error!("an upgraded connection is not a TCP stream"),
+            Ok(Err(_)) => tracing::error!("an upgraded connection is not the one that was accepted"),
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
     }
@@ -529,7 +537,7 @@ fn socket_config(options: &ServerOptions) -> WebSocketConfig {
 ///
 /// Reading and writing may take turns in one task: [`next`](Self::next) may be dropped while it waits.
 pub struct ServerSocket {
-    ws: WebSocketStream<TcpStream>,
+    ws: WebSocketStream<ServerIo>,
     ended: bool,
 }
 
@@ -540,8 +548,8 @@ impl fmt::Debug for ServerSocket {
 }
 
 impl ServerSocket {
-    async fn new(tcp: TcpStream, early: Vec<u8>, config: WebSocketConfig) -> Self {
-        let ws = WebSocketStream::from_partially_read(tcp, early, Role::Server, Some(config)).await;
+    async fn new(io: ServerIo, early: Vec<u8>, config: WebSocketConfig) -> Self {
+        let ws = WebSocketStream::from_partially_read(io, early, Role::Server, Some(config)).await;
         Self { ws, ended: false }
     }
 
@@ -595,15 +603,15 @@ impl ServerSocket {
     /// The client is gone.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), Gone> {
         self.flush().await?;
-        let tcp = self.ws.get_mut();
-        tcp.write_all(bytes).await.map_err(|_| Gone)
+        let io = self.ws.get_mut();
+        io.write_all(bytes).await.map_err(|_| Gone)?;
+        // TLS keeps what the socket did not take at once.
+        io.flush().await.map_err(|_| Gone)
     }
 
     /// Resets the TCP connection: the client sees neither a close frame nor an end.
-    pub fn abort(self) {
-        if let Err(error) = self.ws.get_ref().set_zero_linger() {
-            tracing::debug!(%error, "closed instead of reset");
-        }
+    pub fn abort(mut self) {
+        self.ws.get_mut().reset_at_end();
     }
 
     /// Reads what the client says and throws it away, unanswered, until the client is gone: for a stall on purpose.
@@ -660,6 +668,7 @@ mod tests {
 
     struct Running {
         port: u16,
+        ca: Option<tempfile::NamedTempFile>,
         stop: oneshot::Sender<()>,
         served: tokio::task::JoinHandle<io::Result<()>>,
     }
@@ -668,14 +677,24 @@ mod tests {
         async fn start<H: Handler>(handler: H, options: ServerOptions) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
+            let ca = options.tls.as_ref().map(|tls| {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                std::fs::write(file.path(), tls.ca_pem()).unwrap();
+                file
+            });
             let (stop, stopped) = oneshot::channel();
             let shutdown = async move { drop(stopped.await) };
             let served = tokio::spawn(serve(listener, Arc::new(handler), options, shutdown));
-            Self { port, stop, served }
+            Self { port, ca, stop, served }
         }
 
         fn endpoint(&self) -> Endpoint {
-            Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: self.port }
+            Endpoint { tls: self.ca.is_some(), host: "127.0.0.1".to_owned(), port: self.port }
+        }
+
+        fn network(&self) -> SystemNetwork {
+            let ca_file = self.ca.as_ref().map(|file| file.path().to_owned());
+            SystemNetwork::new(TlsOptions { ca_file, allow_plain: false }).unwrap()
         }
 
         async fn open(&self, transport: Transport) -> Result<Live, OpenError> {
@@ -686,7 +705,7 @@ mod tests {
                 headers: vec![("sec-websocket-protocol", Secret::new("a.v1").unwrap())],
                 shown: String::new(),
             };
-            open(&network(), &opening, &Limits::default()).await.map(|opened| opened.live)
+            open(&self.network(), &opening, &Limits::default()).await.map(|opened| opened.live)
         }
 
         async fn ask(&self, method: &'static str, headers: Vec<(&'static str, Secret)>, body: &str) -> Response {
@@ -698,7 +717,7 @@ mod tests {
                 body: body.to_owned(),
                 shown: String::new(),
             };
-            request(&network(), &asked, &Limits::default()).await.unwrap()
+            request(&self.network(), &asked, &Limits::default()).await.unwrap()
         }
 
         /// The answer to raw bytes, until the server hangs up.
@@ -715,10 +734,6 @@ mod tests {
             self.stop.send(()).unwrap();
             self.served.await.unwrap().unwrap();
         }
-    }
-
-    fn network() -> SystemNetwork {
-        SystemNetwork::new(TlsOptions::default()).unwrap()
     }
 
     fn socket<F, Fut>(run: F) -> Reply
@@ -937,6 +952,66 @@ mod tests {
                 incoming => break assert!(matches!(incoming, Incoming::Closed { code: Some(1000), .. }), "{incoming:?}"),
             }
         }
+        running.stop().await;
+    }
+
+    fn over_tls() -> ServerOptions {
+        let tls = Some(ServerTls::throw_away(IpAddr::from([192, 0, 2, 7])).unwrap());
+        ServerOptions { tls, read_timeout: Duration::from_millis(500), ..ServerOptions::default() }
+    }
+
+    #[tokio::test]
+    async fn everything_works_over_tls() {
+        let handler = |asked: ServerRequest| async move {
+            match asked.method.as_str() {
+                "POST" => Reply::Http(Response { body: asked.body, status: 200, headers: Vec::new() }),
+                _ if asked.wants_upgrade => socket(|mut socket| async move {
+                    // More than a socket's buffers, past the encoder as well.
+                    for idx in 0..MANY {
+                        socket.feed(envelope(idx)).await.unwrap();
+                    }
+                    let text = [&[0x82, 127, 0, 0, 0, 0, 0, 0x30, 0, 0][..], &vec![b'x'; 3 << 20]].concat();
+                    socket.send_raw(&text).await.unwrap();
+                    assert_eq!(socket.next().await, Incoming::Message(Bytes::from_static(b"go")));
+                    socket.abort();
+                }),
+                _ => stream(|mut stream| async move {
+                    stream.send(Bytes::from_static(b"{}\n")).await.unwrap();
+                    stream.flush().await.unwrap();
+                }),
+            }
+        };
+        let running = Running::start(handler, over_tls()).await;
+        assert_eq!(&running.ask("POST", Vec::new(), "hello").await.body[..], b"hello");
+        let mut live = running.open(Transport::WebSocket).await.unwrap();
+        for idx in 0..MANY {
+            assert_eq!(live.next().await, Incoming::Message(envelope(idx)));
+        }
+        assert_eq!(live.next().await, Incoming::Message(vec![b'x'; 3 << 20].into()));
+        live.send_text("go").await.unwrap();
+        assert!(matches!(live.next().await, Incoming::Broken { fault: NetFault::Reset, .. }));
+        let mut live = running.open(Transport::Stream).await.unwrap();
+        assert_eq!(live.next().await, Incoming::Message(Bytes::from_static(b"{}")));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_failed_handshake_harms_nobody() {
+        let running = Running::start(|_| async { Reply::Http(Response::json(200, "{}")) }, over_tls()).await;
+        let endpoint = running.endpoint();
+        let strangers = SystemNetwork::new(TlsOptions::default()).unwrap();
+        let (fault, words) = crate::net::Network::connect(&strangers, &endpoint).await.map(|_| ()).unwrap_err();
+        assert_eq!(fault, NetFault::Tls);
+        assert!(words.contains("ca_file"), "{words}");
+        let told = running.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert!(told.starts_with("HTTP/1.1 400 ") && told.ends_with("wss\n"), "{told}");
+        let (head, body) = told.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        // Torn hellos, and silence: each ends, by itself or in time.
+        running.raw(b"\x16\x03\x01\x02\x00\x01\x00 no hello at all").await;
+        running.raw(b"\x16\x03").await;
+        assert_eq!(running.raw(b"").await, "");
+        assert_eq!(running.ask("GET", Vec::new(), "").await.status, 200);
         running.stop().await;
     }
 }

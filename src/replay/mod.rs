@@ -71,7 +71,7 @@ pub use self::urls::Urls;
 use crate::archive::ArchiveError;
 use crate::archive::Disk;
 use crate::model::{Provider, Secret, TweetId, UnixMicros};
-use crate::net::{ServerOptions, serve};
+use crate::net::{ServerOptions, ServerTls, SetupError, serve};
 use crate::provider::synthetic::{self, Envelope};
 use crate::provider::{Rest, RestSettings, Server, ServerSettings, Switches};
 
@@ -189,6 +189,8 @@ pub struct Options {
     pub slow_clients: Option<SlowClients>,
     /// Longest pause between two envelopes at a given pace, in real time; longer ones are cut for all providers.
     pub idle_cap: Option<Duration>,
+    /// Whether to speak TLS, as a server that an authority made for this run vouches for; see [`Replay::ca_pem`].
+    pub tls: bool,
 }
 
 impl Options {
@@ -215,6 +217,7 @@ impl Options {
             client_queue_bytes: 1 << 20,
             slow_clients: None,
             idle_cap: None,
+            tls: false,
         }
     }
 }
@@ -242,6 +245,9 @@ pub enum ReplayError {
     /// The tape cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// TLS was asked for and cannot be had.
+    #[error(transparent)]
+    Tls(#[from] SetupError),
     /// The system refused a thread.
     #[error("cannot start a thread to read the tape")]
     Thread {
@@ -263,7 +269,7 @@ impl ReplayError {
             Self::KeyNeeded { .. } => Some("give it a key with --key, or listen on 127.0.0.1"),
             Self::Place(error) => error.hint(),
             Self::Archive(error) => error.hint(),
-            Self::Thread { .. } => None,
+            Self::Tls(_) | Self::Thread { .. } => None,
         }
     }
 }
@@ -340,6 +346,7 @@ pub struct Outcome {
 /// A running replay; it stops when this is dropped.
 pub struct Replay {
     house: Arc<House>,
+    ca_pem: Option<String>,
     ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -364,6 +371,11 @@ impl Replay {
     /// Pauses it, seeks in it and so on.
     pub fn control(&self) -> Control {
         Control::of(&self.house)
+    }
+
+    /// The authority that clients have to trust, as PEM, if [`Options::tls`] was asked for.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
     }
 
     /// Its counts up to now.
@@ -421,6 +433,7 @@ async fn start_with(
         return Err(ReplayError::KeyNeeded { address });
     }
     options.speed.checked()?;
+    let tls = options.tls.then(|| ServerTls::throw_away(address.ip())).transpose()?;
     let remarks = Arc::new(Remarks::default());
     let origin = {
         let (feed, sources) = (options.feed.clone(), options.sources.clone());
@@ -514,7 +527,7 @@ async fn start_with(
         timeline,
         index_delay: options.index_delay,
         remarks,
-        urls: Urls::new(address),
+        urls: Urls::new(address, options.tls),
         leaving,
         changed,
         queue_bytes: options.client_queue_bytes,
@@ -523,9 +536,10 @@ async fn start_with(
         stop,
     });
     let (end, ended) = watch::channel(None);
-    let running = Running { house: Arc::clone(&house), players, leave, stopped, end };
+    let ca_pem = tls.as_ref().map(|tls| tls.ca_pem().to_owned());
+    let running = Running { house: Arc::clone(&house), tls, players, leave, stopped, end };
     tokio::spawn(running.run(listener, shutdown, options.exit_when_done.then_some(options.linger)));
-    Ok(Replay { house, ended })
+    Ok(Replay { house, ca_pem, ended })
 }
 
 fn broken_off(error: tokio::task::JoinError) -> ReplayError {
@@ -535,6 +549,7 @@ fn broken_off(error: tokio::task::JoinError) -> ReplayError {
 /// What runs behind a [`Replay`].
 struct Running {
     house: Arc<House>,
+    tls: Option<ServerTls>,
     players: JoinSet<()>,
     leave: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
@@ -543,13 +558,13 @@ struct Running {
 
 impl Running {
     async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send, linger: Option<Duration>) {
-        let Self { house, players, leave, mut stopped, end } = self;
+        let Self { house, tls, players, leave, mut stopped, end } = self;
         let mut leaving = house.leaving.clone();
         let over = async move {
             // A sender that is gone has left, too.
             drop(leaving.wait_for(|leaving| *leaving).await);
         };
-        let serving = tokio::spawn(serve(listener, Arc::clone(&house), ServerOptions::default(), over));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&house), ServerOptions { tls, ..ServerOptions::default() }, over));
         let done = async {
             match linger {
                 Some(linger) => house.all_done(linger).await,

@@ -11,11 +11,11 @@ const JOB: &[&str] = &["model", "archive", "provider", "net"];
 const CONFIG: &[&str] = &["model", "archive", "provider", "record", "backfill", "replay", "export"];
 const ALL: &[&str] = &[
     "archive", "backfill", "catalog", "cli", "config", "export", "import", "model", "net", "provider", "record", "replay",
-    "segment",
+    "segment", "testing",
 ];
 
 /// A room and what it may import besides itself. A new room gets a line here.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("segment", GROUND),
     ("catalog", GROUND),
@@ -28,6 +28,8 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("export", JOB),
     ("import", JOB),
     ("config", CONFIG),
+    // The short way to a replay, from a path.
+    ("testing", &["model", "archive", "segment", "net", "import", "replay"]),
     ("cli", ALL),
     ("main", ALL),
     // The map of the code: declares every room, has no logic.
@@ -38,7 +40,17 @@ const ROOMS: [(&str, &[&str]); 15] = [
 const CRATES: [(&[&str], &[&str]); 5] = [
     (&["rusqlite"], &["catalog"]),
     (
-        &["tokio_tungstenite", "tungstenite", "hyper", "hyper_util", "http_body_util", "rustls", "tokio_rustls", "webpki_roots"],
+        &[
+            "tokio_tungstenite",
+            "tungstenite",
+            "hyper",
+            "hyper_util",
+            "http_body_util",
+            "rcgen",
+            "rustls",
+            "tokio_rustls",
+            "webpki_roots",
+        ],
         &["net"],
     ),
     (&["clap"], &["cli", "main"]),

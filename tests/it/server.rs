@@ -11,6 +11,8 @@ use crate::program::Desk;
 pub(crate) struct Replay {
     child: Child,
     pub(crate) base: String,
+    /// The whole line that said so.
+    pub(crate) ready: Value,
 }
 
 impl Replay {
@@ -20,7 +22,8 @@ impl Replay {
         let stdout = child.stdout.take().expect("stdout is piped");
         let line = BufReader::new(stdout).lines().next().expect("a ready line").expect("text");
         let ready: Value = serde_json::from_str(&line).expect("one JSON line");
-        Self { child, base: ready["base"].as_str().expect("base").to_owned() }
+        let base = ready["base"].as_str().expect("base").to_owned();
+        Self { child, base, ready }
     }
 }
 

@@ -224,14 +224,22 @@ fn timelines_in_three_shapes() {
                 200 {"data":{"has_next_page":false,"next_cursor":"","tweets":["…9875"]},"msg":"success","status":"success"}
         "#]],
     );
-    check(&["last_tweets=flat"], &[name], expect![[r#"
+    check(
+        &["last_tweets=flat"],
+        &[name],
+        expect![[r#"
         GET /twitter/user/last_tweets?userName=@Grebe_Harbour 
             200 {"has_next_page":false,"message":"success","next_cursor":"","status":"success","tweets":["…9875"]}
-    "#]]);
-    check(&["last_tweets=data"], &[name], expect![[r#"
+    "#]],
+    );
+    check(
+        &["last_tweets=data"],
+        &[name],
+        expect![[r#"
         GET /twitter/user/last_tweets?userName=@Grebe_Harbour 
             200 {"data":{"has_next_page":false,"next_cursor":"","tweets":["…9875"]},"msg":"success","status":"success"}
-    "#]]);
+    "#]],
+    );
 }
 
 /// A post as the provider writes it; `more` holds further fields, each with a comma behind.
@@ -563,10 +571,14 @@ fn rules() {
                 404 {"detail":"Not Found"}
         "#]],
     );
-    check(&[], &[&long_tag], expect![[r#"
+    check(
+        &[],
+        &[&long_tag],
+        expect![[r#"
         POST /oapi/tweet_filter/add_rule {"tag":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","value":"a","interval_seconds":100}
             400 {"detail":"tag must have at most 255 characters"}
-    "#]]);
+    "#]],
+    );
     check(
         &["rule_interval=0.05"],
         &[
@@ -660,10 +672,14 @@ fn monitored_accounts() {
                 405 {"detail":"Method Not Allowed"}
         "#]],
     );
-    check(&["stream_accounts=0"], &["GET /oapi/x_user_stream/get_user_to_monitor_tweet"], expect![[r#"
+    check(
+        &["stream_accounts=0"],
+        &["GET /oapi/x_user_stream/get_user_to_monitor_tweet"],
+        expect![[r#"
         GET /oapi/x_user_stream/get_user_to_monitor_tweet 
             200 {"msg":"No active monitoring subscription","status":"error"}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -694,7 +710,8 @@ fn keys_paths_and_verbs() {
             404 {"detail":"Not Found"}
         DELETE /twitter/tweets 
             405 {"detail":"Method Not Allowed"}
-    "#]].assert_eq(&lines);
+    "#]]
+    .assert_eq(&lines);
 }
 
 #[test]
@@ -720,7 +737,8 @@ fn limits_by_the_plan() {
     expect![[r#"
         GET /oapi/my/info 
             429 {"error":"Too Many Requests","message":"For free-tier users, the QPS limit is one request every 5 seconds."}
-    "#]].assert_eq(&lines);
+    "#]]
+    .assert_eq(&lines);
 }
 
 #[test]
@@ -770,7 +788,8 @@ fn credits_are_used_up() {
             402 {"error":"Unauthorized","message":"Credits is not enough.Please recharge"}
         GET /oapi/tweet_filter/get_rules?
             200 {"rules":[{"rule_id":"00112233445566778899aabbccddeeff","tag":"harbour","value":
-    "#]].assert_eq(&lines);
+    "#]]
+    .assert_eq(&lines);
 }
 
 #[test]
