@@ -795,6 +795,27 @@ fn credits_are_used_up() {
     .assert_eq(&lines);
 }
 
+#[test]
+fn ids_bound_a_search_exactly() {
+    let posts: Vec<_> = (0..9).rev().map(|n| post(n, "a", &format!("post {n}"), "")).collect();
+    let envelope = batch(&posts);
+    desk_over(&[(at(50), &envelope)], settings(&[]), at(100), |desk| {
+        let mut found = |query: String| {
+            let answer = desk.json(&format!("GET /twitter/tweet/advanced_search?query={query}"));
+            let tweets = answer["tweets"].as_array().unwrap();
+            tweets.iter().map(|tweet| tweet["text"].as_str().unwrap()[5..].to_owned()).collect::<String>()
+        };
+        assert_eq!(found(format!("since_id:{}", id(6))), "87");
+        assert_eq!(found(format!("since_id:{}", id(6).0 - 1)), "876");
+        assert_eq!(found(format!("max_id:{}", id(2))), "210");
+        assert_eq!(found(format!("max_id:{}", id(2).0 - 1)), "10");
+        assert_eq!(found(format!("since_id:{}+max_id:{}", id(2), id(4))), "43");
+        assert_eq!(found(format!("since_id:7+max_id:{}", id(1))), "10");
+        assert_eq!(found(format!("max_id:{}+until_time:{}", id(3), EIGHT + 2)), "10");
+        assert_eq!(found(format!("max_id:{}+since_time:{}", id(3), EIGHT + 20)), "");
+    });
+}
+
 /// What the generator makes can be searched in every way its own rules do.
 #[test]
 fn rules_of_the_generator_find_its_posts() {
