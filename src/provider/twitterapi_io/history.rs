@@ -125,8 +125,21 @@ fn search_page(query: &str, order: Option<&str>, cursor: Option<&str>, past: &mu
         Some(_) => return Err(Refusal::Bad("queryType must be Latest or Top".to_owned())),
     };
     let parsed = Query::parse(query).map_err(|error| Refusal::Bad(error.to_string()))?;
-    let list = List { span: parsed.span(), ids: parsed.ids(), order, name: xxh3_64(format!("{order:?} {query}").as_bytes()) };
+    let name = xxh3_64(format!("{order:?} {query}").as_bytes());
+    let list = List { span: narrowed(parsed.span(), &parsed.ids()), ids: parsed.ids(), order, name };
     list.page(cursor, past, |_, seen| parsed.matches(seen))
+}
+
+/// The part of a span in which ids of that range were given out: an id says when its post was published, and `wire.rs`
+/// takes that for the post's time. Ids of the years before say nothing.
+fn narrowed(mut span: Range<UnixMicros>, ids: &RangeInclusive<u64>) -> Range<UnixMicros> {
+    if let Some(first) = TweetId(*ids.start()).published_at() {
+        span.start = span.start.max(first);
+    }
+    if let Some(last) = TweetId(*ids.end()).published_at() {
+        span.end = span.end.min(UnixMicros(last.0 + 1));
+    }
+    span
 }
 
 fn bulk_search(fields: &Fields, past: &mut Past<'_>) -> Result<Answered, Refusal> {
@@ -252,8 +265,12 @@ fn last_tweets(params: &Params<'_>, past: &mut Past<'_>, whose: Whose, dialect: 
 
 fn mentions(params: &Params<'_>, past: &mut Past<'_>) -> Result<Answered, Refusal> {
     let name = params.required("userName")?;
-    let query = Query::parse(&format!("@{}", name.trim_start_matches('@')))
-        .map_err(|_| Refusal::Bad("userName must be the name of an account".to_owned()))?;
+    let name = name.trim_start_matches('@');
+    let bad_name = || Refusal::Bad("userName must be the name of an account".to_owned());
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(bad_name());
+    }
+    let query = Query::parse(&format!("@{name}")).map_err(|_| bad_name())?;
     let order = match params.text("queryType").as_deref() {
         None | Some("Latest") => Order::Newest,
         Some("Top") => Order::Engagement,

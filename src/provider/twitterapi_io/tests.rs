@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::Rest;
 use crate::model::{Provider, Response, Secret, TweetId, UnixMicros};
 use crate::provider::past::{self, Past};
-use crate::provider::{Asked, RestSettings};
+use crate::provider::synthetic::{Options, World};
+use crate::provider::{Asked, RestSettings, percent_encode};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -63,7 +64,8 @@ impl Desk<'_, '_> {
         let response = self.ask(request, body);
         let mut value: Value = serde_json::from_slice(&response.body).unwrap();
         shorten(&mut value);
-        format!("{request} {body}\n    {} {value}\n", response.status)
+        let space = if body.is_empty() { "" } else { " " };
+        format!("{request}{space}{body}\n    {} {value}\n", response.status)
     }
 }
 
@@ -147,33 +149,33 @@ fn searches() {
             "POST /twitter/tweet/bulk_advanced_search << [",
         ],
         expect![[r#"
-            GET /twitter/tweet/advanced_search?query=from%3Afen_lantern 
+            GET /twitter/tweet/advanced_search?query=from%3Afen_lantern
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…6274","…6273","…6273","…6273","…7415"]}
-            GET /twitter/tweet/advanced_search?query=from:fen_lantern%20tide&queryType=Top 
+            GET /twitter/tweet/advanced_search?query=from:fen_lantern%20tide&queryType=Top
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…7415"]}
-            GET /twitter/tweet/advanced_search?query=ferry&since_time=1893456000 
+            GET /twitter/tweet/advanced_search?query=ferry&since_time=1893456000
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…9875"]}
-            GET /twitter/tweet/advanced_search?query=lang:en+since_time:1793606401+until_time:1793606470 
+            GET /twitter/tweet/advanced_search?query=lang:en+since_time:1793606401+until_time:1793606470
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…6273","…7415"]}
-            GET /twitter/tweet/advanced_search?query=max_id:2117164813577617415 
+            GET /twitter/tweet/advanced_search?query=max_id:2117164813577617415
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…7415","…9875"]}
-            GET /twitter/tweet/advanced_search?query=since_id:2117165102003126273 
+            GET /twitter/tweet/advanced_search?query=since_id:2117165102003126273
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…6274","…6273"]}
-            GET /twitter/tweet/advanced_search?query=gulls 
+            GET /twitter/tweet/advanced_search?query=gulls
                 200 {"has_next_page":false,"next_cursor":"","tweets":[]}
-            GET /twitter/tweet/advanced_search?query=wick 
+            GET /twitter/tweet/advanced_search?query=wick
                 200 {"has_next_page":false,"next_cursor":"","tweets":["…6274"]}
-            GET /twitter/tweet/advanced_search 
+            GET /twitter/tweet/advanced_search
                 400 {"detail":"query is required"}
-            GET /twitter/tweet/advanced_search?query=a&queryType=Best 
+            GET /twitter/tweet/advanced_search?query=a&queryType=Best
                 400 {"detail":"queryType must be Latest or Top"}
-            GET /twitter/tweet/advanced_search?query=%22open 
+            GET /twitter/tweet/advanced_search?query=%22open
                 400 {"detail":"a quotation mark is never closed"}
-            GET /twitter/tweet/advanced_search?query=since_time:9+until_time:9 
+            GET /twitter/tweet/advanced_search?query=since_time:9+until_time:9
                 400 {"detail":"this query can never match: nothing is published since 1970-01-01T00:00:09.000000Z and until 1970-01-01T00:00:09.000000Z"}
-            GET /twitter/tweet/advanced_search?query=a&cursor=nonsense 
+            GET /twitter/tweet/advanced_search?query=a&cursor=nonsense
                 400 {"detail":"cursor is invalid"}
-            POST /twitter/tweet/advanced_search?query=a 
+            POST /twitter/tweet/advanced_search?query=a
                 405 {"detail":"Method Not Allowed"}
             POST /twitter/tweet/bulk_advanced_search {"queries":[{"query":"wick"},{"query":"(a"},{"query":"ferry","queryType":"Top"},7,{"query":"nobody"}]}
                 200 {"msg":"success","results":{"query_0":{"has_next_page":false,"next_cursor":"","tweets":["…6274"]},"query_1":{"error":"a bracket `(` is never closed"},"query_2":{"has_next_page":false,"next_cursor":"","tweets":["…9875"]},"query_3":{"error":"query is required"},"query_4":{"has_next_page":false,"next_cursor":"","tweets":[]}},"status":"success"}
@@ -204,23 +206,23 @@ fn timelines_in_three_shapes() {
             "GET /twitter/user/tweet_timeline?userId=900100200301&includeReplies=true&includeParentTweet=true",
         ],
         expect![[r#"
-            GET /twitter/user/last_tweets?userName=@Grebe_Harbour 
+            GET /twitter/user/last_tweets?userName=@Grebe_Harbour
                 200 {"code":0,"data":{"tweets":["…9875"]},"has_next_page":false,"msg":"success","next_cursor":"","status":"success"}
-            GET /twitter/user/last_tweets?userId=900100200300&userName=grebe_harbour 
+            GET /twitter/user/last_tweets?userId=900100200300&userName=grebe_harbour
                 200 {"code":0,"data":{"tweets":["…6274","…6273","…6273","…6273","…7415"]},"has_next_page":false,"msg":"success","next_cursor":"","status":"success"}
-            GET /twitter/user/last_tweets?userName=nobody 
+            GET /twitter/user/last_tweets?userName=nobody
                 200 {"msg":"user not found","status":"error"}
-            GET /twitter/user/last_tweets 
+            GET /twitter/user/last_tweets
                 400 {"detail":"userId or userName is required"}
-            GET /twitter/user/last_tweets?userId=x 
+            GET /twitter/user/last_tweets?userId=x
                 400 {"detail":"userId must be digits"}
-            GET /twitter/user/last_tweets?userName=a&includeReplies=maybe 
+            GET /twitter/user/last_tweets?userName=a&includeReplies=maybe
                 400 {"detail":"includeReplies must be true or false"}
-            GET /twitter/user/last_tweets/v2?userId=900100200301 
+            GET /twitter/user/last_tweets/v2?userId=900100200301
                 200 {"data":{"has_next_page":false,"next_cursor":"","tweets":["…9875"]},"msg":"success","status":"success"}
-            GET /twitter/user/last_tweets/v2?userName=grebe_harbour 
+            GET /twitter/user/last_tweets/v2?userName=grebe_harbour
                 400 {"detail":"userId is required"}
-            GET /twitter/user/tweet_timeline?userId=900100200301&includeReplies=true&includeParentTweet=true 
+            GET /twitter/user/tweet_timeline?userId=900100200301&includeReplies=true&includeParentTweet=true
                 200 {"data":{"has_next_page":false,"next_cursor":"","tweets":["…9875"]},"msg":"success","status":"success"}
         "#]],
     );
@@ -228,7 +230,7 @@ fn timelines_in_three_shapes() {
         &["last_tweets=flat"],
         &[name],
         expect![[r#"
-        GET /twitter/user/last_tweets?userName=@Grebe_Harbour 
+        GET /twitter/user/last_tweets?userName=@Grebe_Harbour
             200 {"has_next_page":false,"message":"success","next_cursor":"","status":"success","tweets":["…9875"]}
     "#]],
     );
@@ -236,7 +238,7 @@ fn timelines_in_three_shapes() {
         &["last_tweets=data"],
         &[name],
         expect![[r#"
-        GET /twitter/user/last_tweets?userName=@Grebe_Harbour 
+        GET /twitter/user/last_tweets?userName=@Grebe_Harbour
             200 {"data":{"has_next_page":false,"next_cursor":"","tweets":["…9875"]},"msg":"success","status":"success"}
     "#]],
     );
@@ -290,7 +292,8 @@ fn conversations() {
                 Some(tweets) => tweets.as_array().unwrap().iter().map(|t| t["author"]["userName"].to_string()).collect(),
                 None => vec![answer.to_string()],
             };
-            format!("{request}: {}\n", authors.join(" "))
+            let authors = if authors.is_empty() { "nobody".to_owned() } else { authors.join(" ") };
+            format!("{request}: {authors}\n")
         };
         let early = EIGHT + 3;
         [
@@ -333,9 +336,9 @@ fn conversations() {
         GET /twitter/user/mentions?userName=root: "four" "one"
         GET /twitter/user/mentions?userName=@root&untilTime=1793606403: "one"
         GET /twitter/user/mentions?userName=root&queryType=Top: "one" "four"
-        GET /twitter/user/mentions?userName=a,b: 
+        GET /twitter/user/mentions?userName=a,b: {"detail":"userName must be the name of an account"}
         GET /twitter/user/mentions: {"detail":"userName is required"}
-        GET /twitter/user/last_tweets?userName=one: 
+        GET /twitter/user/last_tweets?userName=one: nobody
         GET /twitter/user/last_tweets?userName=one&includeReplies=true: "one"
         GET /twitter/user/last_tweets?userName=five: "five"
         GET /twitter/user/tweet_timeline?userId=7&includeReplies=true&includeParentTweet=true: "five" "four" "three" "two" "one" "root"
@@ -423,21 +426,21 @@ fn single_posts_come_as_they_were_recorded() {
             "GET /twitter/user/info",
         ],
         expect![[r#"
-            GET /twitter/tweets?tweet_ids=1 
+            GET /twitter/tweets?tweet_ids=1
                 200 {"msg":"success","status":"success","tweets":[]}
-            GET /twitter/tweets 
+            GET /twitter/tweets
                 400 {"detail":"tweet_ids is required"}
-            GET /twitter/tweets?tweet_ids=1,,2 
+            GET /twitter/tweets?tweet_ids=1,,2
                 400 {"detail":"tweet_ids must be ids with commas between them"}
-            GET /twitter/tweets?tweet_ids=1e18 
+            GET /twitter/tweets?tweet_ids=1e18
                 400 {"detail":"tweet_ids must be ids with commas between them"}
-            GET /twitter/tweets?tweet_ids=2116802420536246274 
+            GET /twitter/tweets?tweet_ids=2116802420536246274
                 200 {"msg":"success","status":"success","tweets":[]}
-            GET /twitter/user/info?userName=@fen_lantern 
+            GET /twitter/user/info?userName=@fen_lantern
                 200 {"data":{"createdAt":"Wed May 01 00:00:00 +0000 2019","description":"","followers":12,"following":3,"id":"900100200300","isBlueVerified":false,"name":"Fen_Lantern","profile_bio":{"description":"keeps lighthouses","entities":{}},"type":"user","url":"https://x.com/fen_lantern","userName":"fen_lantern"},"msg":"success","status":"success"}
-            GET /twitter/user/info?userName=nobody 
+            GET /twitter/user/info?userName=nobody
                 200 {"msg":"user not found","status":"error"}
-            GET /twitter/user/info 
+            GET /twitter/user/info
                 400 {"detail":"userName is required"}
         "#]],
     );
@@ -525,7 +528,7 @@ fn rules() {
             "GET /oapi/tweet_filter/",
         ],
         expect![[r#"
-            GET /oapi/tweet_filter/get_rules 
+            GET /oapi/tweet_filter/get_rules
                 200 {"msg":"success","rules":[{"cost_credit":0,"created_at":"2026-11-02T08:00:05.000000Z","interval_seconds":100,"is_delete":0,"is_effect":1,"rule_id":"00112233445566778899aabbccddeeff","tag":"harbour","value":"from:fen_lantern OR from:grebe_harbour"},{"cost_credit":0,"created_at":"2026-11-02T08:01:21.000000Z","interval_seconds":100,"is_delete":0,"is_effect":1,"rule_id":"ffeeddccbbaa99887766554433221100","tag":"","value":""}],"status":"success"}
             POST /oapi/tweet_filter/add_rule {"tag":"owls","value":"owl OR búho","interval_seconds":100}
                 200 {"msg":"rule added","rule_id":"d428ea13458f61123a33f28c68b47b89","status":"success"}
@@ -533,7 +536,7 @@ fn rules() {
                 200 {"msg":"rule updated","status":"success"}
             DELETE /oapi/tweet_filter/delete_rule {"rule_id":"ffeeddccbbaa99887766554433221100"}
                 200 {"msg":"rule deleted","status":"success"}
-            GET /oapi/tweet_filter/get_rules 
+            GET /oapi/tweet_filter/get_rules
                 200 {"msg":"success","rules":[{"cost_credit":0,"created_at":"2026-11-02T08:00:05.000000Z","interval_seconds":0.1,"is_delete":0,"is_effect":0,"rule_id":"00112233445566778899aabbccddeeff","tag":"t","value":"v"},{"cost_credit":0,"created_at":"2026-11-02T08:16:40.000000Z","interval_seconds":100,"is_delete":0,"is_effect":0,"rule_id":"d428ea13458f61123a33f28c68b47b89","tag":"owls","value":"owl OR búho"}],"status":"success"}
             DELETE /oapi/tweet_filter/delete_rule {"rule_id":"ffeeddccbbaa99887766554433221100"}
                 200 {"msg":"rule not found","status":"error"}
@@ -559,15 +562,15 @@ fn rules() {
                 400 {"detail":"value is no search: a bracket `(` is never closed"}
             POST /oapi/tweet_filter/add_rule not json
                 400 {"detail":"the body must be a JSON object"}
-            DELETE /oapi/tweet_filter/delete_rule 
+            DELETE /oapi/tweet_filter/delete_rule
                 400 {"detail":"the body must be a JSON object"}
             POST /oapi/tweet_filter/delete_rule {}
                 405 {"detail":"Method Not Allowed"}
-            POST /oapi/tweet_filter/get_rules 
+            POST /oapi/tweet_filter/get_rules
                 405 {"detail":"Method Not Allowed"}
-            GET /oapi/tweet_filter/add_rule 
+            GET /oapi/tweet_filter/add_rule
                 405 {"detail":"Method Not Allowed"}
-            GET /oapi/tweet_filter/ 
+            GET /oapi/tweet_filter/
                 404 {"detail":"Not Found"}
         "#]],
     );
@@ -642,7 +645,7 @@ fn monitored_accounts() {
             "GET /oapi/x_user_stream/add_user_to_monitor_tweet",
         ],
         expect![[r#"
-            GET /oapi/x_user_stream/get_user_to_monitor_tweet 
+            GET /oapi/x_user_stream/get_user_to_monitor_tweet
                 200 {"data":[{"created_at":"2026-11-02T08:01:30.000000Z","id_for_user":"860ff3abbf17878d","is_monitor_profile":0,"is_monitor_tweet":1,"monitor_profile_config_status":0,"monitor_tweet_config_status":2,"x_user_id":900100200300,"x_user_name":"Fen Lantern","x_user_screen_name":"fen_lantern"}],"msg":"success","status":"success"}
             POST /oapi/x_user_stream/add_user_to_monitor_tweet {"x_user_name":"@Grebe_Harbour"}
                 200 {"msg":"account added","status":"success"}
@@ -654,13 +657,13 @@ fn monitored_accounts() {
                 200 {"msg":"account removed","status":"success"}
             POST /oapi/x_user_stream/remove_user_to_monitor_tweet {"id_for_user":"860ff3abbf17878d"}
                 200 {"msg":"this account is not monitored","status":"error"}
-            GET /oapi/x_user_stream/get_user_to_monitor_tweet?query_type=0 
+            GET /oapi/x_user_stream/get_user_to_monitor_tweet?query_type=0
                 200 {"data":[{"created_at":"2026-11-02T08:16:40.000000Z","id_for_user":"7f2e0791483ded68","is_monitor_profile":0,"is_monitor_tweet":1,"monitor_profile_config_status":0,"monitor_tweet_config_status":1,"x_user_id":900100200301,"x_user_name":"Grebe_Harbour","x_user_screen_name":"Grebe_Harbour"}],"msg":"success","status":"success"}
-            GET /oapi/x_user_stream/get_user_to_monitor_tweet?query_type=2 
+            GET /oapi/x_user_stream/get_user_to_monitor_tweet?query_type=2
                 200 {"data":[],"msg":"success","status":"success"}
-            GET /oapi/x_user_stream/get_user_to_monitor_tweet?query_type=3 
+            GET /oapi/x_user_stream/get_user_to_monitor_tweet?query_type=3
                 400 {"detail":"query_type must be 0, 1 or 2"}
-            GET /oapi/x_user_stream/get_user_monitor_account 
+            GET /oapi/x_user_stream/get_user_monitor_account
                 200 {"data":[{"created_at":"2026-11-02T08:16:40.000000Z","id_for_user":"7f2e0791483ded68","is_monitor_profile":0,"is_monitor_tweet":1,"monitor_profile_config_status":0,"monitor_tweet_config_status":1,"x_user_id":900100200301,"x_user_name":"Grebe_Harbour","x_user_screen_name":"Grebe_Harbour"}],"msg":"success","status":"success"}
             POST /oapi/x_user_stream/add_user_to_monitor_tweet {"x_user_name":"somebody"}
                 200 {"msg":"account added","status":"success"}
@@ -668,7 +671,7 @@ fn monitored_accounts() {
                 400 {"detail":"x_user_name must be the name of an account"}
             POST /oapi/x_user_stream/add_user_to_monitor_tweet {}
                 400 {"detail":"x_user_name is required"}
-            GET /oapi/x_user_stream/add_user_to_monitor_tweet 
+            GET /oapi/x_user_stream/add_user_to_monitor_tweet
                 405 {"detail":"Method Not Allowed"}
         "#]],
     );
@@ -676,7 +679,7 @@ fn monitored_accounts() {
         &["stream_accounts=0"],
         &["GET /oapi/x_user_stream/get_user_to_monitor_tweet"],
         expect![[r#"
-        GET /oapi/x_user_stream/get_user_to_monitor_tweet 
+        GET /oapi/x_user_stream/get_user_to_monitor_tweet
             200 {"msg":"No active monitoring subscription","status":"error"}
     "#]],
     );
@@ -698,17 +701,17 @@ fn keys_paths_and_verbs() {
         lines
     });
     expect![[r#"
-        GET /oapi/my/info 
+        GET /oapi/my/info
             403 {"error":"Forbidden","message":"API key required. Please include x-api-key in the request headers"}
-        GET /oapi/my/info 
+        GET /oapi/my/info
             403 {"error":"Forbidden","message":"API key required. Please include x-api-key in the request headers"}
-        GET /oapi/my/info 
+        GET /oapi/my/info
             401 {"error":"Unauthorized","message":"API key is invalid"}
-        GET /oapi/my/info 
+        GET /oapi/my/info
             200 {"recharge_credits":1000000000,"total_bonus_credits":0}
-        GET /twitter/nothing 
+        GET /twitter/nothing
             404 {"detail":"Not Found"}
-        DELETE /twitter/tweets 
+        DELETE /twitter/tweets
             405 {"detail":"Method Not Allowed"}
     "#]]
     .assert_eq(&lines);
@@ -735,7 +738,7 @@ fn limits_by_the_plan() {
         desk.line("GET /oapi/my/info", "")
     });
     expect![[r#"
-        GET /oapi/my/info 
+        GET /oapi/my/info
             429 {"error":"Too Many Requests","message":"For free-tier users, the QPS limit is one request every 5 seconds."}
     "#]]
     .assert_eq(&lines);
@@ -790,6 +793,66 @@ fn credits_are_used_up() {
             200 {"rules":[{"rule_id":"00112233445566778899aabbccddeeff","tag":"harbour","value":
     "#]]
     .assert_eq(&lines);
+}
+
+#[test]
+fn ids_bound_a_search_exactly() {
+    let posts: Vec<_> = (0..9).rev().map(|n| post(n, "a", &format!("post {n}"), "")).collect();
+    let envelope = batch(&posts);
+    desk_over(&[(at(50), &envelope)], settings(&[]), at(100), |desk| {
+        let mut found = |query: String| {
+            let answer = desk.json(&format!("GET /twitter/tweet/advanced_search?query={query}"));
+            let tweets = answer["tweets"].as_array().unwrap();
+            tweets.iter().map(|tweet| tweet["text"].as_str().unwrap()[5..].to_owned()).collect::<String>()
+        };
+        assert_eq!(found(format!("since_id:{}", id(6))), "87");
+        assert_eq!(found(format!("since_id:{}", id(6).0 - 1)), "876");
+        assert_eq!(found(format!("max_id:{}", id(2))), "210");
+        assert_eq!(found(format!("max_id:{}", id(2).0 - 1)), "10");
+        assert_eq!(found(format!("since_id:{}+max_id:{}", id(2), id(4))), "43");
+        assert_eq!(found(format!("since_id:7+max_id:{}", id(1))), "10");
+        assert_eq!(found(format!("max_id:{}+until_time:{}", id(3), EIGHT + 2)), "10");
+        assert_eq!(found(format!("max_id:{}+since_time:{}", id(3), EIGHT + 20)), "");
+    });
+}
+
+/// What the generator makes can be searched in every way its own rules do.
+#[test]
+fn rules_of_the_generator_find_its_posts() {
+    let options =
+        Options { mix: Provider::ALL.map(|one| f64::from(u8::from(one == Provider::TwitterapiIo))), ..Options::default() };
+    let envelopes: Vec<_> = World::new(options).take(3_000).collect();
+    let texts: Vec<_> = envelopes.iter().map(|e| (e.at, std::str::from_utf8(&e.bytes).unwrap())).collect();
+    let now = texts.last().unwrap().0;
+    let searches = [
+        "night OR train OR owl",
+        "lang:en filter:replies",
+        "lang:en -filter:replies",
+        "filter:media",
+        "filter:videos",
+        "filter:links",
+        "filter:hashtags",
+        "filter:quote",
+        "filter:nativeretweets",
+        "url:example.org",
+        "min_faves:1",
+        "filter:mentions",
+    ];
+    desk_over(&texts, settings(&[]), now, |desk| {
+        for search in searches {
+            let query = percent_encode(search);
+            let answer = desk.json(&format!("GET /twitter/tweet/advanced_search?query={query}"));
+            assert!(!answer["tweets"].as_array().unwrap().is_empty(), "{search}");
+        }
+        let rules = desk.json("GET /oapi/tweet_filter/get_rules");
+        for rule in rules["rules"].as_array().unwrap() {
+            let body = serde_json::json!({
+                "rule_id": rule["rule_id"], "tag": rule["tag"], "value": rule["value"], "interval_seconds": 100, "is_effect": 1,
+            });
+            let answer = desk.ask("POST /oapi/tweet_filter/update_rule", &body.to_string());
+            assert_eq!(&answer.body[..], br#"{"status":"success","msg":"rule updated"}"#, "{rule}");
+        }
+    });
 }
 
 #[test]
