@@ -16,7 +16,8 @@ use super::{log, signal};
 use crate::import::{self, Lines};
 use crate::model::{Provider, Secret, UnixMicros};
 use crate::provider::synthetic::{self, Dialect};
-use crate::replay::{self, Ended, Feed, Options, Speed, Stats};
+use crate::replay::faults::{Row, Script, ScriptError};
+use crate::replay::{self, Ended, Feed, Options, ReplayError, Speed, Stats};
 use crate::segment::RealDisk;
 
 /// Play a tape as the providers would
@@ -56,6 +57,9 @@ pub(super) struct Args {
     /// Connections allowed per key [default: what the provider documents]
     #[arg(long, value_name = "N")]
     max_connections: Option<u32>,
+    /// A script of what goes wrong on purpose; exit code 1 when a fault of it fired less often than expected
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
     /// The only key this fake server accepts (its own, never a provider's) [default: any that is not empty]
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
@@ -108,11 +112,15 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         exit_when_done: args.exit_when_done,
         linger: args.linger,
         idle_cap: args.idle_cap,
+        faults: args.faults.as_deref().map(Script::load).transpose().map_err(misfit)?,
         ..Options::new(feed(common, args)?)
     };
     let outcome = signal::block_on(|stop| async {
         let listener = replay::bind(args.listen).await?;
-        let replay = replay::start(options, listener, Arc::new(RealDisk), signal::stopped(stop)).await?;
+        let replay = match replay::start(options, listener, Arc::new(RealDisk), signal::stopped(stop)).await {
+            Err(ReplayError::Faults(error)) => return Err(misfit(error)),
+            started => started?,
+        };
         let mut out = Out::new();
         out.exact(&[replay.urls().to_json().as_bytes()])?;
         out.flush()?;
@@ -120,7 +128,16 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         Ok(replay.wait().await)
     })?;
     tell(common, &outcome.stats, outcome.ended)?;
-    Ok(if outcome.stats.damage.is_empty() { Exit::Done } else { Exit::KnownLoss })
+    let missed = outcome.stats.faults.iter().any(Row::is_missed);
+    Ok(match outcome.stats.damage.is_empty() {
+        _ if missed => Exit::Failed,
+        true => Exit::Done,
+        false => Exit::KnownLoss,
+    })
+}
+
+fn misfit(error: ScriptError) -> anyhow::Error {
+    usage(error.to_string(), error.cure)
 }
 
 fn feed(common: &Common, args: &Args) -> Result<Feed> {
@@ -184,10 +201,14 @@ fn tell(common: &Common, stats: &Stats, ended: Ended) -> Result<()> {
             "connections": of.clients_ever, "too_slow": of.too_slow,
         }));
     }
+    for row in &stats.faults {
+        say(&row.words());
+    }
     if common.json {
+        let faults: Vec<_> = stats.faults.iter().map(Row::to_json).collect();
         let why = if ended == Ended::Done { "done" } else { "stopped" };
         let mut out = Out::new();
-        out.json(&json!({ "event": "done", "ended": why, "providers": played, "damage": stats.damage }))?;
+        out.json(&json!({ "event": "done", "ended": why, "providers": played, "damage": stats.damage, "faults": faults }))?;
         out.flush()?;
     }
     Ok(())

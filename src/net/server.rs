@@ -22,14 +22,14 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Frame;
 use hyper::header::{
-    CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -130,8 +130,32 @@ pub enum Reply {
         /// Then.
         run: StreamRun,
     },
+    /// An answer that promises its whole body, of which only the first `n_bytes` come.
+    Cut {
+        /// The answer.
+        response: Response,
+        /// What comes of its body.
+        n_bytes: usize,
+    },
+    /// An upgrade that no client should accept.
+    Flawed(HandshakeFlaw),
     /// No answer: the connection is closed.
     Nothing,
+}
+
+/// What is wrong with an upgrade, on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFlaw {
+    /// The accept value belongs to another key.
+    Accept,
+    /// A subprotocol nobody offered is selected.
+    Subprotocol,
+    /// It speaks HTTP/1.0.
+    Http10,
+    /// A web page with status 200 instead.
+    Page,
+    /// Bytes that are no HTTP at all.
+    Garbage,
 }
 
 impl fmt::Debug for Reply {
@@ -140,6 +164,8 @@ impl fmt::Debug for Reply {
             Self::Http(response) => f.debug_tuple("Http").field(&response.status).finish(),
             Self::WebSocket { .. } => f.write_str("WebSocket"),
             Self::Stream { .. } => f.write_str("Stream"),
+            Self::Cut { n_bytes, .. } => f.debug_tuple("Cut").field(n_bytes).finish(),
+            Self::Flawed(flaw) => f.debug_tuple("Flawed").field(flaw).finish(),
             Self::Nothing => f.write_str("Nothing"),
         }
     }
@@ -327,6 +353,8 @@ async fn answer<H: Handler>(
     };
     match Arc::clone(&house.handler).handle(asked).await {
         Reply::Http(response) => Ok(plain(response)),
+        Reply::Cut { response, n_bytes } => Ok(cut(response, n_bytes)),
+        Reply::Flawed(flaw) => Ok(flawed(flaw, accept)),
         Reply::Nothing => Err(NoAnswer),
         Reply::Stream { headers, run } => {
             let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
@@ -354,6 +382,46 @@ async fn answer<H: Handler>(
             Ok(response)
         }
     }
+}
+
+fn cut(mut response: Response, n_bytes: usize) -> hyper::Response<Body> {
+    let whole = std::mem::take(&mut response.body);
+    response.headers.push((CONTENT_LENGTH.to_string(), whole.len().to_string()));
+    let (sender, receiver) = mpsc::channel(2);
+    let broken = io::Error::from(io::ErrorKind::ConnectionAborted);
+    for part in [Ok(whole.slice(..n_bytes.min(whole.len()))), Err(broken)] {
+        // There is room for both.
+        drop(sender.try_send(part));
+    }
+    plain(response).map(|_| ChannelBody { receiver, cut: None }.boxed())
+}
+
+/// After it the connection ends, because nobody has promised to run it.
+fn flawed(flaw: HandshakeFlaw, accept: Option<String>) -> hyper::Response<Body> {
+    if flaw == HandshakeFlaw::Page {
+        let mut page = words(StatusCode::OK, "<!doctype html><title>Welcome</title><p>Please sign in to this network.");
+        page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        return page;
+    }
+    let accept = match flaw {
+        HandshakeFlaw::Accept => derive_accept_key(b"the key of somebody else"),
+        _ => accept.unwrap_or_default(),
+    };
+    let mut list = vec![
+        (CONNECTION.to_string(), "Upgrade".to_owned()),
+        (UPGRADE.to_string(), "websocket".to_owned()),
+        (SEC_WEBSOCKET_ACCEPT.to_string(), accept),
+    ];
+    if flaw == HandshakeFlaw::Subprotocol {
+        list.push((SEC_WEBSOCKET_PROTOCOL.to_string(), "nobody.offered.this".to_owned()));
+    }
+    let mut response = hyper::Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    if flaw == HandshakeFlaw::Http10 {
+        *response.version_mut() = Version::HTTP_10;
+    }
+    add_headers(response.headers_mut(), list);
+    response
 }
 
 async fn read_request(
@@ -597,6 +665,14 @@ impl ServerSocket {
         self.flush().await?;
         let tcp = self.ws.get_mut();
         tcp.write_all(bytes).await.map_err(|_| Gone)
+    }
+
+    /// Reads and throws away whatever comes, and answers nothing, until the client is gone. May be dropped while it
+    /// waits; after it the connection can only be aborted, because the decoder has lost its place.
+    pub async fn ignore(&mut self) {
+        let mut scratch = [0; 4096];
+        let tcp = self.ws.get_mut();
+        while !matches!(tcp.read(&mut scratch).await, Ok(0) | Err(_)) {}
     }
 
     /// Resets the TCP connection: the client sees neither a close frame nor an end.

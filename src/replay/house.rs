@@ -9,16 +9,17 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{self, Peer};
+use super::faults::{Handshake, Opening, Plan, Watch};
 use super::feed::Remarks;
 use super::player::{Newcomer, Tally, lock};
 use super::queue::{Item, Queue};
 use super::{ProviderStats, Stats, Urls};
-use crate::model::{Provider, Response};
-use crate::net::{Handler, Reply, ServerRequest};
-use crate::provider::{Answer, Asked, PeerAction, PeerId, Server, is_live_path, live_path, provider_of_path};
+use crate::model::{Provider, Response, UnixMicros};
+use crate::net::{Handler, HandshakeFlaw, Reply, ServerRequest};
+use crate::provider::{Answer, Asked, PeerAction, PeerId, Server, is_live_path, live_path, provider_of_path, tamper};
 
 /// One provider's stand.
 pub(super) struct Booth {
@@ -68,6 +69,8 @@ pub(super) struct House {
     /// Instead of the provider's own.
     pub(super) keepalive: Option<Duration>,
     pub(super) last_peer: AtomicU64,
+    /// What is to go wrong on purpose.
+    pub(super) faults: Option<Arc<Plan>>,
 }
 
 impl House {
@@ -89,7 +92,8 @@ impl House {
                 done,
             }
         };
-        Stats { providers: self.booths.each_ref().map(of), damage: self.remarks.damage() }
+        let faults = self.faults.as_ref().map(|plan| plan.report()).unwrap_or_default();
+        Stats { providers: self.booths.each_ref().map(of), damage: self.remarks.damage(), faults }
     }
 
     pub(super) fn change(&self) {
@@ -123,7 +127,45 @@ impl House {
         self.booths.iter().all(|booth| lock(&booth.peers).is_empty() && (booth.had_clients() || !booth.has_feed))
     }
 
-    fn answer(self: &Arc<Self>, asked: &ServerRequest) -> Reply {
+    /// The virtual now, as far as a provider's connections have come.
+    fn instant(&self, provider: Provider) -> UnixMicros {
+        self.faults.as_ref().map_or(UnixMicros(0), |plan| plan.reached(provider))
+    }
+
+    /// What becomes of a request under a fault script, and how long to wait before that.
+    fn answer_faulty(self: &Arc<Self>, plan: &Arc<Plan>, asked: &ServerRequest) -> Faulty {
+        let Some(provider) = provider_of_path(&asked.path) else { return Faulty::now(self.answer(asked, None)) };
+        if !is_live_path(&asked.path) {
+            let elsewhere = || self.elsewhere(&asked.path);
+            let (wait, reply) = plan.around(provider, &asked.path, &asked.query, self.instant(provider), elsewhere);
+            return Faulty { wait: Some(wait), reply };
+        }
+        // X's changes of topics go to another path than its openings.
+        if asked.path.trim_start_matches("/1.1") != live_path(provider) {
+            let reply = self.answer(asked, None);
+            if matches!(&reply, Reply::Http(response) if response.status == 200) {
+                plan.refreshed();
+            }
+            return Faulty::now(reply);
+        }
+        let (attempt, opening) = plan.attempt(provider, self.instant(provider));
+        let reply = match opening {
+            None => return Faulty::now(self.answer(asked, plan.watch(provider, attempt))),
+            Some(Opening::Refuse { status, retry_after, body }) => {
+                Reply::Http(tamper::refusal(provider, status, retry_after, body.as_deref()))
+            }
+            Some(Opening::BadHandshake(Handshake::Accept)) => Reply::Flawed(HandshakeFlaw::Accept),
+            Some(Opening::BadHandshake(Handshake::Subprotocol)) => Reply::Flawed(HandshakeFlaw::Subprotocol),
+            Some(Opening::BadHandshake(Handshake::Http10)) => Reply::Flawed(HandshakeFlaw::Http10),
+            Some(Opening::BadHandshake(Handshake::Page)) => Reply::Flawed(HandshakeFlaw::Page),
+            Some(Opening::BadHandshake(Handshake::Garbage)) => Reply::Flawed(HandshakeFlaw::Garbage),
+            Some(Opening::Hang { lasts }) => return Faulty { wait: lasts, reply: Reply::Nothing },
+            Some(Opening::Drop) => Reply::Nothing,
+        };
+        Faulty::now(reply)
+    }
+
+    fn answer(self: &Arc<Self>, asked: &ServerRequest, watch: Option<Watch>) -> Reply {
         let Some(provider) = provider_of_path(&asked.path).filter(|_| is_live_path(&asked.path)) else {
             return Reply::Http(self.elsewhere(&asked.path));
         };
@@ -150,7 +192,7 @@ impl House {
         match answer {
             Answer::Http(response) => Reply::Http(response),
             Answer::WebSocket { subprotocol } => {
-                let peer = self.admit(provider, id);
+                let peer = self.admit(provider, id, watch);
                 Reply::WebSocket { subprotocol, run: Box::new(move |socket| connection::socket(peer, socket).boxed()) }
             }
             Answer::WebSocketThenClose { messages, code, reason } => Reply::WebSocket {
@@ -158,16 +200,16 @@ impl House {
                 run: Box::new(move |socket| connection::turn_away(socket, messages, code, reason).boxed()),
             },
             Answer::Stream { framing, headers } => {
-                let peer = self.admit(provider, id);
+                let peer = self.admit(provider, id, watch);
                 Reply::Stream { headers, run: Box::new(move |stream| connection::stream(peer, stream, framing).boxed()) }
             }
         }
     }
 
-    fn admit(self: &Arc<Self>, provider: Provider, id: PeerId) -> Peer {
+    fn admit(self: &Arc<Self>, provider: Provider, id: PeerId, watch: Option<Watch>) -> Peer {
         let queue = Arc::new(Queue::new(self.queue_bytes));
         lock(&self.booth(provider).peers).insert(id, Arc::clone(&queue));
-        Peer { house: Arc::clone(self), provider, id, queue }
+        Peer { house: Arc::clone(self), provider, id, queue, watch }
     }
 
     /// Asks the player for everything from now on; gives the first envelope if none was played yet.
@@ -207,8 +249,37 @@ impl House {
     }
 }
 
+/// An answer under a fault script.
+struct Faulty {
+    /// How long to wait with it; `None` is until the end.
+    wait: Option<Duration>,
+    reply: Reply,
+}
+
+impl Faulty {
+    fn now(reply: Reply) -> Self {
+        Self { wait: Some(Duration::ZERO), reply }
+    }
+}
+
 impl Handler for House {
     fn handle(self: Arc<Self>, asked: ServerRequest) -> BoxFuture<'static, Reply> {
-        ready(self.answer(&asked)).boxed()
+        let Some(plan) = self.faults.clone() else { return ready(self.answer(&asked, None)).boxed() };
+        let faulty = self.answer_faulty(&plan, &asked);
+        let mut leaving = self.leaving.clone();
+        async move {
+            let wait = async {
+                match faulty.wait {
+                    Some(wait) => sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => faulty.reply,
+                // A sender that is gone has left, too.
+                _ = leaving.wait_for(|leaving| *leaving) => Reply::Nothing,
+            }
+        }
+        .boxed()
     }
 }

@@ -23,6 +23,7 @@
 //! | `queue.rs` | what waits for one client |
 //! | `house.rs` | requests, who is there, what is done |
 //! | `connection.rs` | one client from opening to end |
+//! | `faults/` | what goes wrong on purpose |
 //!
 //! Memory: for each provider a few chunks of 128 KiB and a decoded block for each source; for each client a queue
 //! ([`Options::client_queue_bytes`]) whose bytes it shares with the others.
@@ -30,6 +31,7 @@
 mod chunk;
 mod clock;
 mod connection;
+pub mod faults;
 mod feed;
 mod house;
 mod player;
@@ -123,6 +125,8 @@ pub struct Options {
     pub client_queue_bytes: usize,
     /// Longest pause between two envelopes at a given pace, in real time; longer ones are cut for all providers.
     pub idle_cap: Option<Duration>,
+    /// What is to go wrong on purpose.
+    pub faults: Option<faults::Script>,
 }
 
 impl Options {
@@ -138,6 +142,7 @@ impl Options {
             linger: Duration::from_secs(5),
             client_queue_bytes: 1 << 20,
             idle_cap: None,
+            faults: None,
         }
     }
 }
@@ -165,6 +170,9 @@ pub enum ReplayError {
         /// What was asked for.
         given: f64,
     },
+    /// The fault script does not fit what is played.
+    #[error(transparent)]
+    Faults(#[from] faults::ScriptError),
     /// The tape cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -178,7 +186,7 @@ pub enum ReplayError {
 
 impl ReplayError {
     /// What the person can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Bind { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => Some("stop the other program, or listen on port 0 to get a free one"),
@@ -188,6 +196,7 @@ impl ReplayError {
             },
             Self::KeyNeeded { .. } => Some("give it a key with --key, or listen on 127.0.0.1"),
             Self::Speed { .. } => Some("give `max` to play as fast as clients take it"),
+            Self::Faults(error) => Some(&error.cure),
             Self::Archive(error) => error.hint(),
             Self::Thread { .. } => None,
         }
@@ -222,6 +231,8 @@ pub struct Stats {
     pub providers: [ProviderStats; 4],
     /// What of the tape could not be read, in words.
     pub damage: Vec<String>,
+    /// What went wrong on purpose, in the order of the script; empty without one.
+    pub faults: Vec<faults::Row>,
 }
 
 impl Stats {
@@ -327,6 +338,7 @@ async fn start_with(
     {
         return Err(ReplayError::Speed { given });
     }
+    let lanes = lanes(&options.feed);
     let remarks = Arc::new(Remarks::default());
     let feed = options.feed.clone();
     let mut chunks = {
@@ -340,6 +352,10 @@ async fn start_with(
         first.push(chunks.recv().await.map(|chunk| (Arc::new(chunk), 0)));
     }
     let earliest = first.iter().flatten().map(|(chunk, _)| chunk.at(0)).min();
+    let faults = match options.faults.clone() {
+        Some(script) => Some(plan(script, earliest, lanes, first.iter().map(Option::is_some))?),
+        None => None,
+    };
     let pacing = pacing(&options, earliest.unwrap_or(UnixMicros(0)));
 
     let (leave, leaving) = watch::channel(false);
@@ -383,12 +399,42 @@ async fn start_with(
         queue_bytes: options.client_queue_bytes,
         keepalive,
         last_peer: AtomicU64::new(0),
+        faults,
     });
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(None);
     let running = Running { house: Arc::clone(&house), players, leave, stopped, end };
     tokio::spawn(running.run(listener, shutdown, options.exit_when_done.then_some(options.linger)));
     Ok(Replay { house, stop, ended })
+}
+
+/// How many envelopes each provider has and when the last one came, where that costs nothing to know.
+fn lanes(feed: &Feed) -> [faults::Lane; 4] {
+    let mut lanes = [faults::Lane::default(); 4];
+    if let Feed::Lines { envelopes } = feed {
+        lanes = [faults::Lane { n_envelopes: Some(0), last: None }; 4];
+        for envelope in envelopes {
+            let lane = &mut lanes[envelope.provider as usize];
+            lane.n_envelopes = lane.n_envelopes.map(|n| n + 1);
+            lane.last = lane.last.max(Some(envelope.at));
+        }
+    }
+    lanes
+}
+
+fn plan(
+    script: faults::Script,
+    first: Option<UnixMicros>,
+    mut lanes: [faults::Lane; 4],
+    plays: impl Iterator<Item = bool>,
+) -> Result<Arc<faults::Plan>, faults::ScriptError> {
+    for (lane, plays) in lanes.iter_mut().zip(plays) {
+        if !plays {
+            lane.n_envelopes = Some(0);
+        }
+    }
+    faults::against(&script, &faults::Known { first, lanes })?;
+    Ok(Arc::new(faults::Plan::new(script, first.unwrap_or(UnixMicros(0)))))
 }
 
 fn pacing(options: &Options, earliest: UnixMicros) -> Pacing {
