@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use http_body_util::combinators::BoxBody;
@@ -29,7 +29,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -284,12 +284,72 @@ fn turn_away(tcp: &TcpStream) {
 /// An upgrade that was promised, to be fulfilled when HTTP has let go of the connection.
 type Promised = Arc<Mutex<Option<(OnUpgrade, SocketRun)>>>;
 
+/// Bytes that go out in the place of whatever HTTP says from then on.
+type Instead = Arc<Mutex<Option<Bytes>>>;
+
+/// A stream under HTTP whose words can be replaced, for answers that are no HTTP.
+struct Replaceable<T> {
+    io: T,
+    instead: Instead,
+}
+
+impl<T: AsyncWrite + Unpin> Replaceable<T> {
+    /// Writes what stands in the place of `n_said` bytes; `None` when nothing does.
+    fn poll_instead(&mut self, cx: &mut Context<'_>, n_said: usize) -> Option<Poll<io::Result<usize>>> {
+        let mut instead = self.instead.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = instead.as_mut()?;
+        while !bytes.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, bytes) {
+                Poll::Ready(Ok(n)) => bytes.advance(n),
+                other => return Some(other),
+            }
+        }
+        Some(Poll::Ready(Ok(n_said)))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Replaceable<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Replaceable<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_instead(cx, buf.len()) {
+            Some(written) => written,
+            None => Pin::new(&mut self.io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.poll_instead(cx, bufs.iter().map(|buf| buf.len()).sum()) {
+            Some(written) => written,
+            None => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 /// One connection: HTTP first, and a WebSocket after it if that was agreed upon.
 async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "no nodelay");
     }
     let promised = Promised::default();
+    let instead = Instead::default();
+    let tcp = Replaceable { io: tcp, instead: Arc::clone(&instead) };
     let config = socket_config(&house.options);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -299,7 +359,9 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
         .max_header_size(house.options.header_bytes_max)
         .auto_date_header(false);
     let mut stages = tasks.stages.clone();
-    let service = service_fn(|request| answer(request, peer, Arc::clone(&house), tasks.clone(), Arc::clone(&promised)));
+    let service = service_fn(|request| {
+        answer(request, peer, Arc::clone(&house), tasks.clone(), Arc::clone(&promised), Arc::clone(&instead))
+    });
     {
         let mut http = pin!(builder.serve_connection(TokioIo::new(tcp), service).with_upgrades());
         let mut leaving = false;
@@ -320,8 +382,8 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
     }
     let agreed = promised.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some((upgrade, run)) = agreed {
-        match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
-            Ok(Ok(parts)) => run(ServerSocket::new(parts.io.into_inner(), parts.read_buf.to_vec(), config).await).await,
+        match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<Replaceable<TcpStream>>>) {
+            Ok(Ok(parts)) => run(ServerSocket::new(parts.io.into_inner().io, parts.read_buf.to_vec(), config).await).await,
             Ok(Err(_)) => tracing::error!("an upgraded connection is not a TCP stream"),
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
@@ -341,6 +403,7 @@ async fn answer<H: Handler>(
     house: Arc<House<H>>,
     tasks: Tasks,
     promised: Promised,
+    instead: Instead,
 ) -> Result<hyper::Response<Body>, NoAnswer> {
     if house.loopback_only && !is_from_here(request.headers()) {
         return Ok(words(StatusCode::FORBIDDEN, "this server answers to loopback names only; foreign Host or Origin"));
@@ -354,7 +417,13 @@ async fn answer<H: Handler>(
     match Arc::clone(&house.handler).handle(asked).await {
         Reply::Http(response) => Ok(plain(response)),
         Reply::Cut { response, n_bytes } => Ok(cut(response, n_bytes)),
-        Reply::Flawed(flaw) => Ok(flawed(flaw, accept)),
+        Reply::Flawed(flaw) => {
+            if flaw == HandshakeFlaw::Garbage {
+                let garbage = Bytes::from_static(b"\x15\x03\x01\x00\x02\x02\x46 this is no HTTP\r\n\r\n");
+                *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(garbage);
+            }
+            Ok(flawed(flaw, accept))
+        }
         Reply::Nothing => Err(NoAnswer),
         Reply::Stream { headers, run } => {
             let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
@@ -398,8 +467,9 @@ fn cut(mut response: Response, n_bytes: usize) -> hyper::Response<Body> {
 
 /// After it the connection ends, because nobody has promised to run it.
 fn flawed(flaw: HandshakeFlaw, accept: Option<String>) -> hyper::Response<Body> {
-    if flaw == HandshakeFlaw::Page {
+    if let HandshakeFlaw::Page | HandshakeFlaw::Garbage = flaw {
         let mut page = words(StatusCode::OK, "<!doctype html><title>Welcome</title><p>Please sign in to this network.");
+        page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
         return page;
     }
@@ -963,6 +1033,30 @@ mod tests {
         assert!(running.raw(b"").await.starts_with("HTTP/1.1 503 "));
         running.stop().await;
         assert!(matches!(live.next().await, Incoming::Broken { fault: NetFault::Reset, .. }));
+    }
+
+    #[tokio::test]
+    async fn flaws_on_purpose_reach_the_client() {
+        let handler = |asked: ServerRequest| async move {
+            match asked.path.as_str() {
+                "/cut" => Reply::Cut { response: Response::json(200, "0123456789"), n_bytes: 4 },
+                "/accept" => Reply::Flawed(HandshakeFlaw::Accept),
+                "/subprotocol" => Reply::Flawed(HandshakeFlaw::Subprotocol),
+                "/http10" => Reply::Flawed(HandshakeFlaw::Http10),
+                "/page" => Reply::Flawed(HandshakeFlaw::Page),
+                _ => Reply::Flawed(HandshakeFlaw::Garbage),
+            }
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let mut said = String::new();
+        for path in ["/cut", "/accept", "/subprotocol", "/http10", "/page", "/garbage"] {
+            let upgrade = "Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let headers = if path == "/cut" || path == "/page" { "Connection: close\r\n" } else { upgrade };
+            let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost:{}\r\n{headers}\r\n", running.port);
+            said += &format!("{path}\n{}\n", running.raw(asked.as_bytes()).await.replace('\r', ""));
+        }
+        expect_test::expect![[]].assert_eq(&said);
+        running.stop().await;
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 //! The whole replay over loopback: real sockets, real clients of ours.
 
+mod faults;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
