@@ -419,7 +419,7 @@ async fn answer<H: Handler>(
         Reply::Cut { response, n_bytes } => Ok(cut(response, n_bytes)),
         Reply::Flawed(flaw) => {
             if flaw == HandshakeFlaw::Garbage {
-                let garbage = Bytes::from_static(b"\x15\x03\x01\x00\x02\x02\x46 this is no HTTP\r\n\r\n");
+                let garbage = Bytes::from_static(b"SSH-2.0-OpenSSH_9.9\r\n");
                 *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(garbage);
             }
             Ok(flawed(flaw, accept))
@@ -1055,7 +1055,48 @@ mod tests {
             let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost:{}\r\n{headers}\r\n", running.port);
             said += &format!("{path}\n{}\n", running.raw(asked.as_bytes()).await.replace('\r', ""));
         }
-        expect_test::expect![[]].assert_eq(&said);
+        expect_test::expect![[r#"
+            /cut
+            HTTP/1.1 200 OK
+            content-type: application/json
+            content-length: 10
+            connection: close
+
+            0123
+            /accept
+            HTTP/1.1 101 Switching Protocols
+            connection: Upgrade
+            upgrade: websocket
+            sec-websocket-accept: he9dtWwNL9uhYqB1PaR81JknXd8=
+
+
+            /subprotocol
+            HTTP/1.1 101 Switching Protocols
+            connection: Upgrade
+            upgrade: websocket
+            sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+            sec-websocket-protocol: nobody.offered.this
+
+
+            /http10
+            HTTP/1.0 101 Switching Protocols
+            connection: Upgrade
+            upgrade: websocket
+            sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+
+
+            /page
+            HTTP/1.1 200 OK
+            connection: close
+            content-type: text/html
+            content-length: 71
+
+            <!doctype html><title>Welcome</title><p>Please sign in to this network.
+            /garbage
+            SSH-2.0-OpenSSH_9.9
+
+        "#]]
+        .assert_eq(&said);
         running.stop().await;
     }
 

@@ -44,7 +44,7 @@ fn rows(provider: Provider, page: &mut Value) -> Option<&mut Vec<Value>> {
 }
 
 /// The object that holds the rows and, at X, what is said about the next page.
-fn around_rows<'a>(provider: Provider, page: &'a mut Value) -> Option<&'a mut Map<String, Value>> {
+fn around_rows(provider: Provider, page: &mut Value) -> Option<&mut Map<String, Value>> {
     let (above, _) = place(provider, page)?.rsplit_once('/')?;
     page.pointer_mut(above)?.as_object_mut()
 }

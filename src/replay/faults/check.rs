@@ -164,16 +164,14 @@ fn path_of(fault: &Fault) -> Result<(), Wrong> {
 /// Looks at a script against what will be played.
 pub(in crate::replay) fn against(script: &Script, known: &Known) -> Result<(), ScriptError> {
     for fault in &script.faults {
-        let fits = who(fault).into_iter().map(|provider| fits(fault, known, provider));
-        let mut first_wrong = None;
-        let mut any = false;
-        for fit in fits {
-            match fit {
-                Ok(()) => any = true,
-                Err(wrong) => first_wrong = first_wrong.or(Some(wrong)),
-            }
+        let mut who = who(fault);
+        // Who plays nothing has the least to say about why.
+        who.sort_by_key(|provider| known.lanes[*provider as usize].n_envelopes == Some(0));
+        let fits: Vec<_> = who.into_iter().map(|provider| fits(fault, known, provider)).collect();
+        if fits.iter().any(Result::is_ok) {
+            continue;
         }
-        if let Some((what, cure)) = first_wrong.filter(|_| !any) {
+        if let Some(Err((what, cure))) = fits.into_iter().next() {
             return Err(ScriptError::new(&script.file, Some(&fault.name), what, &cure));
         }
     }

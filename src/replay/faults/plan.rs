@@ -82,7 +82,10 @@ impl Plan {
             matches!(fault.effect, Effect::Live(_)) && who(fault).contains(&provider) && has_attempt(fault, attempt)
         };
         let faults: Vec<_> = self.script.faults.iter().enumerate().filter(|(_, fault)| may(fault)).map(|(idx, _)| idx).collect();
-        (!faults.is_empty()).then(|| Watch {
+        // Attempts and requests go by what the connections have reached.
+        let is_timed =
+            |fault: &Fault| !matches!(fault.effect, Effect::Live(_)) && (fault.when.from.is_some() || fault.when.until.is_some());
+        (!faults.is_empty() || self.script.faults.iter().any(is_timed)).then(|| Watch {
             plan: Arc::clone(self),
             provider,
             attempt,

@@ -149,6 +149,9 @@ impl Numbers {
     }
 }
 
+/// Longest length of time: beyond it sums with a clock could overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
 /// Faults by the moment they belong to; the message for an unknown one lists them so.
 const LIVE: &str =
     "close, reset, stall, delay, duplicate, reorder, swallow, garbage, oversize, drip, replaced, lapse, error_frame";
@@ -266,11 +269,12 @@ impl Keys<'_> {
             Value::String(text) => humantime::parse_duration(text).ok(),
             _ => None,
         };
+        let read = read.filter(|duration| *duration <= LONGEST);
         match read {
             Some(duration) => Ok(Some(duration)),
             None => self.error(
                 format!("`{key}` is {}, not a length of time", shown(&value)),
-                format!("write {key} = \"10s\", \"250ms\", \"5m\", or a number of seconds"),
+                format!("write {key} = \"10s\", \"250ms\", \"5m\", or a number of seconds, up to a year"),
             ),
         }
     }

@@ -46,6 +46,7 @@ fn bad_scripts_name_the_place_and_the_cure() {
         "do = \"close\"; code = 2000; name = \"odd\"",
         "do = \"delay\"",
         "do = \"delay\"; by = \"soon\"",
+        "do = \"delay\"; by = \"900years\"",
         "do = \"delay\"; by = 0",
         "do = \"stall\"; client = \"asleep\"",
         "do = \"swallow\"; count = 1; for = \"1s\"",
@@ -85,7 +86,106 @@ fn bad_scripts_name_the_place_and_the_cure() {
         let error = Script::parse("a.toml", &text).expect_err(&text);
         said += &format!("{error}\n    {}\n", error.cure);
     }
-    expect_test::expect![[]].assert_eq(&said);
+    expect_test::expect![[r#"
+        a.toml: holds no faults
+            add a table [[fault]] with do = "…", or leave the script out
+        a.toml: line 1: invalid value: integer `-1`, expected u64
+            a script holds `seed = 7` and tables `[[fault]]`
+        a.toml: line 1: unknown field `sed`, expected `seed` or `fault`
+            a script holds `seed = 7` and tables `[[fault]]`
+        a.toml: line 1: unclosed array table, expected `]`
+            a script holds `seed = 7` and tables `[[fault]]`
+        a.toml: line 2: invalid type: integer `3`, expected a sequence
+            a script holds `seed = 7` and tables `[[fault]]`
+        a.toml, fault `x`: `do` is missing
+            add do = "close", or another of the faults
+        a.toml, fault `explode 1`: there is no fault `explode`
+            known are on a connection: close, reset, stall, delay, duplicate, reorder, swallow, garbage, oversize, drip, replaced, lapse, error_frame; when it is opened: refuse, bad_handshake, hang, drop; in history: status, truncate, not_json, slow, repeat_page, cursor_loop, missing_row, lying_next, shuffle, duplicate_row
+        a.toml, fault `number 1`: `do` is 3, not a text
+            write do = "…"
+        a.toml, fault `close 1`: `close` takes no `bytes`
+            it takes name, do, code, reason, after, at, until, messages, attempt, tweet, provider, times, expect, chance
+        a.toml, fault `reset 1`: `reset` takes no `path`
+            it takes name, do, after, at, until, messages, attempt, tweet, provider, times, expect, chance
+        a.toml, fault `status 1`: `status` takes no `messages`
+            it takes name, do, status, retry_after, body, after, at, until, path, request, provider, times, expect, chance
+        a.toml, fault `close 1`: close code 1005 cannot be sent
+            take 1000 to 1003, 1007 to 1014, or 3000 to 4999
+        a.toml, fault `close 1`: `code` is 70000
+            it is at most 65535
+        a.toml, fault `odd`: close code 2000 cannot be sent
+            take 1000 to 1003, 1007 to 1014, or 3000 to 4999
+        a.toml, fault `delay 1`: `by` is missing
+            add by = "2s"
+        a.toml, fault `delay 1`: `by` is "soon", not a length of time
+            write by = "10s", "250ms", "5m", or a number of seconds, up to a year
+        a.toml, fault `delay 1`: `by` is "900years", not a length of time
+            write by = "10s", "250ms", "5m", or a number of seconds, up to a year
+        a.toml, fault `delay 1`: `by` is no time at all
+            write by = "2s"
+        a.toml, fault `stall 1`: `client` is "asleep"
+            known are ignored, unread
+        a.toml, fault `swallow 1`: has both `count` and `for`
+            keep one of them
+        a.toml, fault `swallow 1`: swallows 0 envelopes
+            write count = 1 or more
+        a.toml, fault `garbage 1`: `kind` is "soup"
+            known are json, utf8, frame, binary
+        a.toml, fault `garbage 1`: `garbage` cannot happen at x_live
+            it can at twitterapi_io, tweetstream, scrapebadger
+        a.toml, fault `oversize 1`: `bytes` is 3
+            it is from 32 to 4294967296
+        a.toml, fault `drip 1`: drips 0 bytes a second
+            that is do = "stall"
+        a.toml, fault `replaced 1`: `replaced` cannot happen at tweetstream
+            it can at twitterapi_io
+        a.toml, fault `error_frame 1`: there is no error frame 4002
+            4001 is a bad key, 4003 too many connections
+        a.toml, fault `refuse 1`: status 200 refuses nothing
+            it is from 400 to 599
+        a.toml, fault `refuse 1`: `status` is missing
+            add status = 503
+        a.toml, fault `bad_handshake 1`: `bad_handshake` cannot happen at x_live
+            it can at twitterapi_io, tweetstream, scrapebadger
+        a.toml, fault `reset 1`: there is no provider "twitter"
+            known are twitterapi_io, tweetstream, scrapebadger, x_live
+        a.toml, fault `reset 1`: `provider` is an empty list
+            leave it out for all, or name one
+        a.toml, fault `reset 1`: `attempt` is 0, not a number from 1 up, a list of them, or a range
+            write attempt = 2, [1, 3], "2.." or "2..5" (both ends included)
+        a.toml, fault `reset 1`: `attempt` is "3..2", not a number from 1 up, a list of them, or a range
+            write attempt = 2, [1, 3], "2.." or "2..5" (both ends included)
+        a.toml, fault `reset 1`: `messages` is 0
+            messages are counted from 1
+        a.toml, fault `reset 1`: has both `messages` and `tweet`
+            keep one: a post and a number seldom meet
+        a.toml, fault `reset 1`: `tweet` is 2064689031777615872, not a post's id in quotes
+            write tweet = "2064689031777615872"
+        a.toml, fault `reset 1`: a chance of 0 cannot be
+            it is above 0 and at most 1
+        a.toml, fault `reset 1`: a chance of 1.5 cannot be
+            it is above 0 and at most 1
+        a.toml, fault `reset 1`: `times` is 0, so it never fires
+            write times = 1 or more, or times = "always"; leave the fault out to switch it off
+        a.toml, fault `reset 1`: is expected 3 times but may fire 2 times at most
+            raise `times`, or lower `expect`
+        a.toml, fault `reset 1`: has both `after` and `at`
+            keep one of them
+        a.toml, fault `reset 1`: `until` is not after its start
+            it is the end of the window, measured from the first envelope, too
+        a.toml, fault `reset 1`: `at` is "yesterday", not an instant
+            write at = "2026-11-20T23:18:00Z", with its zone
+        a.toml, fault `shuffle 1`: nobody answers at /nowhere
+            paths begin with /twitter/, /oapi/, /api/, /v1/, /1.1/, /i/api/ or /graphql/
+        a.toml, fault `shuffle 1`: /v1/ is scrapebadger's, to whom it cannot happen here
+            set `provider` and `path` to the same one
+        a.toml, fault `cursor_loop 1`: `cursor_loop` cannot happen at tweetstream
+            it can at twitterapi_io, scrapebadger, x_live
+        a.toml, fault `missing_row 1`: `row` is 0
+            rows are counted from 1
+        a.toml, fault `x`: the name is taken
+            give each fault a name of its own; the report calls it so
+    "#]].assert_eq(&said);
     let error = Script::load(Path::new("no/such.toml")).unwrap_err();
     assert!(error.to_string().starts_with("no/such.toml: cannot be read: "), "{error}");
 }
@@ -114,7 +214,40 @@ fn what_the_feed_makes_impossible() {
         let found = found.map_or_else(|error| format!("{error}\n    {}", error.cure), |()| "can fire".to_owned());
         said += &format!("{words}\n  {found}\n");
     }
-    expect_test::expect![[]].assert_eq(&said);
+    expect_test::expect![[r#"
+        do = "reset"
+          can fire
+        do = "reset"; provider = "x_live"
+          a.toml, fault `reset 1`: can never fire: there is nothing of x_live to play
+            name a provider that is played, or leave `provider` out
+        do = "reset"; provider = ["x_live", "tweetstream"]
+          can fire
+        do = "reset"; messages = 21; provider = ["x_live", "tweetstream"]
+          a.toml, fault `reset 1`: waits for message 21, but there are 20 of tweetstream
+            write messages = 20 or less
+        do = "reset"; messages = 21
+          can fire
+        do = "reset"; messages = 20; provider = "tweetstream"
+          can fire
+        do = "replaced"; after = "11s"
+          a.toml, fault `replaced 1`: begins at 1970-01-01T00:01:51.000000Z, after the last envelope of twitterapi_io at 1970-01-01T00:01:50.000000Z
+            begin earlier
+        do = "replaced"; after = "10s"
+          can fire
+        do = "replaced"; at = 1970-01-01T00:01:51Z
+          a.toml, fault `replaced 1`: begins at 1970-01-01T00:01:51.000000Z, after the last envelope of twitterapi_io at 1970-01-01T00:01:50.000000Z
+            begin earlier
+        do = "reset"; until = "1970-01-01T00:01:40Z"
+          a.toml, fault `reset 1`: ends at 1970-01-01T00:01:40.000000Z, before anything can happen (the first envelope is of 1970-01-01T00:01:40.000000Z)
+            end later
+        do = "reset"; after = "5s"; until = "1970-01-01T00:01:45Z"
+          a.toml, fault `reset 1`: ends at 1970-01-01T00:01:45.000000Z, before anything can happen (the first envelope is of 1970-01-01T00:01:40.000000Z)
+            end later
+        do = "refuse"; status = 503; provider = "x_live"
+          can fire
+        do = "shuffle"; provider = "x_live"
+          can fire
+    "#]].assert_eq(&said);
     against(&script(&fault("do = \"reset\"; messages = 9")), &Known::default()).unwrap();
 }
 
@@ -142,6 +275,10 @@ fn who_fires_when() {
         let got = plan.watch(TS, 1).map(|mut watch| places(&mut watch, 10)).unwrap_or_default();
         assert_eq!(got, want, "{words}");
     }
+    let refuse = plan(&fault("do = \"refuse\"; status = 503; after = \"4s\""));
+    assert_eq!(refuse.attempt(TS, refuse.reached(TS)).1, None);
+    assert_eq!(places(&mut refuse.watch(TS, 1).unwrap(), 5), [0; 0]);
+    assert!(refuse.attempt(TS, refuse.reached(TS)).1.is_some(), "its connections have come so far");
     let plan = plan(&fault("do = \"duplicate\"; attempt = [2, \"4..5\"]; times = \"always\""));
     let watched: Vec<_> = (1..9).filter(|attempt| plan.watch(TS, *attempt).is_some()).collect();
     assert_eq!(watched, [2, 4, 5]);
@@ -263,7 +400,39 @@ fn history_that_cannot_be_trusted() {
     ] {
         said += &format!("{words}\n  {}\n", ask(words));
     }
-    expect_test::expect![[]].assert_eq(&said);
+    expect_test::expect![[r#"
+        do = "status"; status = 402; request = 1
+          402 {"error":"Unauthorized","message":"Credits is not enough.Please recharge"} | 2 1 "c2" | 1
+        do = "status"; status = 429; times = "always"; body = "mine"
+          429 mine | 429 mine | 2
+        do = "truncate"; request = 2
+          4 3 "c1" | cut at 35 of 70 | 1
+        do = "not_json"
+          200 <html> | 2 1 "c2" | 1
+        do = "slow"; by = "2s"; times = 2
+          2s 4 3 "c1" | 2s 2 1 "c2" | 2
+        do = "repeat_page"
+          4 3 "c1" | 4 3 "c2" | 1
+        do = "cursor_loop"
+          4 3 "c1" | 2 1 "c1" | 1
+        do = "missing_row"; row = 2; request = "2.."
+          4 3 "c1" | 2 "c2" | 1
+        do = "missing_row"; row = 3
+          4 3 "c1" | 2 1 "c2" | 0
+        do = "duplicate_row"; row = 1
+          4 4 3 "c1" | 2 1 "c2" | 1
+        do = "lying_next"; times = 2
+           "c1" |  "c2" | 2
+        do = "shuffle"; times = "always"
+          3 4 "c1" | 1 2 "c2" | 2
+        do = "shuffle"; path = "/twitter/user/"
+          4 3 "c1" | 2 1 "c2" | 0
+        do = "shuffle"; provider = "x_live"
+          4 3 "c1" | 2 1 "c2" | 0
+        do = "shuffle"; after = "6s"
+          4 3 "c1" | 2 1 "c2" | 0
+    "#]]
+    .assert_eq(&said);
 }
 
 #[test]

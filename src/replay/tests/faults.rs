@@ -348,7 +348,16 @@ async fn attempts_to_connect_fail_as_asked() {
             Ok(opened) => said += &format!("{number} open {:?}\n", opened.subprotocol),
         }
     }
-    expect_test::expect![[]].assert_eq(&said);
+    expect_test::expect![[r#"
+        1 429 Some("7") {"error":"connection limit reached"}
+        2 Unreachable { fault: Reset, detail: "HOST: the connection ended before an answer (connection closed before message completed)" }
+        3 Unreachable { fault: Handshake, detail: "HOST: Sec-WebSocket-Accept is wrong; a cache or proxy may stand between" }
+        4 open Some("nobody.offered.this")
+        5 Unreachable { fault: Handshake, detail: "HOST: the upgrade was not answered in HTTP/1.1" }
+        6 200 None <!doctype html><title>Welcome</title><p>Please sign in to this network.
+        7 Unreachable { fault: Handshake, detail: "HOST: the answer is not HTTP/1.1 (invalid HTTP version parsed); check the address" }
+        8 Unreachable { fault: Reset, detail: "HOST: the connection ended before an answer (connection closed before message completed)" }
+    "#]].assert_eq(&said);
     assert_eq!(fired(&replay), [1; 8]);
     let mut client = connect(&replay, TS).await;
     assert_eq!(numbers(&take(&mut client, 3).await), [1, 2, 3]);
