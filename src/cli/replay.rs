@@ -18,7 +18,8 @@ use super::{command, log, signal};
 use crate::model::{Provider, Secret, SourceName};
 use crate::provider::synthetic::{self, Dialect};
 use crate::provider::{Switches, Values, switches_of};
-use crate::replay::{self, Ended, Feed, Options, Place, SlowClients, Speed, Start, Stats};
+use crate::replay::faults::{Row, Script, ScriptError};
+use crate::replay::{self, Ended, Feed, Options, Place, ReplayError, SlowClients, Speed, Start, Stats};
 use crate::segment::RealDisk;
 use crate::testing::Fixture;
 
@@ -103,6 +104,9 @@ pub(super) struct Args {
     /// Connections allowed per key [default: what the provider documents]
     #[arg(long, value_name = "N")]
     max_connections: Option<u32>,
+    /// A script of what goes wrong on purpose; exit code 1 when a fault of it fired less often than expected
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
     /// The only key this fake server accepts (its own, never a provider's) [default: any that is not empty]
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
@@ -239,6 +243,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         linger: args.linger,
         idle_cap: args.idle_cap,
         tls: args.tls,
+        faults: args.faults.as_deref().map(Script::load).transpose().map_err(misfit)?,
         ..Options::new(feed(common, args)?)
     };
     let (outcome, code) = if args.command.is_empty() { alone(args, options) } else { around(args, options) }?;
@@ -250,8 +255,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     } else if common.json {
         say(&report.to_string());
     }
-    // The place for the count of faults that were asked for and did not fire.
-    let n_unfired_faults = 0;
+    let n_unfired_faults = outcome.stats.faults.iter().filter(|row| row.is_missed()).count();
     Ok(command::verdict(code, n_unfired_faults, !outcome.stats.damage.is_empty()))
 }
 
@@ -291,9 +295,16 @@ async fn start(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(replay::Replay, CaFile)> {
     let listener = replay::bind(args.listen).await?;
-    let replay = replay::start(options, listener, Arc::new(RealDisk), shutdown).await?;
+    let replay = match replay::start(options, listener, Arc::new(RealDisk), shutdown).await {
+        Err(ReplayError::Faults(error)) => return Err(misfit(error)),
+        started => started?,
+    };
     let ca = CaFile::write(replay.ca_pem(), args.tls_ca.as_deref())?;
     Ok((replay, ca))
+}
+
+fn misfit(error: ScriptError) -> anyhow::Error {
+    usage(error.to_string(), error.cure)
 }
 
 /// The file with the authority's certificate, as long as clients may need it.
@@ -382,6 +393,10 @@ fn tell(stats: &Stats, ended: Ended) -> serde_json::Value {
             "connections": of.clients_ever, "too_slow": of.too_slow,
         }));
     }
+    for row in &stats.faults {
+        say(&row.words());
+    }
+    let faults: Vec<_> = stats.faults.iter().map(Row::to_json).collect();
     let why = if ended == Ended::Done { "done" } else { "stopped" };
-    json!({ "event": "done", "ended": why, "providers": played, "damage": stats.damage })
+    json!({ "event": "done", "ended": why, "providers": played, "damage": stats.damage, "faults": faults })
 }

@@ -47,5 +47,7 @@ pub use errors::{Failure, Gone, OpenError, SetupError};
 pub use gate::Gate;
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
-pub use server::{Handler, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve};
+pub use server::{
+    Handler, HandshakeFlaw, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve,
+};
 pub use tls::ServerTls;

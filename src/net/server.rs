@@ -15,21 +15,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Frame;
 use hyper::header::{
-    CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -134,8 +134,32 @@ pub enum Reply {
         /// Then.
         run: StreamRun,
     },
+    /// An answer that promises its whole body, of which only the first `n_bytes` come.
+    Cut {
+        /// The answer.
+        response: Response,
+        /// What comes of its body.
+        n_bytes: usize,
+    },
+    /// An upgrade that no client should accept.
+    Flawed(HandshakeFlaw),
     /// No answer: the connection is closed.
     Nothing,
+}
+
+/// What is wrong with an upgrade, on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFlaw {
+    /// The accept value belongs to another key.
+    Accept,
+    /// A subprotocol nobody offered is selected.
+    Subprotocol,
+    /// It speaks HTTP/1.0.
+    Http10,
+    /// A web page with status 200 instead.
+    Page,
+    /// Bytes that are no HTTP at all.
+    Garbage,
 }
 
 impl fmt::Debug for Reply {
@@ -144,6 +168,8 @@ impl fmt::Debug for Reply {
             Self::Http(response) => f.debug_tuple("Http").field(&response.status).finish(),
             Self::WebSocket { .. } => f.write_str("WebSocket"),
             Self::Stream { .. } => f.write_str("Stream"),
+            Self::Cut { n_bytes, .. } => f.debug_tuple("Cut").field(n_bytes).finish(),
+            Self::Flawed(flaw) => f.debug_tuple("Flawed").field(flaw).finish(),
             Self::Nothing => f.write_str("Nothing"),
         }
     }
@@ -265,6 +291,64 @@ fn turn_away(tcp: &TcpStream) {
 /// An upgrade that was promised, to be fulfilled when HTTP has let go of the connection.
 type Promised = Arc<Mutex<Option<(OnUpgrade, SocketRun)>>>;
 
+/// Bytes that go out in the place of whatever HTTP says from then on.
+type Instead = Arc<Mutex<Option<Bytes>>>;
+
+/// A stream under HTTP whose words can be replaced, for answers that are no HTTP.
+struct Replaceable<T> {
+    io: T,
+    instead: Instead,
+}
+
+impl<T: AsyncWrite + Unpin> Replaceable<T> {
+    /// Writes what stands in the place of `n_said` bytes; `None` when nothing does.
+    fn poll_instead(&mut self, cx: &mut Context<'_>, n_said: usize) -> Option<Poll<io::Result<usize>>> {
+        let mut instead = self.instead.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = instead.as_mut()?;
+        while !bytes.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, bytes) {
+                Poll::Ready(Ok(n)) => bytes.advance(n),
+                other => return Some(other),
+            }
+        }
+        Some(Poll::Ready(Ok(n_said)))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Replaceable<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Replaceable<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_instead(cx, buf.len()) {
+            Some(written) => written,
+            None => Pin::new(&mut self.io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.poll_instead(cx, bufs.iter().map(|buf| buf.len()).sum()) {
+            Some(written) => written,
+            None => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 /// One connection: HTTP first, and a WebSocket after it if that was agreed upon.
 async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
     if let Err(error) = tcp.set_nodelay(true) {
@@ -272,6 +356,8 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
     }
     let Some(io) = tls::accept(tcp, house.options.tls.as_ref(), house.options.read_timeout).await else { return };
     let promised = Promised::default();
+    let instead = Instead::default();
+    let io = Replaceable { io, instead: Arc::clone(&instead) };
     let config = socket_config(&house.options);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -281,7 +367,9 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
         .max_header_size(house.options.header_bytes_max)
         .auto_date_header(false);
     let mut stages = tasks.stages.clone();
-    let service = service_fn(|request| answer(request, peer, Arc::clone(&house), tasks.clone(), Arc::clone(&promised)));
+    let service = service_fn(|request| {
+        answer(request, peer, Arc::clone(&house), tasks.clone(), Arc::clone(&promised), Arc::clone(&instead))
+    });
     {
         let mut http = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
         let mut leaving = false;
@@ -302,8 +390,8 @@ async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<Hou
     }
     let agreed = promised.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some((upgrade, run)) = agreed {
-        match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<ServerIo>>) {
-            Ok(Ok(parts)) => run(ServerSocket::new(parts.io.into_inner(), parts.read_buf.to_vec(), config).await).await,
+        match upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<Replaceable<ServerIo>>>) {
+            Ok(Ok(parts)) => run(ServerSocket::new(parts.io.into_inner().io, parts.read_buf.to_vec(), config).await).await,
             Ok(Err(_)) => tracing::error!("an upgraded connection is not the one that was accepted"),
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
@@ -323,6 +411,7 @@ async fn answer<H: Handler>(
     house: Arc<House<H>>,
     tasks: Tasks,
     promised: Promised,
+    instead: Instead,
 ) -> Result<hyper::Response<Body>, NoAnswer> {
     if house.loopback_only && !is_from_here(request.headers()) {
         return Ok(words(StatusCode::FORBIDDEN, "this server answers to loopback names only; foreign Host or Origin"));
@@ -335,6 +424,14 @@ async fn answer<H: Handler>(
     };
     match Arc::clone(&house.handler).handle(asked).await {
         Reply::Http(response) => Ok(plain(response)),
+        Reply::Cut { response, n_bytes } => Ok(cut(response, n_bytes)),
+        Reply::Flawed(flaw) => {
+            if flaw == HandshakeFlaw::Garbage {
+                let garbage = Bytes::from_static(b"SSH-2.0-OpenSSH_9.9\r\n");
+                *instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(garbage);
+            }
+            Ok(flawed(flaw, accept))
+        }
         Reply::Nothing => Err(NoAnswer),
         Reply::Stream { headers, run } => {
             let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
@@ -362,6 +459,47 @@ async fn answer<H: Handler>(
             Ok(response)
         }
     }
+}
+
+fn cut(mut response: Response, n_bytes: usize) -> hyper::Response<Body> {
+    let whole = std::mem::take(&mut response.body);
+    response.headers.push((CONTENT_LENGTH.to_string(), whole.len().to_string()));
+    let (sender, receiver) = mpsc::channel(2);
+    let broken = io::Error::from(io::ErrorKind::ConnectionAborted);
+    for part in [Ok(whole.slice(..n_bytes.min(whole.len()))), Err(broken)] {
+        // There is room for both.
+        drop(sender.try_send(part));
+    }
+    plain(response).map(|_| ChannelBody { receiver, cut: None }.boxed())
+}
+
+/// After it the connection ends, because nobody has promised to run it.
+fn flawed(flaw: HandshakeFlaw, accept: Option<String>) -> hyper::Response<Body> {
+    if let HandshakeFlaw::Page | HandshakeFlaw::Garbage = flaw {
+        let mut page = words(StatusCode::OK, "<!doctype html><title>Welcome</title><p>Please sign in to this network.");
+        page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        return page;
+    }
+    let accept = match flaw {
+        HandshakeFlaw::Accept => derive_accept_key(b"the key of somebody else"),
+        _ => accept.unwrap_or_default(),
+    };
+    let mut list = vec![
+        (CONNECTION.to_string(), "Upgrade".to_owned()),
+        (UPGRADE.to_string(), "websocket".to_owned()),
+        (SEC_WEBSOCKET_ACCEPT.to_string(), accept),
+    ];
+    if flaw == HandshakeFlaw::Subprotocol {
+        list.push((SEC_WEBSOCKET_PROTOCOL.to_string(), "nobody.offered.this".to_owned()));
+    }
+    let mut response = hyper::Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    if flaw == HandshakeFlaw::Http10 {
+        *response.version_mut() = Version::HTTP_10;
+    }
+    add_headers(response.headers_mut(), list);
+    response
 }
 
 async fn read_request(
@@ -609,15 +747,17 @@ impl ServerSocket {
         io.flush().await.map_err(|_| Gone)
     }
 
+    /// Reads and throws away whatever comes, and answers nothing, until the client is gone. May be dropped while it
+    /// waits; after it the connection can only be aborted, because the decoder has lost its place.
+    pub async fn ignore(&mut self) {
+        let mut scratch = [0; 4096];
+        let tcp = self.ws.get_mut();
+        while !matches!(tcp.read(&mut scratch).await, Ok(0) | Err(_)) {}
+    }
+
     /// Resets the TCP connection: the client sees neither a close frame nor an end.
     pub fn abort(mut self) {
         self.ws.get_mut().reset_at_end();
-    }
-
-    /// Reads what the client says and throws it away, unanswered, until the client is gone: for a stall on purpose.
-    pub async fn gone(&mut self) {
-        let mut ignored = [0; 4096];
-        while matches!(self.ws.get_mut().read(&mut ignored).await, Ok(1..)) {}
     }
 
     /// Waits for what the client says; pings are answered in here.
@@ -908,6 +1048,71 @@ mod tests {
         assert!(running.raw(b"").await.starts_with("HTTP/1.1 503 "));
         running.stop().await;
         assert!(matches!(live.next().await, Incoming::Broken { fault: NetFault::Reset, .. }));
+    }
+
+    #[tokio::test]
+    async fn flaws_on_purpose_reach_the_client() {
+        let handler = |asked: ServerRequest| async move {
+            match asked.path.as_str() {
+                "/cut" => Reply::Cut { response: Response::json(200, "0123456789"), n_bytes: 4 },
+                "/accept" => Reply::Flawed(HandshakeFlaw::Accept),
+                "/subprotocol" => Reply::Flawed(HandshakeFlaw::Subprotocol),
+                "/http10" => Reply::Flawed(HandshakeFlaw::Http10),
+                "/page" => Reply::Flawed(HandshakeFlaw::Page),
+                _ => Reply::Flawed(HandshakeFlaw::Garbage),
+            }
+        };
+        let running = Running::start(handler, ServerOptions::default()).await;
+        let mut said = String::new();
+        for path in ["/cut", "/accept", "/subprotocol", "/http10", "/page", "/garbage"] {
+            let upgrade = "Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let headers = if path == "/cut" || path == "/page" { "Connection: close\r\n" } else { upgrade };
+            let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost:{}\r\n{headers}\r\n", running.port);
+            said += &format!("{path}\n{}\n", running.raw(asked.as_bytes()).await.replace('\r', ""));
+        }
+        expect_test::expect![[r#"
+            /cut
+            HTTP/1.1 200 OK
+            content-type: application/json
+            content-length: 10
+            connection: close
+
+            0123
+            /accept
+            HTTP/1.1 101 Switching Protocols
+            connection: Upgrade
+            upgrade: websocket
+            sec-websocket-accept: he9dtWwNL9uhYqB1PaR81JknXd8=
+
+
+            /subprotocol
+            HTTP/1.1 101 Switching Protocols
+            connection: Upgrade
+            upgrade: websocket
+            sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+            sec-websocket-protocol: nobody.offered.this
+
+
+            /http10
+            HTTP/1.0 101 Switching Protocols
+            connection: Upgrade
+            upgrade: websocket
+            sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+
+
+            /page
+            HTTP/1.1 200 OK
+            connection: close
+            content-type: text/html
+            content-length: 71
+
+            <!doctype html><title>Welcome</title><p>Please sign in to this network.
+            /garbage
+            SSH-2.0-OpenSSH_9.9
+
+        "#]]
+        .assert_eq(&said);
+        running.stop().await;
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@ mod session;
 pub mod shift;
 mod switch;
 pub mod synthetic;
+pub mod tamper;
 pub mod tweetstream;
 pub mod twitterapi_io;
 pub mod x_live;

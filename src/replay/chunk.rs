@@ -152,6 +152,17 @@ impl Slice {
         self.range.len()
     }
 
+    /// Each of them by itself.
+    pub(super) fn each(&self) -> impl Iterator<Item = Self> + use<> {
+        let chunk = Arc::clone(&self.chunk);
+        self.range.clone().map(move |idx| Self { chunk: Arc::clone(&chunk), range: idx..idx + 1 })
+    }
+
+    /// The first of them, as it was received.
+    pub(super) fn body(&self) -> Bytes {
+        self.chunk.body(self.range.start)
+    }
+
     /// When the first of them was received.
     pub(super) fn at(&self) -> UnixMicros {
         self.chunk.at(self.range.start)

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::chunk::Slice;
+use super::faults::{self, Line, Watch};
 use super::house::{Booth, House};
 use super::player::lock;
 use super::queue::{Item, Queue};
@@ -27,6 +28,8 @@ pub(super) struct Peer {
     pub(super) provider: Provider,
     pub(super) id: PeerId,
     pub(super) queue: Arc<Queue>,
+    /// Where something is to go wrong on purpose.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Peer {
@@ -34,18 +37,18 @@ impl Peer {
         self.house.booth(self.provider)
     }
 
-    fn keepalive(&self) -> Duration {
+    pub(super) fn keepalive(&self) -> Duration {
         self.house.keepalive.unwrap_or_else(|| lock(&self.booth().server).keepalive())
     }
 
     /// Subscribes, and gives what the connection cannot do without.
-    async fn begin(&self) -> Vec<Bytes> {
+    pub(super) async fn begin(&self) -> Vec<Bytes> {
         let first = self.house.subscribe(self).await;
         lock(&self.booth().server).greeting(self.id, first.as_deref())
     }
 
     /// Envelopes have reached the client, as far as we can tell.
-    fn sent(&self, bytes: usize, n_envelopes: usize) {
+    pub(super) fn sent(&self, bytes: usize, n_envelopes: usize) {
         let tally = &self.booth().tally;
         tally.sent.fetch_add(n_envelopes as u64, Relaxed);
         if self.queue.sent(bytes, Instant::now()) && tally.finished.load(Relaxed) {
@@ -53,7 +56,7 @@ impl Peer {
         }
     }
 
-    fn signals(&self) -> Signals {
+    pub(super) fn signals(&self) -> Signals {
         Signals { leaving: self.house.leaving.clone(), queue: Arc::clone(&self.queue) }
     }
 }
@@ -69,7 +72,7 @@ impl Drop for Peer {
 
 /// Why a connection ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// We take leave.
     Close { code: u16, reason: String },
     /// There is nobody left to take leave of.
@@ -87,13 +90,13 @@ impl End {
 }
 
 /// What ends a connection from outside.
-struct Signals {
+pub(super) struct Signals {
     leaving: watch::Receiver<bool>,
     queue: Arc<Queue>,
 }
 
 impl Signals {
-    async fn end(&mut self) -> End {
+    pub(super) async fn end(&mut self) -> End {
         tokio::select! {
             // A sender that is gone has left, too.
             _ = self.leaving.wait_for(|leaving| *leaving) => End::close(1001, "the replay ends"),
@@ -103,7 +106,7 @@ impl Signals {
 
     /// Writes as long as nothing ends the connection. What has begun is then given a moment, because a close
     /// frame can only stand behind a whole message.
-    async fn write(&mut self, writing: impl Future<Output = Result<(), Gone>>) -> Result<(), End> {
+    pub(super) async fn write(&mut self, writing: impl Future<Output = Result<(), Gone>>) -> Result<(), End> {
         let mut writing = pin!(writing);
         let end = tokio::select! {
             biased;
@@ -119,8 +122,11 @@ impl Signals {
 }
 
 /// Serves a WebSocket client.
-pub(super) async fn socket(peer: Peer, mut socket: ServerSocket) {
-    let Err(end) = play_to_socket(&peer, &mut socket).await;
+pub(super) async fn socket(mut peer: Peer, mut socket: ServerSocket) {
+    let Err(end) = match peer.watch.take() {
+        None => play_to_socket(&peer, &mut socket).await,
+        Some(watch) => faults::play(&peer, Line::Socket(&mut socket), watch).await,
+    };
     match end {
         End::Gone => {}
         End::Abort | End::Reset => socket.abort(),
@@ -196,7 +202,7 @@ async fn play_to_socket(peer: &Peer, socket: &mut ServerSocket) -> Result<std::c
 async fn stall(socket: &mut ServerSocket, signals: &mut Signals) -> End {
     tokio::select! {
         end = signals.end() => end,
-        () = socket.gone() => End::Gone,
+        () = socket.ignore() => End::Gone,
     }
 }
 
@@ -207,13 +213,13 @@ async fn stall_stream(stream: &mut ServerStream, signals: &mut Signals) -> End {
     }
 }
 
-async fn say(socket: &mut ServerSocket, message: Bytes) -> Result<(), Gone> {
+pub(super) async fn say(socket: &mut ServerSocket, message: Bytes) -> Result<(), Gone> {
     socket.feed(message).await?;
     socket.flush().await
 }
 
 /// What the client said, or how it ended.
-fn hear(peer: &Peer, incoming: Incoming) -> Result<(), End> {
+pub(super) fn hear(peer: &Peer, incoming: Incoming) -> Result<(), End> {
     match incoming {
         Incoming::Message(message) => {
             let actions = lock(&peer.booth().server).heard(peer.id, &message, Instant::now().into_std());
@@ -235,8 +241,11 @@ fn hear(peer: &Peer, incoming: Incoming) -> Result<(), End> {
 }
 
 /// Serves a client of an endless response.
-pub(super) async fn stream(peer: Peer, mut stream: ServerStream, framing: Framing) {
-    let Err(end) = play_to_stream(&peer, &mut stream, framing).await;
+pub(super) async fn stream(mut peer: Peer, mut stream: ServerStream, framing: Framing) {
+    let Err(end) = match peer.watch.take() {
+        None => play_to_stream(&peer, &mut stream, framing).await,
+        Some(watch) => faults::play(&peer, Line::Stream(&mut stream, framing), watch).await,
+    };
     if let End::Abort | End::Reset = end {
         drop(timeout(FAREWELL, stream.abort()).await);
     }
@@ -276,11 +285,7 @@ async fn play_to_stream(peer: &Peer, stream: &mut ServerStream, framing: Framing
             () = stream.gone() => return Err(End::Gone),
             () = &mut idle_until => {
                 if last_sent.elapsed() >= keepalive {
-                    let sign_of_life = match framing {
-                        Framing::Sse => Bytes::from_static(b":\n\n"),
-                        Framing::Lines => Bytes::from_static(b"\n"),
-                    };
-                    signals.write(stream.send(sign_of_life)).await?;
+                    signals.write(stream.send(sign_of_life(framing))).await?;
                     last_sent = Instant::now();
                 }
                 idle_until.as_mut().reset(last_sent + keepalive);
@@ -290,13 +295,21 @@ async fn play_to_stream(peer: &Peer, stream: &mut ServerStream, framing: Framing
 }
 
 /// The envelopes of that slice this client subscribed to.
-fn wanted(peer: &Peer, slice: &Slice, framing: Framing) -> (Bytes, usize) {
+pub(super) fn wanted(peer: &Peer, slice: &Slice, framing: Framing) -> (Bytes, usize) {
     let mut server = lock(&peer.booth().server);
     slice.stream(framing, |envelope| server.wants(peer.id, envelope))
 }
 
+/// What an idle response gets.
+pub(super) fn sign_of_life(framing: Framing) -> Bytes {
+    match framing {
+        Framing::Sse => Bytes::from_static(b":\n\n"),
+        Framing::Lines => Bytes::from_static(b"\n"),
+    }
+}
+
 /// A message of the fake peer's own, which is one line.
-fn framed(framing: Framing, message: &[u8]) -> Bytes {
+pub(super) fn framed(framing: Framing, message: &[u8]) -> Bytes {
     match framing {
         Framing::Sse => [b"data: ", message, b"\n\n"].concat().into(),
         Framing::Lines => [message, b"\n"].concat().into(),

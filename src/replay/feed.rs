@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::chunk::{Chunk, Filling};
+use super::faults::Lane;
 use super::happening::{self, Happening};
 use super::{Feed, ReplayError};
 use crate::archive::Disk;
@@ -170,6 +171,24 @@ impl Origin {
                 is_share(provider) || !Provider::ALL.into_iter().any(is_share)
             }
         }
+    }
+
+    /// How many envelopes each provider has and when the last one came, where that costs nothing to know.
+    pub(super) fn lanes(&self) -> [Lane; 4] {
+        let mut lanes = [Lane::default(); 4];
+        match &self.feed {
+            Feed::Tape { .. } => lanes = [Lane { n_envelopes: None, last: self.last_at }; 4],
+            Feed::Lines { envelopes } => {
+                lanes = [Lane { n_envelopes: Some(0), last: None }; 4];
+                for envelope in envelopes {
+                    let lane = &mut lanes[envelope.provider as usize];
+                    lane.n_envelopes = lane.n_envelopes.map(|n| n + 1);
+                    lane.last = lane.last.max(Some(self.shift.instant(envelope.at)));
+                }
+            }
+            Feed::Synthetic { .. } => {}
+        }
+        lanes
     }
 
     /// Envelopes of a provider received at or after that moment, in order.

@@ -9,19 +9,20 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clock::Timeline;
 use super::connection::{self, Peer};
 use super::control;
+use super::faults::{Handshake, Opening, Plan, Watch};
 use super::feed::{Origin, Remarks};
 use super::memory::Memory;
 use super::player::{Newcomer, Tally, lock};
 use super::queue::{Item, Queue};
 use super::{ProviderStats, Speed, Stats, Urls};
 use crate::model::{Provider, Response, UnixMicros};
-use crate::net::{Handler, Reply, ServerRequest};
-use crate::provider::{Answer, Asked, PeerAction, PeerId, Rest, Server, is_live_path, live_path, provider_of_path};
+use crate::net::{Handler, HandshakeFlaw, Reply, ServerRequest};
+use crate::provider::{Answer, Asked, PeerAction, PeerId, Rest, Server, is_live_path, live_path, provider_of_path, tamper};
 
 /// One provider's stand.
 pub(super) struct Booth {
@@ -107,6 +108,8 @@ pub(super) struct House {
     pub(super) keepalive: Option<Duration>,
     pub(super) last_peer: AtomicU64,
     pub(super) stop: watch::Sender<bool>,
+    /// What is to go wrong on purpose.
+    pub(super) faults: Option<Arc<Plan>>,
 }
 
 impl House {
@@ -130,7 +133,8 @@ impl House {
                 done,
             }
         };
-        Stats { providers: self.booths.each_ref().map(of), damage: self.remarks.damage() }
+        let faults = self.faults.as_ref().map(|plan| plan.report()).unwrap_or_default();
+        Stats { providers: self.booths.each_ref().map(of), damage: self.remarks.damage(), faults }
     }
 
     /// The virtual instant as one provider sees it. At full speed every provider plays for itself and stands at what it
@@ -183,44 +187,123 @@ impl House {
         if let Some(rest) = asked.path.strip_prefix(control::PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
             return Reply::Http(control::answer(&self, rest, &asked).await);
         }
-        match provider_of_path(&asked.path) {
-            Some(provider) if is_live_path(&asked.path) => self.live(provider, &asked),
-            Some(provider) => Reply::Http(self.rest(provider, asked).await),
-            None => Reply::Http(self.elsewhere(&asked.path)),
+        let Some(provider) = provider_of_path(&asked.path) else { return Reply::Http(self.elsewhere(&asked.path)) };
+        let (wait, reply) = match (is_live_path(&asked.path), self.faults.clone()) {
+            (true, None) => return self.live(provider, &asked, None),
+            (true, Some(plan)) => self.live_with_faults(&plan, provider, &asked),
+            (false, plan) => Arc::clone(&self).rest(plan, provider, asked).await,
+        };
+        if wait == Some(Duration::ZERO) {
+            return reply;
+        }
+        let mut leaving = self.leaving.clone();
+        let wait = async {
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => reply,
+            // A sender that is gone has left, too.
+            _ = leaving.wait_for(|leaving| *leaving) => Reply::Nothing,
         }
     }
 
-    /// History and management, as of the virtual instant.
-    async fn rest(self: Arc<Self>, provider: Provider, asked: ServerRequest) -> Response {
+    /// History and management, as of the virtual instant, and how long to wait with the answer.
+    async fn rest(
+        self: Arc<Self>,
+        plan: Option<Arc<Plan>>,
+        provider: Provider,
+        asked: ServerRequest,
+    ) -> (Option<Duration>, Reply) {
         let now = Instant::now().into_std();
-        let instant = self.instant(provider);
         self.booth(provider).requests.fetch_add(1, Relaxed);
         // It may have to read the tape.
-        let answering = tokio::task::spawn_blocking(move || {
-            let booth = self.booth(provider);
-            let mut memory = lock(&booth.memory);
-            let memory = match &mut *memory {
-                Some(memory) => memory,
-                empty => match Memory::new(&self.origin, provider) {
-                    Ok(memory) => empty.insert(memory),
-                    Err(error) => {
-                        tracing::error!(%error, "history has nothing to remember");
-                        return Response::json(500, r#"{"error":"the tape cannot be read"}"#);
-                    }
-                },
-            };
-            let mut past = memory.at(instant.minus(self.index_delay));
-            lock(&booth.rest).asked(&whole(&asked), &mut past, now)
+        let answering = tokio::task::spawn_blocking(move || match plan {
+            None => (Duration::ZERO, Reply::Http(self.remember(provider, &asked, now))),
+            Some(plan) => {
+                let at = self.instant_of_faults(&plan, provider);
+                plan.around(provider, &asked.path, &asked.query, at, || self.remember(provider, &asked, now))
+            }
         });
-        let mut response = answering.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a request was not answered");
-            Response::json(500, r#"{"error":"the replay failed to answer; its log says more"}"#)
-        });
+        match answering.await {
+            Ok((wait, reply)) => (Some(wait), reply),
+            Err(error) => {
+                tracing::error!(%error, "a request was not answered");
+                let words = r#"{"error":"the replay failed to answer; its log says more"}"#;
+                (Some(Duration::ZERO), Reply::Http(Response::json(500, words)))
+            }
+        }
+    }
+
+    fn remember(&self, provider: Provider, asked: &ServerRequest, now: std::time::Instant) -> Response {
+        let instant = self.instant(provider);
+        let booth = self.booth(provider);
+        let mut memory = lock(&booth.memory);
+        let memory = match &mut *memory {
+            Some(memory) => memory,
+            empty => match Memory::new(&self.origin, provider) {
+                Ok(memory) => empty.insert(memory),
+                Err(error) => {
+                    tracing::error!(%error, "history has nothing to remember");
+                    return Response::json(500, r#"{"error":"the tape cannot be read"}"#);
+                }
+            },
+        };
+        let mut past = memory.at(instant.minus(self.index_delay));
+        let mut rest = lock(&booth.rest);
+        if let Rest::Tweetstream(rest) = &mut *rest {
+            rest.set_connections(u32::try_from(lock(&booth.peers).len()).unwrap_or(u32::MAX));
+        }
+        let mut response = rest.asked(&whole(asked), &mut past, now);
         response.headers.push((NOW_HEADER.to_owned(), instant.to_string()));
         response
     }
 
-    fn live(self: &Arc<Self>, provider: Provider, asked: &ServerRequest) -> Reply {
+    /// The instant that faults of attempts and requests go by: at full speed, where the player is far ahead of what
+    /// clients have taken, what their connections have reached.
+    fn instant_of_faults(&self, plan: &Plan, provider: Provider) -> UnixMicros {
+        match self.timeline.with(|clock, _| clock.speed()) {
+            Speed::Max => plan.reached(provider),
+            Speed::Times(_) => self.instant(provider),
+        }
+    }
+
+    /// What becomes of a request for the live side under a fault script, and how long to wait with it.
+    fn live_with_faults(
+        self: &Arc<Self>,
+        plan: &Arc<Plan>,
+        provider: Provider,
+        asked: &ServerRequest,
+    ) -> (Option<Duration>, Reply) {
+        let now = Some(Duration::ZERO);
+        // X's changes of topics go to another path than its openings.
+        if asked.path.trim_start_matches("/1.1") != live_path(provider) {
+            let reply = self.live(provider, asked, None);
+            if matches!(&reply, Reply::Http(response) if response.status == 200) {
+                plan.refreshed();
+            }
+            return (now, reply);
+        }
+        let (attempt, opening) = plan.attempt(provider, self.instant_of_faults(plan, provider));
+        let reply = match opening {
+            None => self.live(provider, asked, plan.watch(provider, attempt)),
+            Some(Opening::Refuse { status, retry_after, body }) => {
+                Reply::Http(tamper::refusal(provider, status, retry_after, body.as_deref()))
+            }
+            Some(Opening::BadHandshake(Handshake::Accept)) => Reply::Flawed(HandshakeFlaw::Accept),
+            Some(Opening::BadHandshake(Handshake::Subprotocol)) => Reply::Flawed(HandshakeFlaw::Subprotocol),
+            Some(Opening::BadHandshake(Handshake::Http10)) => Reply::Flawed(HandshakeFlaw::Http10),
+            Some(Opening::BadHandshake(Handshake::Page)) => Reply::Flawed(HandshakeFlaw::Page),
+            Some(Opening::BadHandshake(Handshake::Garbage)) => Reply::Flawed(HandshakeFlaw::Garbage),
+            Some(Opening::Hang { lasts }) => return (lasts, Reply::Nothing),
+            Some(Opening::Drop) => Reply::Nothing,
+        };
+        (now, reply)
+    }
+
+    fn live(self: &Arc<Self>, provider: Provider, asked: &ServerRequest, watch: Option<Watch>) -> Reply {
         let booth = self.booth(provider);
         let id = self.last_peer.fetch_add(1, Relaxed) + 1;
         if let Some(refusal) = booth.refusal(asked) {
@@ -239,7 +322,7 @@ impl House {
         match answer {
             Answer::Http(response) => Reply::Http(response),
             Answer::WebSocket { subprotocol } => {
-                let peer = self.admit(provider, id);
+                let peer = self.admit(provider, id, watch);
                 Reply::WebSocket { subprotocol, run: Box::new(move |socket| connection::socket(peer, socket).boxed()) }
             }
             Answer::WebSocketThenClose { messages, code, reason } => Reply::WebSocket {
@@ -247,16 +330,16 @@ impl House {
                 run: Box::new(move |socket| connection::turn_away(socket, messages, code, reason).boxed()),
             },
             Answer::Stream { framing, headers } => {
-                let peer = self.admit(provider, id);
+                let peer = self.admit(provider, id, watch);
                 Reply::Stream { headers, run: Box::new(move |stream| connection::stream(peer, stream, framing).boxed()) }
             }
         }
     }
 
-    fn admit(self: &Arc<Self>, provider: Provider, id: PeerId) -> Peer {
+    fn admit(self: &Arc<Self>, provider: Provider, id: PeerId, watch: Option<Watch>) -> Peer {
         let queue = Arc::new(Queue::new(self.queue_bytes));
         lock(&self.booth(provider).peers).insert(id, Arc::clone(&queue));
-        Peer { house: Arc::clone(self), provider, id, queue }
+        Peer { house: Arc::clone(self), provider, id, queue, watch }
     }
 
     /// Asks the player for everything from now on; gives the first envelope if none was played yet.

@@ -28,6 +28,7 @@
 //! | `memory.rs` | what history remembers |
 //! | `control.rs` | pausing, seeking and so on, in Rust and over HTTP |
 //! | `connection.rs` | one client from opening to end |
+//! | `faults/` | what goes wrong on purpose |
 //!
 //! The clock goes by an anchor on the monotonic clock; all providers share it, so that what one says of a moment fits
 //! what the others say of it.
@@ -40,6 +41,7 @@ mod chunk;
 mod clock;
 mod connection;
 mod control;
+pub mod faults;
 mod feed;
 mod happening;
 mod house;
@@ -191,6 +193,8 @@ pub struct Options {
     pub idle_cap: Option<Duration>,
     /// Whether to speak TLS, as a server that an authority made for this run vouches for; see [`Replay::ca_pem`].
     pub tls: bool,
+    /// What is to go wrong on purpose.
+    pub faults: Option<faults::Script>,
 }
 
 impl Options {
@@ -218,6 +222,7 @@ impl Options {
             slow_clients: None,
             idle_cap: None,
             tls: false,
+            faults: None,
         }
     }
 }
@@ -242,6 +247,9 @@ pub enum ReplayError {
     /// A place that the feed does not have, or a speed that is none.
     #[error(transparent)]
     Place(#[from] ControlError),
+    /// The fault script does not fit what is played.
+    #[error(transparent)]
+    Faults(#[from] faults::ScriptError),
     /// The tape cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -258,7 +266,7 @@ pub enum ReplayError {
 
 impl ReplayError {
     /// What the person can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Bind { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => Some("stop the other program, or listen on port 0 to get a free one"),
@@ -268,6 +276,7 @@ impl ReplayError {
             },
             Self::KeyNeeded { .. } => Some("give it a key with --key, or listen on 127.0.0.1"),
             Self::Place(error) => error.hint(),
+            Self::Faults(error) => Some(&error.cure),
             Self::Archive(error) => error.hint(),
             Self::Tls(_) | Self::Thread { .. } => None,
         }
@@ -316,6 +325,8 @@ pub struct Stats {
     pub providers: [ProviderStats; 4],
     /// What of the tape could not be read, in words.
     pub damage: Vec<String>,
+    /// What went wrong on purpose, in the order of the script; empty without one.
+    pub faults: Vec<faults::Row>,
 }
 
 impl Stats {
@@ -472,6 +483,10 @@ async fn start_with(
         Start::Paused => clock.pause(tokio::time::Instant::now()),
     }
     let timeline = Timeline::new(clock);
+    let faults = match options.faults.clone() {
+        Some(script) => Some(plan(script, earliest, origin.lanes(), heads.iter().map(|head| head.at().is_some()))?),
+        None => None,
+    };
 
     let (leave, leaving) = watch::channel(false);
     let (changed, _) = watch::channel(0);
@@ -534,6 +549,7 @@ async fn start_with(
         keepalive,
         last_peer: AtomicU64::new(0),
         stop,
+        faults,
     });
     let (end, ended) = watch::channel(None);
     let ca_pem = tls.as_ref().map(|tls| tls.ca_pem().to_owned());
@@ -544,6 +560,21 @@ async fn start_with(
 
 fn broken_off(error: tokio::task::JoinError) -> ReplayError {
     ReplayError::Thread { source: io::Error::other(error) }
+}
+
+fn plan(
+    script: faults::Script,
+    first: Option<UnixMicros>,
+    mut lanes: [faults::Lane; 4],
+    plays: impl Iterator<Item = bool>,
+) -> Result<Arc<faults::Plan>, faults::ScriptError> {
+    for (lane, plays) in lanes.iter_mut().zip(plays) {
+        if !plays {
+            lane.n_envelopes = Some(0);
+        }
+    }
+    faults::against(&script, &faults::Known { first, lanes })?;
+    Ok(Arc::new(faults::Plan::new(script, first.unwrap_or(UnixMicros(0)))))
 }
 
 /// What runs behind a [`Replay`].

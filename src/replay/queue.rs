@@ -151,6 +151,16 @@ impl Queue {
         self.limit.saturating_mul(OVERFULL)
     }
 
+    /// Nothing that waits or is being sent will ever be: nobody waits for it any more.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        state.items.clear();
+        state.bytes = 0;
+        state.full_since = None;
+        drop(state);
+        self.emptied.notify_one();
+    }
+
     /// Waits until the queue is not full, or the client has gone.
     pub(super) async fn room(&self) {
         while self.waits_until(self.limit).is_some() {

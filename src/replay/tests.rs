@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 //! The whole replay over loopback: real sockets, real clients of ours.
 
+mod faults;
 mod steering;
 
 use std::net::SocketAddr;

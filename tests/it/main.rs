@@ -10,6 +10,7 @@
 mod bad_input;
 mod cli;
 mod command;
+mod faults;
 mod kill;
 mod live;
 mod program;
