@@ -23,6 +23,9 @@
 //! | `/twitter/stream/monitors`, `/webhooks`, `/filter-rules`, `/filter-rules-pricing` | management | the same; replies have the fields of the OpenAPI text and of the packages |
 //! | `/twitter/stream/logs`, `/filter-rules/{id}/logs` | rows from the tape | the same |
 //! | `/twitter/stream/billing-logs` | always empty: a replay bills nobody | – |
+//!
+//! Observed: the vendor's packages (PyPI `scrapebadger` 0.65.1, npm `scrapebadger` 0.11.0) read the replies they have calls for; the
+//! first takes any 200 with a filled `error` for a failure, as a query that does not validate has.
 
 mod fields;
 mod history;

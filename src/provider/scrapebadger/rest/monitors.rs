@@ -91,7 +91,7 @@ impl Monitor {
             "status": self.state.word(),
             "status_reason": null,
             "webhook_url": self.hook.as_ref().map(|hook| &hook.url),
-            "webhook_secret_set": self.hook.as_ref().is_some_and(|hook| hook.has_secret),
+            "webhook_secret_set": self.hook.is_some(),
             "filter_types": self.filter_types,
             "poll_interval_seconds": self.poll_seconds,
             "credits_per_account_per_day": per_account,
@@ -109,7 +109,7 @@ impl Monitor {
             "monitor_id": self.id,
             "monitor_name": self.name,
             "url": hook.url,
-            "secret_set": hook.has_secret,
+            "secret_set": true,
             "created_at": hook.created_at.to_string(),
         })
     }
@@ -122,7 +122,6 @@ struct Given {
     filter_types: Change<Vec<&'static str>>,
     poll_seconds: Option<f64>,
     url: Change<String>,
-    secret: Option<String>,
 }
 
 impl Given {
@@ -132,13 +131,13 @@ impl Given {
         if usernames == Change::Clear {
             body.complain("list_type", "usernames", "Input should be a valid list");
         }
+        body.secret("webhook_secret");
         Self {
             name: body.text("name", 1..=100),
             usernames,
             filter_types: body.texts("filter_types", 0..=KINDS.len(), kind),
             poll_seconds: body.number("poll_interval_seconds", 0.1..=86_400.0),
             url: body.url("webhook_url"),
-            secret: body.secret("webhook_secret"),
         }
     }
 }
@@ -176,7 +175,7 @@ impl Stream {
             created_at: at,
             updated_at: at,
         };
-        self.hook_on(&mut monitor, given.url, given.secret, at);
+        self.hook_on(&mut monitor, given.url, at);
         let shown = monitor.show();
         self.monitors.push(monitor);
         Ok(Reply::created(shown))
@@ -229,7 +228,7 @@ impl Stream {
         }
         monitor.poll_seconds = given.poll_seconds.unwrap_or(monitor.poll_seconds);
         monitor.updated_at = now;
-        self.hook_on(&mut monitor, given.url, given.secret, now);
+        self.hook_on(&mut monitor, given.url, now);
         let shown = monitor.show();
         self.monitors.insert(at, monitor);
         Ok(Reply::free(shown))
@@ -259,7 +258,7 @@ impl Stream {
         let hook_id = self.new_id("webhook");
         // Documented: without one, the provider makes a secret and tells it this once.
         let secret = secret.unwrap_or_else(|| format!("whsec_{}", uuid(&format!("secret {hook_id}")).replace('-', "")));
-        let hook = Hook { id: hook_id, url: url.given().unwrap_or_default(), has_secret: true, created_at: now };
+        let hook = Hook { id: hook_id, url: url.given().unwrap_or_default(), created_at: now };
         let monitor = &mut self.monitors[at];
         let shown = json!({
             "id": hook.id,
@@ -311,16 +310,15 @@ impl Stream {
         at.ok_or_else(|| Failure::words(404, "Monitor not found"))
     }
 
-    /// Documented: a webhook without a secret gets one.
-    fn hook_on(&mut self, monitor: &mut Monitor, url: Change<String>, secret: Option<String>, now: UnixMicros) {
+    /// Changes where a monitor sends to.
+    fn hook_on(&mut self, monitor: &mut Monitor, url: Change<String>, now: UnixMicros) {
         match (url, &mut monitor.hook) {
             (Change::Clear, hook) => *hook = None,
             (Change::Set(url), Some(hook)) => hook.url = url,
             (Change::Set(url), hook) => {
-                *hook = Some(Hook { id: self.new_id("webhook"), url, has_secret: true, created_at: now });
+                *hook = Some(Hook { id: self.new_id("webhook"), url, created_at: now });
             }
-            (Change::Keep, Some(hook)) => hook.has_secret |= secret.is_some(),
-            (Change::Keep, None) => {}
+            (Change::Keep, _) => {}
         }
     }
 }

@@ -73,12 +73,12 @@ impl State {
     }
 }
 
-/// Where a monitor or rule sends to besides the WebSocket. A replay never dials out; the address is only kept.
+/// Where a monitor sends to besides the WebSocket. A replay never dials out: the address is only kept, and of the secret
+/// (documented: there always is one) nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Hook {
     pub(super) id: String,
     pub(super) url: String,
-    pub(super) has_secret: bool,
     pub(super) created_at: UnixMicros,
 }
 

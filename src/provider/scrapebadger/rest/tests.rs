@@ -508,7 +508,7 @@ fn monitors_of_a_client() {
             > POST twitter/stream/monitors {}
             422 {"detail":[{"loc":["body","name"],"msg":"Field required","type":"missing"},{"loc":["body","usernames"],"msg":"Field required","type":"missing"}]}
             > POST twitter/stream/monitors {"name":"","usernames":["a b"],"filter_types":["all"],"webhook_url":"http://x","webhook_secret":7,"poll_interval_seconds":0}
-            422 {"detail":[{"loc":["body","usernames"],"msg":"an item of the list is not valid","type":"value_error"},{"loc":["body","name"],"msg":"String should have from 1 to 100 characters","type":"string_length"},{"loc":["body","filter_types"],"msg":"an item of the list is not valid","type":"value_error"},{"loc":["body","poll_interval_seconds"],"msg":"Input should be from 0.1 to 86400","type":"out_of_range"},{"loc":["body","webhook_url"],"msg":"Webhook URL must use HTTPS","type":"value_error"},{"loc":["body","webhook_secret"],"msg":"Input should be a valid string","type":"string_type"}]}
+            422 {"detail":[{"loc":["body","usernames"],"msg":"an item of the list is not valid","type":"value_error"},{"loc":["body","webhook_secret"],"msg":"Input should be a valid string","type":"string_type"},{"loc":["body","name"],"msg":"String should have from 1 to 100 characters","type":"string_length"},{"loc":["body","filter_types"],"msg":"an item of the list is not valid","type":"value_error"},{"loc":["body","poll_interval_seconds"],"msg":"Input should be from 0.1 to 86400","type":"out_of_range"},{"loc":["body","webhook_url"],"msg":"Webhook URL must use HTTPS","type":"value_error"}]}
             > POST twitter/stream/monitors {"name":7,"usernames":[],"filter_types":3,"poll_interval_seconds":"1"}
             422 {"detail":[{"loc":["body","usernames"],"msg":"List should have from 1 to 100 items","type":"list_length"},{"loc":["body","name"],"msg":"Input should be a valid string","type":"string_type"},{"loc":["body","filter_types"],"msg":"Input should be a valid list","type":"list_type"},{"loc":["body","poll_interval_seconds"],"msg":"Input should be a valid number","type":"float_type"}]}
             > GET twitter/stream/monitors?status=odd&page=0&page_size=1000
@@ -620,7 +620,7 @@ fn rules_of_a_client() {
             "GET twitter/stream/filter-rules/none/logs",
             &format!("GET twitter/stream/filter-rules/{id}/logs"),
             &format!("DELETE twitter/stream/filter-rules/{id}"),
-            r#"POST twitter/stream/filter-rules/validate {"query":"fog lang:en"}"#,
+            r#"POST twitter/stream/filter-rules/validate {"query":"fog lang:en -is:retweet"}"#,
             r#"POST twitter/stream/filter-rules/validate {"query":"fog ("}"#,
             "POST twitter/stream/filter-rules/validate {}",
             "GET twitter/stream/filter-rules-pricing",
@@ -656,8 +656,8 @@ fn rules_of_a_client() {
             200 {"limit":20,"logs":[],"offset":0,"page":1,"page_size":20,"total":0}
             > DELETE twitter/stream/filter-rules/f7557a42-858f-44a0-8777-13fc0b4c0813
             204 
-            > POST twitter/stream/filter-rules/validate {"query":"fog lang:en"}
-            200 {"query":"fog lang:en","sample_results":0,"valid":true}
+            > POST twitter/stream/filter-rules/validate {"query":"fog lang:en -is:retweet"}
+            200 {"query":"fog lang:en -is:retweet","sample_results":0,"valid":true}
             > POST twitter/stream/filter-rules/validate {"query":"fog ("}
             200 {"error":"a bracket `(` is never closed","query":"fog (","sample_results":0,"valid":false}
             > POST twitter/stream/filter-rules/validate {}
