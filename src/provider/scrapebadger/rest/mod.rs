@@ -24,8 +24,9 @@
 //! | `/twitter/stream/logs`, `/filter-rules/{id}/logs` | rows from the tape | the same |
 //! | `/twitter/stream/billing-logs` | always empty: a replay bills nobody | – |
 //!
-//! Observed: the vendor's packages (PyPI `scrapebadger` 0.65.1, npm `scrapebadger` 0.11.0) read the replies they have calls for; the
-//! first takes any 200 with a filled `error` for a failure, as a query that does not validate has.
+//! Observed: the vendor's packages (PyPI `scrapebadger` 0.65.1, npm `scrapebadger` 0.11.0) read the replies
+//! they have calls for; the first takes any 200 with a filled `error` for a failure, as a query that does not validate
+//! has.
 
 mod fields;
 mod history;
