@@ -32,6 +32,7 @@ impl Default for RestSettings {
 
 /// One provider's history and management.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are a few in a process, and they are never moved about")]
 pub enum Rest {
     /// TwitterAPI.io
     TwitterapiIo(twitterapi_io::Rest),

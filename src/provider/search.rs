@@ -385,16 +385,16 @@ fn span_of(root: &Node) -> Range<UnixMicros> {
 
 fn ids_of(root: &Node) -> RangeInclusive<u64> {
     let (mut min, mut max) = (0, u64::MAX);
-    let mut none = false;
     root.each_needed(&mut |node| match node {
         Node::Leaf(Leaf::SinceId(id)) => match id.checked_add(1) {
             Some(id) => min = id.max(min),
-            None => none = true,
+            // Nothing is larger.
+            None => (min, max) = (u64::MAX, 0),
         },
         Node::Leaf(Leaf::MaxId(id)) => max = max.min(*id),
         _ => {}
     });
-    if none { 1..=0 } else { min..=max }
+    min..=max
 }
 
 /// Whether a filter that stands unturned asks for retweets: it would find none of them otherwise.
@@ -572,7 +572,7 @@ fn phrase(text: &str) -> Option<Node> {
             part => words.extend(words_of(part).into_iter().map(Some)),
         }
     }
-    words.iter().any(Option::is_some).then(|| Node::Leaf(Leaf::Phrase(words)))
+    words.iter().any(Option::is_some).then_some(Node::Leaf(Leaf::Phrase(words)))
 }
 
 fn leaf(word: &str) -> Read {
@@ -1057,7 +1057,7 @@ mod tests {
                 near:me => error: `near:` cannot be searched for here
                 since_time:20 until_time:20 => error: this query can never match: nothing is published since 1970-01-01T00:00:20.000000Z and until 1970-01-01T00:00:20.000000Z
                 since_id:9 max_id:9 => error: this query can never match: no id is at least 10 and at most 9
-                since_id:18446744073709551615 => error: this query can never match: no id is at least 1 and at most 0
+                since_id:18446744073709551615 => error: this query can never match: no id is at least 18446744073709551615 and at most 0
                 from:a from:b => error: this query can never match: it is from a and from b
                 tide -tide => error: this query can never match: it asks for something and for its opposite
                 tide -("tide") => error: this query can never match: it asks for something and for its opposite

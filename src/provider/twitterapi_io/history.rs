@@ -252,8 +252,12 @@ fn last_tweets(params: &Params<'_>, past: &mut Past<'_>, whose: Whose, dialect: 
 
 fn mentions(params: &Params<'_>, past: &mut Past<'_>) -> Result<Answered, Refusal> {
     let name = params.required("userName")?;
-    let query = Query::parse(&format!("@{}", name.trim_start_matches('@')))
-        .map_err(|_| Refusal::Bad("userName must be the name of an account".to_owned()))?;
+    let name = name.trim_start_matches('@');
+    let bad_name = || Refusal::Bad("userName must be the name of an account".to_owned());
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(bad_name());
+    }
+    let query = Query::parse(&format!("@{name}")).map_err(|_| bad_name())?;
     let order = match params.text("queryType").as_deref() {
         None | Some("Latest") => Order::Newest,
         Some("Top") => Order::Engagement,

@@ -45,6 +45,9 @@ mod post;
 mod rest;
 mod rules;
 mod server;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look at the clock")]
+mod tests;
 mod wire;
 
 use std::time::Duration;

@@ -130,7 +130,7 @@ pub(super) fn body_of(value: &impl Serialize) -> Result<String, Refusal> {
 
 /// What is asked for, by path.
 #[derive(Clone, Copy, Debug)]
-enum Call {
+pub(super) enum Call {
     History(history::Call),
     UserInfo,
     MyInfo,
@@ -139,7 +139,7 @@ enum Call {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum RuleCall {
+pub(super) enum RuleCall {
     Add,
     Get,
     Update,
@@ -147,14 +147,14 @@ enum RuleCall {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum AccountCall {
+pub(super) enum AccountCall {
     Add,
     Remove,
     Get,
 }
 
 /// Documented: docs.twitterapi.io, "API reference", and the provider's own agent skill (2026-04).
-const CALLS: [(&str, &str, Call); 20] = [
+pub(super) const CALLS: [(&str, &str, Call); 20] = [
     ("/twitter/tweet/advanced_search", "GET", Call::History(history::Call::Search)),
     ("/twitter/tweet/bulk_advanced_search", "POST", Call::History(history::Call::BulkSearch)),
     ("/twitter/user/last_tweets", "GET", Call::History(history::Call::LastTweets)),
