@@ -8,6 +8,7 @@
 //! | `wire.rs` | [`decode`]: envelopes to events |
 //! | `client.rs` | [`Client`]: dial, answer, ping, wait, give up |
 //! | `server.rs` | [`Server`]: the fake peer |
+//! | `rest/` | [`Rest`]: the fake history and management, with its own table of calls |
 //!
 //! | message | role | what we do | evidence |
 //! | --- | --- | --- | --- |
@@ -39,12 +40,29 @@ pub use wire::decode;
 use super::{Auth, Credentials, Provider, Settings, Switch, Values};
 use crate::model::Framing;
 
-/// Where ScrapeBadger's pages disagree.
-pub const SWITCHES: &[Switch] = &[Switch {
-    name: "error_key",
-    values: Values::Words(&["detail", "error"]),
-    about: "the key of an error's words: detail (guide) or error (older API description)",
-}];
+/// Where ScrapeBadger's pages disagree, and what a client may want to meet.
+pub const SWITCHES: &[Switch] = &[
+    Switch {
+        name: "error_key",
+        values: Values::Words(&["detail", "error"]),
+        about: "the key of an error's words: detail (guide) or error (older API description)",
+    },
+    Switch {
+        name: "tier_per_minute",
+        values: Values::Number { default: 300, min: 1, max: 1_000_000 },
+        about: "requests in a minute: free 60, basic 300, pro 1000, enterprise 5000 (guide, \"Rate limits\")",
+    },
+    Switch {
+        name: "log_words",
+        values: Values::Words(&["packages", "guide"]),
+        about: "words of delivery logs: websocket_delivered and green (packages) or delivered and fast (guide)",
+    },
+    Switch {
+        name: "key",
+        values: Values::Words(&["good", "disabled", "out_of_scope"]),
+        about: "whether a right key may ask: good, disabled (403) or out_of_scope (403 as the Python package reads it)",
+    },
+];
 
 /// How late a rule's tweets may come: a poll of 60 s, the provider's own delay, and a margin.
 ///
