@@ -1,6 +1,6 @@
 //! The fake providers for tests written in Rust: a few lines start one, dropping it ends it.
 //!
-//! Owns the short way to a running [`replay`](crate::replay) and nothing that a replay does. Tests in other languages
+//! Owns the short way to a running [`replay`] and nothing that a replay does. Tests in other languages
 //! use the program: `birdtape replay FIXTURE -- COMMAND`.
 //!
 //! ```
