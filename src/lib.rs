@@ -8,7 +8,7 @@
 //! ```text
 //!            cli                      arguments, printing, exit codes
 //!           config                    file + environment -> checked options
-//!   record   import   replay          the jobs
+//!   record   import   replay   fixture    the jobs
 //!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
 //!   segment   catalog                 the files that are the truth | the index that can be made again
 //!            model                    the words everybody speaks
@@ -25,6 +25,7 @@
 //! | [`record`] | provider client + net → archive | the command line |
 //! | [`import`] | lines that others recorded → archive | the network |
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
+//! | [`fixture`] | archive → a few envelopes, redacted, and fewer | the network |
 //! | [`config`] | what was typed → what it means | jobs' work |
 //! | [`cli`] | what a person or a script meets | everything else |
 //!
@@ -69,6 +70,7 @@ pub mod archive;
 pub mod net;
 pub mod provider;
 
+pub mod fixture;
 pub mod import;
 pub mod record;
 pub mod replay;

@@ -19,6 +19,7 @@ mod cat;
 mod check;
 mod demo;
 mod exit;
+mod fixture;
 mod gaps;
 mod get;
 mod import;
@@ -80,6 +81,7 @@ enum Command {
     Topics(topics::Args),
     Import(import::Args),
     Replay(replay::Args),
+    Fixture(fixture::Args),
     Cat(cat::Args),
     Tail(tail::Args),
     Get(get::Args),
@@ -117,6 +119,7 @@ impl Cli {
             Command::Topics(args) => topics::run(common, &args),
             Command::Import(args) => import::run(common, &args),
             Command::Replay(args) => replay::run(common, &args),
+            Command::Fixture(args) => fixture::run(common, &args),
             Command::Cat(args) => cat::run(common, &args),
             Command::Tail(args) => tail::run(common, &args),
             Command::Get(args) => get::run(common, &args),

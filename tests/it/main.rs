@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod cli;
+mod fixture;
 mod kill;
 mod live;
 mod program;

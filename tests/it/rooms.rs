@@ -10,12 +10,12 @@ const GROUND: &[&str] = &["model"];
 const JOB: &[&str] = &["model", "archive", "provider", "net"];
 const CONFIG: &[&str] = &["model", "archive", "provider", "record", "backfill", "replay", "export"];
 const ALL: &[&str] = &[
-    "archive", "backfill", "catalog", "cli", "config", "export", "import", "model", "net", "provider", "record", "replay",
-    "segment",
+    "archive", "backfill", "catalog", "cli", "config", "export", "fixture", "import", "model", "net", "provider", "record",
+    "replay", "segment",
 ];
 
 /// A room and what it may import besides itself. A new room gets a line here.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("segment", GROUND),
     ("catalog", GROUND),
@@ -27,6 +27,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("replay", JOB),
     ("export", JOB),
     ("import", JOB),
+    ("fixture", JOB),
     ("config", CONFIG),
     ("cli", ALL),
     ("main", ALL),
