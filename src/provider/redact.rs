@@ -190,7 +190,7 @@ impl Redactor {
         let mut chance = Chance::new(&self.key, "handle", &folded);
         let first = char::from(b'a' + chance.below(26));
         let rest =
-            (1..folded.chars().count()).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[chance.below(36) as usize]));
+            (1..handle.chars().count()).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[chance.below(36) as usize]));
         std::iter::once(first).chain(rest.collect::<Vec<_>>()).collect()
     }
 
@@ -253,6 +253,11 @@ impl Redactor {
                     out.push('@');
                     out += &if self.has(Class::Handles) { self.handle(handle) } else { handle.to_owned() };
                     n + 1
+                }
+                // The mark of a repeated post is no word of it.
+                () if out.is_empty() && rest.starts_with("RT @") => {
+                    out += "RT";
+                    2
                 }
                 () if is_word(c) || c == '_' => {
                     let n = self.word(rest, (replace, query && after_operator), query, &mut out);
@@ -351,11 +356,12 @@ impl Redactor {
         format!("{scheme}{colon}{host}{path}")
     }
 
-    /// A host that leads nowhere, as long where that is possible.
+    /// A host that leads nowhere, of the same length: below `.invalid` (RFC 2606), or, too short for that, a single label.
     fn host(&self, host: &str) -> String {
-        let n = host.chars().count().saturating_sub(".invalid".len()).max(3);
+        let n = host.chars().count();
+        let end = if n > ".invalid".len() { ".invalid" } else { "" };
         let mut chance = Chance::new(&self.key, "host", host);
-        (0..n).map(|_| char::from(b'a' + chance.below(26))).chain(".invalid".chars()).collect()
+        (end.len()..n).map(|_| char::from(b'a' + chance.below(26))).chain(end.chars()).collect()
     }
 
     /// `/handle/status/id`, `/handle`: the id stays, the handle goes by its class.

@@ -142,7 +142,9 @@ impl Role {
             "d" | "ref" | "content" => Self::Message,
             "media" | "video_info" | "variants" => Self::Media,
             "urls" => Self::Link,
-            "data" | "payload" => Self::Envelope,
+            // Pages of history hold their posts so.
+            "data" => Self::Post,
+            "payload" => Self::Envelope,
             _ if matches!(self, Self::Person | Self::Media) => self,
             _ => Self::Thing,
         }
