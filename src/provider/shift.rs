@@ -2,7 +2,7 @@
 //!
 //! Owns the knowledge of which fields name posts and which tell times, for all four providers at once: their names do
 //! not contradict each other, and where one word means two things (`id`, `createdAt`, `conversation_id`) the object
-//! around it decides ([`Role`]). Only the tokens that move are written anew; every other byte, key order, spaces and
+//! around it decides (its role). Only the tokens that move are written anew; every other byte, key order, spaces and
 //! escapes stay.
 //!
 //! | moves | stays |
