@@ -41,7 +41,7 @@ pub const DEFAULT_TAPE: &str = "./tape";
 pub const LOCAL_KEY: &str = "local";
 
 /// Our own environment variables, with what they do; any other `BIRDTAPE_…` is a mistake.
-pub const VARIABLES: [(&str, &str); 7] = [
+pub const VARIABLES: [(&str, &str); 9] = [
     ("BIRDTAPE_BASE_URL", "set by `replay -- COMMAND`: where the fake providers are"),
     (
         "BIRDTAPE_CA_FILE",
@@ -49,7 +49,9 @@ pub const VARIABLES: [(&str, &str); 7] = [
     ),
     ("BIRDTAPE_CONFIG", "the configuration file"),
     ("BIRDTAPE_CORPUS", "tests only: a folder of real envelopes"),
+    ("BIRDTAPE_FIXTURE", "set for the command of `fixture shrink`: the file to look at"),
     ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
+    ("BIRDTAPE_REDACT_KEY", "the secret of the stand-ins that `fixture cut --redact` makes"),
     ("BIRDTAPE_TAPE", "the directory of the tape"),
     ("BIRDTAPE_TEST_PYTHON", "tests only: a Python that has DuckDB"),
 ];

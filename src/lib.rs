@@ -9,7 +9,7 @@
 //!            cli                      arguments, printing, exit codes
 //!          testing                    a fake provider in a few lines
 //!           config                    file + environment -> checked options
-//!   record   import   replay          the jobs
+//!   record  import  replay  fixture   the jobs
 //!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
 //!   segment   catalog                 the files that are the truth | the index that can be made again
 //!            model                    the words everybody speaks
@@ -26,6 +26,7 @@
 //! | [`record`] | provider client + net → archive | the command line |
 //! | [`import`] | lines that others recorded → archive | the network |
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
+//! | [`fixture`] | archive → a few envelopes, redacted, and fewer | the network |
 //! | [`testing`] | the short way to a replay for tests in Rust | what a replay does |
 //! | [`config`] | what was typed → what it means | jobs' work |
 //! | [`cli`] | what a person or a script meets | everything else |
@@ -71,6 +72,7 @@ pub mod archive;
 pub mod net;
 pub mod provider;
 
+pub mod fixture;
 pub mod import;
 pub mod record;
 pub mod replay;

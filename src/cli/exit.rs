@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::out;
 use crate::archive::ArchiveError;
 use crate::config::ConfigError;
+use crate::fixture::FixtureError;
 use crate::import::ImportError;
 use crate::record::{RecordError, control::ControlError};
 use crate::replay::ReplayError;
@@ -111,6 +112,9 @@ fn hint(error: &anyhow::Error) -> String {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<TestingError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<FixtureError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<ImportError>() {

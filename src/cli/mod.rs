@@ -22,6 +22,7 @@ mod command;
 mod control;
 mod demo;
 mod exit;
+mod fixture;
 mod gaps;
 mod get;
 mod import;
@@ -84,6 +85,7 @@ enum Command {
     Import(import::Args),
     Replay(replay::Args),
     Control(control::Args),
+    Fixture(fixture::Args),
     Cat(cat::Args),
     Tail(tail::Args),
     Get(get::Args),
@@ -122,6 +124,7 @@ impl Cli {
             Command::Import(args) => import::run(common, &args),
             Command::Replay(args) => replay::run(common, &args),
             Command::Control(args) => control::run(common, &args),
+            Command::Fixture(args) => fixture::run(common, &args),
             Command::Cat(args) => cat::run(common, &args),
             Command::Tail(args) => tail::run(common, &args),
             Command::Get(args) => get::run(common, &args),

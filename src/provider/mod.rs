@@ -16,6 +16,7 @@
 //! Unknown fields are ignored; unknown messages are kept, counted and passed on; neither is an error.
 
 pub mod past;
+pub mod redact;
 pub mod redial;
 mod rest;
 pub mod scrapebadger;

@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 mod command;
 mod faults;
+mod fixture;
 mod kill;
 mod live;
 mod program;

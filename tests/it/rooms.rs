@@ -10,12 +10,12 @@ const GROUND: &[&str] = &["model"];
 const JOB: &[&str] = &["model", "archive", "provider", "net"];
 const CONFIG: &[&str] = &["model", "archive", "provider", "record", "backfill", "replay", "export"];
 const ALL: &[&str] = &[
-    "archive", "backfill", "catalog", "cli", "config", "export", "import", "model", "net", "provider", "record", "replay",
-    "segment", "testing",
+    "archive", "backfill", "catalog", "cli", "config", "export", "fixture", "import", "model", "net", "provider", "record",
+    "replay", "segment", "testing",
 ];
 
 /// A room and what it may import besides itself. A new room gets a line here.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("segment", GROUND),
     ("catalog", GROUND),
@@ -27,6 +27,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("replay", JOB),
     ("export", JOB),
     ("import", JOB),
+    ("fixture", JOB),
     ("config", CONFIG),
     // The short way to a replay, from a path.
     ("testing", &["model", "archive", "segment", "net", "import", "replay"]),

@@ -735,7 +735,7 @@ fn delivery_logs() {
 struct Empty;
 
 impl Shelf for Empty {
-    fn fetch(&mut self, place: u64) -> Result<Bytes, Unreadable> {
+    fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable> {
         Err(Unreadable(format!("{place} is gone")))
     }
 }
