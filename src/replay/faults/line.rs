@@ -109,6 +109,8 @@ struct Watched<'a> {
     keepalive: Duration,
     last_sent: Instant,
     held: Vec<Held>,
+    /// When the last of them came; what was silent before it does not count.
+    held_at: Instant,
     /// Bytes a second, and until when.
     drip: Option<(u64, Option<Instant>)>,
 }
@@ -121,12 +123,13 @@ pub(in crate::replay) async fn play(peer: &Peer, line: Line<'_>, watch: Watch) -
         end = signals.end() => return Err(end),
     };
     let (keepalive, last_sent) = (peer.keepalive(), Instant::now());
-    let mut watched = Watched { peer, line, watch, signals, keepalive, last_sent, held: Vec::new(), drip: None };
+    let mut watched =
+        Watched { peer, line, watch, signals, keepalive, last_sent, held: Vec::new(), held_at: last_sent, drip: None };
     for message in greeting {
         watched.say(message).await?;
     }
     loop {
-        let silence = (!watched.held.is_empty()).then(|| watched.last_sent + HOLD);
+        let silence = (!watched.held.is_empty()).then(|| watched.last_sent.max(watched.held_at) + HOLD);
         match watched.wait(silence, true).await? {
             Some(Item::Slice(slice)) => {
                 for envelope in slice.each() {
@@ -187,6 +190,7 @@ impl Watched<'_> {
         }
         if others > 0 && n_copies > 0 {
             self.held.push(Held { frames, n_bytes, others });
+            self.held_at = Instant::now();
             return Ok(());
         }
         for _ in 0..n_copies {

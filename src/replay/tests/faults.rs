@@ -426,9 +426,7 @@ async fn every_ready_script_plays() {
         // Longer than any delay in them: silence is the end of a test's patience.
         let keepalive = Some(Duration::from_millis(500));
         let replay = start_with(options, listener().await, Arc::new(RealDisk), std::future::pending(), keepalive).await.unwrap();
-        for provider in Provider::ALL {
-            insist(&replay, provider, 4).await;
-        }
+        futures_util::future::join_all(Provider::ALL.map(|provider| insist(&replay, provider, 4))).await;
         for row in &replay.stats().faults {
             assert!(!row.is_missed(), "{name}: {}", row.words());
         }
