@@ -64,7 +64,8 @@ pub struct Index {
     /// Entries by (published_at, key); only the first `n_sorted` of them are in order.
     by_time: Vec<u32>,
     is_sorted: bool,
-    selectors: BTreeMap<String, u64>,
+    /// Where each stands first and last.
+    selectors: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +120,9 @@ impl Index {
         };
         self.sightings.push(Sighting { received_at: received_at.0, place, entry, before });
         match self.selectors.get_mut(&event.selector) {
-            // The newest: a shelf may forget old envelopes.
-            Some(known) => *known = place,
+            Some((_, last)) => *last = place,
             None if event.selector.is_empty() => {}
-            None => drop(self.selectors.insert(event.selector.clone(), place)),
+            None => drop(self.selectors.insert(event.selector.clone(), (place, place))),
         }
     }
 
@@ -277,17 +277,20 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
-    /// Every selector known so far, with an envelope that has it; also those of envelopes that are still to come a
+    /// Every selector known so far, with the first envelope that has it; also those of envelopes that are still to come a
     /// little later, since rules and monitors are there before what they select.
     ///
     /// # Errors
     /// When an envelope cannot be read.
     pub fn selectors(&mut self) -> Result<Vec<(String, Bytes)>, Unreadable> {
         let mut named = Vec::with_capacity(self.index.selectors.len());
-        for (selector, place) in &self.index.selectors {
-            if let Some(envelope) = self.shelf.fetch(*place)? {
-                named.push((selector.clone(), envelope));
-            }
+        for (selector, (first, last)) in &self.index.selectors {
+            // A shelf may forget old envelopes.
+            let envelope = match self.shelf.fetch(*first)? {
+                None => self.shelf.fetch(*last)?,
+                found => found,
+            };
+            named.extend(envelope.map(|envelope| (selector.clone(), envelope)));
         }
         Ok(named)
     }
@@ -324,6 +327,17 @@ impl<'a> Past<'a> {
             provider_at,
             envelope,
         }))
+    }
+}
+
+/// A shelf for tests that cannot be read.
+#[cfg(test)]
+pub(crate) struct Torn;
+
+#[cfg(test)]
+impl Shelf for Torn {
+    fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable> {
+        Err(Unreadable(format!("place {place}")))
     }
 }
 

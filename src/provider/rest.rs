@@ -66,6 +66,17 @@ impl Rest {
     }
 }
 
+impl Rest {
+    /// Rules and monitors that were switched off or removed: what they select is delivered no more.
+    pub fn paused(&self) -> Vec<String> {
+        match self {
+            Self::TwitterapiIo(rest) => rest.paused().map(str::to_owned).collect(),
+            Self::Scrapebadger(rest) => rest.paused().map(str::to_owned).collect(),
+            Self::Tweetstream(_) | Self::XLive(_) => Vec::new(),
+        }
+    }
+}
+
 /// Counts requests of a key within a sliding window.
 #[derive(Debug)]
 pub(crate) struct RateLimit {

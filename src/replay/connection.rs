@@ -33,7 +33,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn booth(&self) -> &Booth {
+    pub(super) fn booth(&self) -> &Booth {
         self.house.booth(self.provider)
     }
 
@@ -174,10 +174,19 @@ async fn play_to_socket(peer: &Peer, socket: &mut ServerSocket) -> Result<std::c
             end = signals.end() => return Err(end),
             item = peer.queue.next() => {
                 match item {
-                    Item::Slice(slice) => {
+                    Item::Slice(slice) if !peer.booth().has_muted.load(Relaxed) => {
                         let framed = slice.framed();
                         signals.write(socket.send_raw(&framed)).await?;
                         peer.sent(framed.len(), slice.len());
+                    }
+                    Item::Slice(slice) => {
+                        for envelope in slice.each() {
+                            let (framed, is_sent) = (envelope.framed(), !peer.booth().mutes(&envelope.body()));
+                            if is_sent {
+                                signals.write(socket.send_raw(&framed)).await?;
+                            }
+                            peer.sent(framed.len(), usize::from(is_sent));
+                        }
                     }
                     Item::Message(message) => signals.write(say(socket, message)).await?,
                     Item::Close { code, reason } => return Err(End::Close { code, reason }),

@@ -1,8 +1,8 @@
 //! Who is there: the fake peers, their connections, and what a request gets for an answer.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ use super::queue::{Item, Queue};
 use super::{ProviderStats, Speed, Stats, Urls};
 use crate::model::{Provider, Response, UnixMicros};
 use crate::net::{Handler, HandshakeFlaw, Reply, ServerRequest};
-use crate::provider::{Answer, Asked, PeerAction, PeerId, Rest, Server, is_live_path, live_path, provider_of_path, tamper};
+use crate::provider::{
+    Answer, Asked, PeerAction, PeerId, Rest, Server, decode, is_live_path, live_path, provider_of_path, tamper,
+};
 
 /// One provider's stand.
 pub(super) struct Booth {
@@ -38,6 +40,9 @@ pub(super) struct Booth {
     pub(super) peers: Mutex<BTreeMap<PeerId, Arc<Queue>>>,
     pub(super) clients_ever: AtomicU64,
     pub(super) requests: AtomicU64,
+    /// Rules and monitors that deliver no more, because a client switched them off.
+    pub(super) muted: Mutex<HashSet<String>>,
+    pub(super) has_muted: AtomicBool,
 }
 
 impl Booth {
@@ -67,6 +72,16 @@ impl Booth {
             refusals.clear();
         }
         response.map(Reply::Http)
+    }
+
+    /// Whether an envelope is of rules or monitors only that a client has switched off.
+    pub(super) fn mutes(&self, envelope: &[u8]) -> bool {
+        if !self.has_muted.load(Relaxed) {
+            return false;
+        }
+        let muted = lock(&self.muted);
+        let events = decode(self.provider, envelope).events;
+        !events.is_empty() && events.iter().all(|event| muted.contains(&event.selector))
     }
 
     /// Gives an envelope to everybody who is there; how many got it.
@@ -257,6 +272,11 @@ impl House {
             rest.set_connections(u32::try_from(lock(&booth.peers).len()).unwrap_or(u32::MAX));
         }
         let mut response = rest.asked(&whole(asked), &mut past, now);
+        if asked.method != "GET" {
+            let muted: HashSet<String> = rest.paused().into_iter().collect();
+            booth.has_muted.store(!muted.is_empty(), Relaxed);
+            *lock(&booth.muted) = muted;
+        }
         response.headers.push((NOW_HEADER.to_owned(), instant.to_string()));
         response
     }

@@ -56,7 +56,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -514,6 +514,8 @@ async fn start_with(
             peers: Mutex::default(),
             clients_ever: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            muted: Mutex::default(),
+            has_muted: AtomicBool::new(false),
         });
         let player = Player {
             provider,

@@ -579,7 +579,7 @@ mod tests {
     fn an_envelope_that_cannot_be_read_is_an_error_inside() {
         let mut index = Index::default();
         index.note(at(1), &decode(Provider::Tweetstream, content(0, 1, "ann", "zero").1.as_bytes()), 5);
-        let mut shelf = Vec::new();
+        let mut shelf = crate::provider::past::Torn;
         let headers = [("authorization".to_owned(), "Bearer k".to_owned())];
         for line in ["GET /api/history", "GET /api/me", "GET /api/history?handle=ann"] {
             let target = line.strip_prefix("GET ").unwrap();

@@ -857,15 +857,9 @@ fn rules_of_the_generator_find_its_posts() {
 
 #[test]
 fn a_torn_tape_is_a_500() {
-    struct Torn;
-    impl past::Shelf for Torn {
-        fn fetch(&mut self, place: u64) -> Result<Option<bytes::Bytes>, past::Unreadable> {
-            Err(past::Unreadable(format!("place {place}")))
-        }
-    }
     let mut index = past::Index::default();
     index.note(at(1), &super::decode(fixture!("rule_batch")), 0);
-    let mut torn = Torn;
+    let mut torn = past::Torn;
     let mut past = Past::new(Provider::TwitterapiIo, &mut index, &mut torn, at(1_000));
     let mut desk = Desk { rest: Rest::new(settings(&[])), past: &mut past, now: Instant::now(), key: Some("key") };
     for request in ["GET /twitter/tweet/advanced_search?query=a", "GET /oapi/tweet_filter/get_rules"] {

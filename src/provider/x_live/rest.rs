@@ -562,7 +562,7 @@ mod tests {
     fn an_envelope_that_cannot_be_read_is_an_error_inside() {
         let mut index = Index::default();
         index.note(at(1), &decode(Provider::XLive, engagement("7", "{}").as_bytes()), 5);
-        let mut shelf = Vec::new();
+        let mut shelf = crate::provider::past::Torn;
         let headers = [(COOKIES.0.to_owned(), COOKIES.1.to_owned())];
         for line in [graphql("TweetDetail", r#"{"focalTweetId":"7"}"#), graphql("TweetResultsByRestIds", r#"{"tweetIds":[7]}"#)] {
             let target = line.strip_prefix("GET ").unwrap();

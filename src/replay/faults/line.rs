@@ -172,7 +172,7 @@ impl Watched<'_> {
     async fn envelope(&mut self, envelope: &Slice) -> Result<(), End> {
         let n_bytes = envelope.framed().len();
         let (frames, n_wanted) = match self.line {
-            Line::Socket(_) => (envelope.framed(), 1),
+            Line::Socket(_) => (envelope.framed(), usize::from(!self.peer.booth().mutes(&envelope.body()))),
             Line::Stream(_, framing) => wanted(self.peer, envelope, framing),
         };
         if n_wanted == 0 {
