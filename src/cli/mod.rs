@@ -12,6 +12,7 @@
 //! | `log.rs` | the log, without keys |
 //! | `signal.rs` | Ctrl-C |
 //! | `summary.rs` | a record in one line |
+//! | `synthetic.rs` | what shapes a made-up world |
 //! | the others | one subcommand each |
 
 mod args;
@@ -33,6 +34,7 @@ mod replay;
 mod signal;
 mod status;
 mod summary;
+mod synthetic;
 mod tail;
 mod topics;
 mod verify;

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::args::{self, Common};
 use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{Out, count, say};
+use super::synthetic::Synthetic;
 use super::{log, signal};
 use crate::import::{self, Lines};
 use crate::model::{Provider, Secret, SourceName, UnixMicros};
-use crate::provider::synthetic::{self, Dialect};
 use crate::provider::{Switches, Values, switches_of};
 use crate::replay::{self, Ended, Feed, Options, Place, SlowClients, Speed, Start, Stats};
 use crate::segment::RealDisk;
@@ -31,7 +31,8 @@ use crate::segment::RealDisk;
 Examples:
   birdtape replay --speed 10
   birdtape replay fixtures/synthetic/mixed-400.jsonl --speed max --exit-when-done
-  birdtape replay --synthetic --rate 500 --seed 7 --listen 127.0.0.1:8080")]
+  birdtape replay --synthetic --rate 500 --seed 7 --listen 127.0.0.1:8080
+  birdtape replay --synthetic --burst 20x:10m:15s --day-curve --languages en=60,ja=20,ar=20 --edits 2%")]
 pub(super) struct Args {
     /// A tape's directory, or a file of envelope lines (plain, gzip, zstd) [default: --tape]
     #[arg(value_name = "FIXTURE", conflicts_with = "synthetic")]
@@ -96,21 +97,8 @@ pub(super) struct Args {
     /// The only key this fake server accepts (its own, never a provider's) [default: any that is not empty]
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Make envelopes up instead of playing a tape
-    #[arg(long)]
-    synthetic: bool,
-    /// Made up: envelopes a second, over all providers [default: 50]
-    #[arg(long, value_name = "N")]
-    rate: Option<f64>,
-    /// Made up: what chance begins with; equal seeds make equal worlds [default: 1]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Made up: how many envelopes [default: without end]
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// Made up: ScrapeBadger's dialect: A, B, C or merged [default: C]
-    #[arg(long, value_name = "NAME", value_parser = dialect)]
-    dialect: Option<Dialect>,
+    #[command(flatten)]
+    world: Synthetic,
 }
 
 fn speed(text: &str) -> Result<Speed, String> {
@@ -179,16 +167,6 @@ fn list_switches(common: &Common) -> Result<()> {
     Ok(())
 }
 
-fn dialect(text: &str) -> Result<Dialect, String> {
-    match text {
-        "A" | "a" => Ok(Dialect::A),
-        "B" | "b" => Ok(Dialect::B),
-        "C" | "c" => Ok(Dialect::C),
-        "merged" => Ok(Dialect::Merged),
-        _ => Err("known are A, B, C, merged".to_owned()),
-    }
-}
-
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let key = match &args.key {
         Some(text) => Some(Secret::new(text).ok_or_else(|| usage("--key is empty", "leave it out to accept any key"))?),
@@ -235,20 +213,9 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
 }
 
 fn feed(common: &Common, args: &Args) -> Result<Feed> {
-    if args.synthetic {
-        // The rate is that of the world's own clock, which the speed then multiplies.
-        let usual = synthetic::Options::default();
-        let options = synthetic::Options {
-            seed: args.seed.unwrap_or(usual.seed),
-            rate: args.rate.unwrap_or(usual.rate),
-            dialect: args.dialect.unwrap_or(usual.dialect),
-            ..usual
-        };
-        return Ok(Feed::Synthetic { options, limit: args.count });
-    }
-    if args.rate.is_some() || args.seed.is_some() || args.count.is_some() || args.dialect.is_some() {
-        let what = "--rate, --seed, --count and --dialect shape a made-up world";
-        return Err(usage(what, "add --synthetic, or leave them out to play a tape"));
+    // The rate is that of the world's own clock, which the speed then multiplies.
+    if let Some(options) = args.world.options()? {
+        return Ok(Feed::Synthetic { options, limit: args.world.count });
     }
     match &args.fixture {
         Some(path) if !path.is_dir() => lines(path),
