@@ -82,7 +82,7 @@ enum Command {
     Record(record::Args),
     Topics(topics::Args),
     Import(import::Args),
-    Replay(replay::Args),
+    Replay(Box<replay::Args>),
     Control(control::Args),
     Cat(cat::Args),
     Tail(tail::Args),

@@ -425,7 +425,7 @@ impl World {
             Due::Pin(tweet) => tweetstream::content(&mut self.compact, &self.authors, tweet.as_of(stamp), "pin", true, stamp),
             Due::Again(tweet) => {
                 let rule = self.dice.below(self.rules.len());
-                self.write_batch(&[tweet], Some(rule), stamp);
+                self.write_batch(&[tweet.as_of(stamp).clone()], Some(rule), stamp);
             }
             Due::Edit(Provider::Scrapebadger, tweet) => {
                 let selector = self.aside.zipf(self.selectors.len());
@@ -518,11 +518,11 @@ impl World {
             batch.push(Sighting { tweet: self.mint(now_ms - age_ms), seen: [false; 4] });
         }
         batch.sort_by_key(|sighting| std::cmp::Reverse(sighting.tweet.id));
-        let tweets: Vec<_> = batch.iter().map(|sighting| sighting.tweet.clone()).collect();
+        let tweets: Vec<_> = batch.iter().map(|sighting| sighting.tweet.as_of(now_ms).clone()).collect();
         let rule = if self.dice.per_mille(920) { Some(self.dice.zipf(self.rules.len())) } else { None };
         self.write_batch(&tweets, rule, now_ms);
         if self.dice.per_mille(14) {
-            self.follow_up(now_ms, (200, 5_000), Due::Again(tweets[0].clone()));
+            self.follow_up(now_ms, (200, 5_000), Due::Again(batch[0].tweet.clone()));
         }
         for Sighting { tweet, seen } in batch {
             if !seen[Provider::TwitterapiIo as usize] {

@@ -330,7 +330,8 @@ fn every_set_of_options_has_its_bytes() {
         Truth Social: 7c8df4806e91c29a
         all: 590d677d65441cbe
         absurd rate: e6a5f8a3234cadff
-    "#]].assert_eq(&found);
+    "#]]
+    .assert_eq(&found);
 }
 
 #[test]
@@ -473,6 +474,8 @@ fn edits_bring_the_same_id_with_more_text() {
         }
         for (id, _, text) in said {
             let before = first.entry((envelope.provider, id)).or_insert_with(|| text.clone());
+            let is_edited = edited.get(&envelope.provider).is_some_and(|ids| ids.contains(&id));
+            assert!(*before != text || !is_edited, "{id} is as it was before its edit");
             if *before != text {
                 assert!(text.starts_with(before.as_str()) && text.contains('✎'), "{before} became {text}");
                 edited.entry(envelope.provider).or_default().insert(id);
