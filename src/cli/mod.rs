@@ -13,6 +13,7 @@
 //! | `signal.rs` | Ctrl-C |
 //! | `command.rs` | the program that `replay` runs |
 //! | `summary.rs` | a record in one line |
+//! | `synthetic.rs` | what shapes a made-up world |
 //! | the others | one subcommand each |
 
 mod args;
@@ -36,6 +37,7 @@ mod replay;
 mod signal;
 mod status;
 mod summary;
+mod synthetic;
 mod tail;
 mod topics;
 mod verify;
@@ -83,7 +85,7 @@ enum Command {
     Record(record::Args),
     Topics(topics::Args),
     Import(import::Args),
-    Replay(replay::Args),
+    Replay(Box<replay::Args>),
     Control(control::Args),
     Fixture(fixture::Args),
     Cat(cat::Args),

@@ -14,9 +14,9 @@ use serde_json::json;
 use super::args::{self, Common};
 use super::exit::{Exit, Outcome, usage};
 use super::out::{Out, count, say};
+use super::synthetic::Synthetic;
 use super::{command, log, signal};
 use crate::model::{Provider, Secret, SourceName};
-use crate::provider::synthetic::{self, Dialect};
 use crate::provider::{Switches, Values, switches_of};
 use crate::replay::faults::{Row, Script, ScriptError};
 use crate::replay::{self, Ended, Feed, Options, Place, ReplayError, SlowClients, Speed, Start, Stats};
@@ -42,7 +42,9 @@ Examples:
   birdtape replay --speed 10
   birdtape replay fixtures/synthetic/mixed-400.jsonl --speed max --exit-when-done
   birdtape replay fixtures/synthetic/mixed-400.jsonl --speed max -- pytest -q
-  birdtape replay --synthetic --rate 500 --seed 7 --listen 127.0.0.1:8080")]
+  birdtape replay --faults fixtures/faults/bad_night.toml
+  birdtape replay --synthetic --rate 500 --seed 7 --listen 127.0.0.1:8080
+  birdtape replay --synthetic --burst 20x:10m:15s --day-curve --languages en=60,ja=20,ar=20 --edits 2%")]
 pub(super) struct Args {
     /// A tape's directory, or a file of envelope lines (plain, gzip, zstd) [default: --tape]
     #[arg(value_name = "FIXTURE", conflicts_with = "synthetic")]
@@ -116,21 +118,8 @@ pub(super) struct Args {
     /// Where that authority's certificate is written [default: a temporary file, removed at the end]
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_ca: Option<PathBuf>,
-    /// Make envelopes up instead of playing a tape
-    #[arg(long)]
-    synthetic: bool,
-    /// Made up: envelopes a second, over all providers [default: 50]
-    #[arg(long, value_name = "N")]
-    rate: Option<f64>,
-    /// Made up: what chance begins with; equal seeds make equal worlds [default: 1]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Made up: how many envelopes [default: without end]
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// Made up: ScrapeBadger's dialect: A, B, C or merged [default: C]
-    #[arg(long, value_name = "NAME", value_parser = dialect)]
-    dialect: Option<Dialect>,
+    #[command(flatten)]
+    world: Synthetic,
     /// A program to run against the fake providers, and its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -200,16 +189,6 @@ fn list_switches(common: &Common) -> Result<()> {
     }
     out.flush()?;
     Ok(())
-}
-
-fn dialect(text: &str) -> Result<Dialect, String> {
-    match text {
-        "A" | "a" => Ok(Dialect::A),
-        "B" | "b" => Ok(Dialect::B),
-        "C" | "c" => Ok(Dialect::C),
-        "merged" => Ok(Dialect::Merged),
-        _ => Err("known are A, B, C, merged".to_owned()),
-    }
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
@@ -340,20 +319,9 @@ impl CaFile {
 }
 
 fn feed(common: &Common, args: &Args) -> Result<Feed> {
-    if args.synthetic {
-        // The rate is that of the world's own clock, which the speed then multiplies.
-        let usual = synthetic::Options::default();
-        let options = synthetic::Options {
-            seed: args.seed.unwrap_or(usual.seed),
-            rate: args.rate.unwrap_or(usual.rate),
-            dialect: args.dialect.unwrap_or(usual.dialect),
-            ..usual
-        };
-        return Ok(Feed::Synthetic { options, limit: args.count });
-    }
-    if args.rate.is_some() || args.seed.is_some() || args.count.is_some() || args.dialect.is_some() {
-        let what = "--rate, --seed, --count and --dialect shape a made-up world";
-        return Err(usage(what, "add --synthetic, or leave them out to play a tape"));
+    // The rate is that of the world's own clock, which the speed then multiplies.
+    if let Some(options) = args.world.options()? {
+        return Ok(Feed::Synthetic { options, limit: args.world.count });
     }
     match &args.fixture {
         Some(path) => read(path),

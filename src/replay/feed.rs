@@ -28,6 +28,9 @@ const FIRST_CHUNK_BYTES: usize = 8 << 10;
 /// Chunks read ahead.
 const CHUNKS_AHEAD: usize = 4;
 
+/// Envelopes of a made-up world, all providers together, that are made in one go to find one provider's next.
+const WORLD_SLICE: u64 = 4_096;
+
 /// What could not be read or cannot be played, told by the threads.
 #[derive(Debug, Default)]
 pub(super) struct Remarks {
@@ -386,12 +389,17 @@ impl Reader {
                 None => Found::End,
             },
             Source::World { world, rest, from } => {
-                let Some(less) = rest.checked_sub(1) else { return Found::End };
-                *rest = less;
-                let Some(envelope) = world.next() else { return Found::End };
-                if envelope.provider != provider || from.is_some_and(|from| envelope.at < from) {
-                    return Found::Nothing;
+                if *rest == 0 {
+                    return Found::End;
                 }
+                // A slice of what is left, so that a reader nobody needs any more notices.
+                let slice = (*rest).min(WORLD_SLICE);
+                let mut budget = slice;
+                let next = world.next_of(provider, &mut budget);
+                *rest -= slice - budget;
+                let Some(envelope) = next.filter(|envelope| from.is_none_or(|from| envelope.at >= from)) else {
+                    return Found::Nothing;
+                };
                 let body = self.shift.envelope(provider, &envelope.bytes);
                 Found::Envelope(Played { at: self.shift.instant(envelope.at), body, place: 0 })
             }

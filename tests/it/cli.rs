@@ -378,3 +378,51 @@ fn an_import_under_the_wrong_provider_is_told() {
     assert!(!run.err.contains("another provider"), "{}", run.err);
     desk.run(&["topics", "add", "foo"]).fails(2, &["a topic is a path such as /tweet_engagement/"]);
 }
+
+#[test]
+fn a_made_up_world_is_shaped_by_flags() {
+    let desk = Desk::new();
+    let shape = "--synthetic --speed max --count 6000 --rate 200 --mix tweetstream=70,scrapebadger=30 --languages ar=1,he=1 \
+                 --burst 20x:1s:100ms --day-curve --edits 2% --deletes 0.1 --truth-social 20%";
+    let replay = crate::server::Replay::start(&desk, &shape.split_whitespace().collect::<Vec<_>>());
+    let sources = ["--provider", "tweetstream", "--provider", "scrapebadger"];
+    let base = ["record", "--base-url", &replay.base, "--until-idle", "1.5"];
+    desk.run(&[&base[..], &sources[..]].concat()).expect(0);
+    let mut n_lines = 0;
+    for (source, holds) in [
+        ("tweetstream", &["\"op\":\"delete\"", "\"platform\":\"truth_social\"", "\"op\":\"content\""][..]),
+        ("scrapebadger", &["\"lang\": \"ar\"", "\"lang\": \"he\"", "\\u06"]),
+    ] {
+        let run = desk.run(&["cat", "--raw", "--source", source]).expect(0);
+        n_lines += run.text().lines().count();
+        assert!(holds.iter().all(|part| run.text().contains(part)), "{source} lacks one of {holds:?}");
+    }
+    assert_eq!(n_lines, 6_000);
+}
+
+#[test]
+fn flags_of_a_made_up_world_say_what_they_take() {
+    let desk = Desk::new();
+    for (flag, value, words) in [
+        ("--mix", "birds=1", &["`birds` is not known", "twitterapi_io, tweetstream, scrapebadger, x_live"][..]),
+        ("--mix", "x_live", &["`x_live` is not written as name=number"]),
+        ("--mix", "x_live=many", &["`many` is no share of x_live"]),
+        ("--mix", "x_live=1,x_live=2", &["x_live stands there twice"]),
+        ("--mix", "x_live=0", &["all shares are 0"]),
+        ("--burst", "often", &["a burst is written as RATE:EVERY:FOR"]),
+        ("--burst", "20x:10m:15", &["--synthetic"]),
+        ("--burst", "0x:10m:15s", &["a whole number"]),
+        ("--burst", "20x:soon:15s", &["a length of time is written in seconds"]),
+        ("--burst", "20x:10s:1m", &["not longer than to the next"]),
+        ("--languages", "tlh=1", &["`tlh` is not known", "en, ja, es"]),
+        ("--edits", "200%", &["a share is 0 to 1"]),
+        ("--deletes", "-1", &["a share is 0 to 1"]),
+        ("--dms", "some", &["a share is 0 to 1"]),
+        ("--truth-social", "NaN", &["a share is 0 to 1"]),
+        ("--rate", "0", &["a rate is a number of envelopes a second"]),
+        ("--rate", "500", &["--rate shapes a made-up world", "add --synthetic"]),
+    ] {
+        desk.run(&["replay", flag, value]).fails(2, words);
+    }
+    desk.run(&["replay", "--day-curve"]).fails(2, &["--day-curve shapes a made-up world"]);
+}

@@ -14,6 +14,13 @@ impl Dice {
         Self(Pcg64::new(spread ^ 0x5eed_0000_b12d_7a9e, 0xa02b_dbf7_bb3c_0a7a_c28f_a16a_64ab_f96d))
     }
 
+    /// A second source of chance beside [`Dice::new`]'s, for what is only rolled when it was asked for: it leaves the
+    /// first one's numbers as they were.
+    pub(super) fn aside(seed: u64, which: u64) -> Self {
+        let spread = u128::from(seed).wrapping_mul(0xd134_2543_de82_ef95_2545_f491_4f6c_dd1d);
+        Self(Pcg64::new(spread, (u128::from(which) << 64) | 0x0b1d_7a9e_0a51_de00))
+    }
+
     pub(super) fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -47,5 +54,22 @@ impl Dice {
     pub(super) fn magnitude(&mut self, limit: u64) -> u64 {
         let octave = self.between(0, u64::from(limit.max(1).ilog2()));
         self.between(1 << octave, ((2 << octave) - 1).min(limit.max(1)))
+    }
+}
+
+/// How likely something is, of 2³².
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance(u64);
+
+impl Chance {
+    /// 0 is never and 1 always; what is not a number is never.
+    pub(super) fn of(share: f64) -> Self {
+        const WHOLE: f64 = 4_294_967_296.0;
+        Self(if share > 0.0 { (share.min(1.0) * WHOLE) as u64 } else { 0 })
+    }
+
+    /// Rolls only when it is possible.
+    pub(super) fn hits(self, dice: &mut Dice) -> bool {
+        self.0 > 0 && dice.bits() >> 32 < self.0
     }
 }

@@ -98,6 +98,9 @@ impl Out {
 
     fn escaped(&mut self, text: &str) {
         match self.style {
+            // Nearly all texts hold nothing to escape and are copied in one go.
+            Style::Compact if is_plain(text) => self.bytes.extend_from_slice(text.as_bytes()),
+            Style::Python if text.is_ascii() && is_plain(text) => self.bytes.extend_from_slice(text.as_bytes()),
             Style::Compact => json::write_escaped(&mut self.bytes, text),
             Style::Python => write_ascii(&mut self.bytes, text),
         }
@@ -196,6 +199,11 @@ impl Digits {
     }
 }
 
+/// Whether JSON takes a text as it is; looks at every byte, which is faster than to stop early.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, b| plain & (b >= 0x20) & (b != b'"') & (b != b'\\') & (b != 0x7f))
+}
+
 /// The inside of a JSON string in ASCII only; what is beyond the first plane becomes a surrogate pair.
 fn write_ascii(out: &mut Vec<u8>, text: &str) {
     for c in text.chars() {
@@ -208,8 +216,8 @@ fn write_ascii(out: &mut Vec<u8>, text: &str) {
             ' '..='\x7f' => out.push(c as u8),
             _ => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.extend_from_slice(b"\\u");
-                    out.extend([12, 8, 4, 0].map(|shift| b"0123456789abcdef"[usize::from(*unit >> shift & 15)]));
+                    let [a, b, c, d] = [12, 8, 4, 0].map(|shift| b"0123456789abcdef"[usize::from(*unit >> shift & 15)]);
+                    out.extend_from_slice(&[b'\\', b'u', a, b, c, d]);
                 }
             }
         }

@@ -26,7 +26,8 @@ pub(super) struct Author {
     pub(super) joined_ms: u64,
     pub(super) blue: bool,
     pub(super) has_site: bool,
-    tongue: usize,
+    /// Place of the language among [`TONGUES`].
+    pub(super) tongue: usize,
 }
 
 /// A field that changed, with what it held before.
@@ -41,17 +42,16 @@ pub(super) enum Change {
 }
 
 impl Author {
-    pub(super) fn new(dice: &mut Dice, rank: usize, start_ms: u64) -> Self {
+    /// Without a `tongue` it is a matter of chance.
+    pub(super) fn new(dice: &mut Dice, rank: usize, start_ms: u64, tongue: Option<usize>) -> Self {
         let mut roll = dice.below(100);
-        let tongue = words::SHARES
-            .iter()
-            .position(|&share| {
-                roll < share || {
-                    roll -= share;
-                    false
-                }
-            })
-            .unwrap_or(0);
+        let drawn = words::SHARES.iter().position(|&share| {
+            roll < share || {
+                roll -= share;
+                false
+            }
+        });
+        let tongue = tongue.or(drawn).unwrap_or(0);
         let words = &TONGUES[tongue];
         let year_ms = 31_557_600_000;
         let joined_ms = start_ms.saturating_sub(dice.between(year_ms / 12, 17 * year_ms));

@@ -37,7 +37,16 @@ pub(super) fn ping(out: &mut Out, now_ms: u64) {
     out.close();
 }
 
-pub(super) fn detected(out: &mut Out, dialect: Dialect, authors: &[Author], tweet: &Tweet, by: &Selector, now_ms: u64) {
+/// How deliveries are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) dialect: Dialect,
+    /// Whether a nested post says its language.
+    pub(super) lang: bool,
+}
+
+pub(super) fn detected(out: &mut Out, manner: Manner, authors: &[Author], tweet: &Tweet, by: &Selector, now_ms: u64) {
+    let dialect = manner.dialect;
     let author = &authors[tweet.author];
     let (id, handle) = (Digits::of(tweet.id), author.handle.to_ascii_lowercase());
     let latency_ms = now_ms.saturating_sub(tweet.created_ms);
@@ -93,19 +102,25 @@ pub(super) fn detected(out: &mut Out, dialect: Dialect, authors: &[Author], twee
             out.iso_offset("tweet_published_at", tweet.created_ms);
             out.iso_offset("detected_at", now_ms);
             out.number("latency_ms", latency_ms);
-            snapshot(out, author, tweet, now_ms);
+            snapshot(out, manner, author, tweet, now_ms);
         }
     }
     out.close();
 }
 
 /// The nested post of dialect C: flat and in snake case.
-fn snapshot(out: &mut Out, author: &Author, tweet: &Tweet, now_ms: u64) {
+///
+/// `lang`, `edit_tweet_ids` and `edits_remaining` are documented: class `Tweet` of the vendor's Python SDK, seen 2026-11-21.
+/// That an edit comes again under the first id is assumed.
+fn snapshot(out: &mut Out, manner: Manner, author: &Author, tweet: &Tweet, now_ms: u64) {
     let counts = tweet.counts(now_ms);
     out.object("tweet");
     out.digits("id", tweet.id);
     out.text("text", &tweet.text);
     out.legacy_date("created_at", tweet.created_ms);
+    if manner.lang {
+        out.text("lang", tweet.lang);
+    }
     out.digits("user_id", author.id);
     out.text("username", &author.handle);
     out.text("user_name", &author.name);
@@ -136,6 +151,13 @@ fn snapshot(out: &mut Out, author: &Author, tweet: &Tweet, now_ms: u64) {
         out.close();
     }
     out.end_array();
+    if let Some(edit_id) = tweet.edit_id {
+        out.array("edit_tweet_ids");
+        out.text_value(Digits::of(tweet.id).as_str());
+        out.text_value(Digits::of(edit_id).as_str());
+        out.end_array();
+        out.number("edits_remaining", 4);
+    }
     out.close();
 }
 

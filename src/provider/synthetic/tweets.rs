@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::dice::Dice;
 use super::out::Digits;
 use super::people::{Author, Slug};
+use super::rush::Theme;
 use super::words::{self, Tongue};
 
 /// What a post is to another one.
@@ -53,7 +54,7 @@ pub(super) struct Media {
     pub(super) seed: u64,
 }
 
-/// A post. Never changes once made; counters are worked out from its age.
+/// A post. Never changes once made: counters are worked out from its age, and an edit is a post of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Tweet {
     pub(super) id: u64,
@@ -73,6 +74,10 @@ pub(super) struct Tweet {
     pub(super) tokens: Vec<usize>,
     /// What it answers, quotes or repeats; such a post refers to nothing itself, so chains end here.
     pub(super) refers: Option<Arc<Tweet>>,
+    /// When its author will change it, and what it then is.
+    pub(super) edited: Option<(u64, Arc<Tweet>)>,
+    /// The id X gave the edit, if this is one; providers keep saying the first.
+    pub(super) edit_id: Option<u64>,
     /// Views per second while fresh.
     heat: u64,
     /// Likes per thousand views.
@@ -98,9 +103,9 @@ impl Tweet {
         author: usize,
         (id, created_ms): (u64, u64),
         (kind, refers): (Kind, Option<Arc<Tweet>>),
+        theme: Option<Theme>,
     ) -> Self {
         let who = &authors[author];
-        let tongue = who.tongue();
         let mut tweet = Self {
             id,
             created_ms,
@@ -108,7 +113,7 @@ impl Tweet {
             kind,
             text: String::with_capacity(200),
             n_chars: 0,
-            lang: tongue.code,
+            lang: who.tongue().code,
             source: words::SOURCES[dice.zipf(words::SOURCES.len())],
             hashtags: Vec::new(),
             links: Vec::new(),
@@ -116,6 +121,8 @@ impl Tweet {
             media: Vec::new(),
             tokens: Vec::new(),
             refers,
+            edited: None,
+            edit_id: None,
             heat: dice.magnitude((who.followers / 500).clamp(2, 4_000)),
             charm: dice.between(5, 60),
         };
@@ -124,11 +131,63 @@ impl Tweet {
             (Kind::Reply, Some(parent)) => {
                 tweet.mention(authors, parent.author);
                 tweet.push(" ");
-                tweet.body(dice, authors, tongue);
+                tweet.write(dice, authors, theme);
             }
-            _ => tweet.body(dice, authors, tongue),
+            _ => tweet.write(dice, authors, theme),
         }
         tweet
+    }
+
+    /// What the author makes of it later: the same post with a correction behind it.
+    pub(super) fn corrected(&self, dice: &mut Dice, authors: &[Author], edit_id: u64) -> Self {
+        let mut after = Self { edit_id: Some(edit_id), ..self.clone() };
+        after.push(" (✎ ");
+        after.sentence(dice, authors[self.author].tongue());
+        after.push(")");
+        after
+    }
+
+    /// The post as it is at that moment.
+    pub(super) fn as_of(self: &Arc<Self>, now_ms: u64) -> &Arc<Self> {
+        match &self.edited {
+            Some((at_ms, after)) if *at_ms <= now_ms => after,
+            _ => self,
+        }
+    }
+
+    fn write(&mut self, dice: &mut Dice, authors: &[Author], theme: Option<Theme>) {
+        match theme {
+            Some(theme) => self.rush(dice, &authors[self.author], theme),
+            None => self.body(dice, authors, authors[self.author].tongue()),
+        }
+    }
+
+    /// Short and loud, as people write while something happens.
+    fn rush(&mut self, dice: &mut Dice, author: &Author, theme: Theme) {
+        self.push(dice.pick(theme.lines(author.tongue)));
+        match theme {
+            Theme::Token(token) => {
+                self.cashtag(token);
+                let change = Digits::of(dice.between(2, 480));
+                self.push(&[" +", change.as_str(), " %"].concat());
+            }
+            Theme::Match { goals: (ours, theirs), tag } => {
+                let goals = [ours + dice.between(0, 1), theirs + dice.between(0, 1)].map(Digits::of);
+                self.push(&[" ", goals[0].as_str(), ":", goals[1].as_str()].concat());
+                self.hashtag(tag);
+            }
+            Theme::News { tag } => self.hashtag(tag),
+        }
+        if dice.per_mille(400) {
+            self.push(" ");
+            self.push(dice.pick(&words::EMOJI));
+        }
+        if dice.per_mille(150) {
+            self.link(dice);
+        }
+        if dice.per_mille(200) {
+            self.attach(dice);
+        }
     }
 
     /// Counters at a moment: a saturating curve over age, so they only rise.
@@ -201,7 +260,7 @@ impl Tweet {
             self.mention(authors, other);
         }
         if wanted(3, 3) {
-            self.cashtag(dice);
+            self.cashtag(dice.zipf(words::TOKENS.len()));
         }
         if wanted(4, 4) {
             for _ in 0..dice.between(1, 3) {
@@ -269,8 +328,7 @@ impl Tweet {
         self.hashtags.push(span);
     }
 
-    fn cashtag(&mut self, dice: &mut Dice) {
-        let token = dice.zipf(words::TOKENS.len());
+    fn cashtag(&mut self, token: usize) {
         self.push(" $");
         self.push(words::TOKENS[token].0);
         self.tokens.push(token);

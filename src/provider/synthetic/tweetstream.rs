@@ -72,6 +72,39 @@ pub(super) fn update(out: &mut Out, authors: &[Author], tweet: &Tweet, now_ms: u
     end(out);
 }
 
+/// An edit as an `update`: the new text and its links.
+///
+/// Documented is only that an update is partial; that an edit comes this way is assumed.
+pub(super) fn edit(out: &mut Out, tweet: &Tweet, now_ms: u64) {
+    let id = Digits::of(tweet.id);
+    envelope(out, "tweet", "update", id.as_str(), now_ms);
+    out.text("tweetId", id.as_str());
+    out.text("text", &tweet.text);
+    urls(out, tweet);
+    end(out);
+}
+
+/// A post on Truth Social, which refers to nothing; its `tweet.author` is one of `authors` there.
+pub(super) fn truth_social(out: &mut Out, authors: &[Author], tweet: &Tweet, now_ms: u64) {
+    let author = &authors[tweet.author];
+    let id = Digits::of(tweet.id);
+    envelope(out, "tweet", "content", id.as_str(), now_ms);
+    out.text("tweetId", id.as_str());
+    out.text("text", &tweet.text);
+    out.number("createdAt", tweet.created_ms);
+    out.number("receivedAt", now_ms.saturating_sub(15).max(tweet.created_ms));
+    out.object("author");
+    out.digits("id", author.id);
+    out.joined("handle", &["@", &author.handle]);
+    out.text("name", &author.name);
+    out.text("platform", "truth_social");
+    out.number("followersCount", author.followers);
+    out.close();
+    out.joined("link", &["https://truthsocial.com/@", &author.handle, "/posts/", id.as_str()]);
+    urls(out, tweet);
+    end(out);
+}
+
 /// What was found in the text and in pictures.
 pub(super) fn meta(out: &mut Out, dice: &mut Dice, tweet: &Tweet, now_ms: u64) {
     let id = Digits::of(tweet.id);

@@ -1,4 +1,4 @@
-//! Words to make posts and people of: made up for this project, harmless, in eleven languages.
+//! Words to make posts and people of: made up for this project, harmless, in sixteen languages.
 
 /// One language: a sentence is subject + act (+ end), glued with `glue`.
 #[derive(Debug)]
@@ -19,10 +19,11 @@ pub(super) struct Tongue {
     pub(super) tags: &'static [&'static str],
 }
 
-/// How many of a hundred authors write which of [`TONGUES`].
-pub(super) const SHARES: [usize; 11] = [52, 11, 8, 6, 5, 4, 4, 3, 3, 2, 2];
+/// How many of a hundred authors write which of [`TONGUES`] unless languages are asked for.
+pub(super) const SHARES: [usize; 16] = [52, 11, 8, 6, 5, 4, 4, 3, 3, 2, 2, 0, 0, 0, 0, 0];
 
-pub(super) static TONGUES: [Tongue; 11] = [
+/// New ones are appended: a tongue's place is part of what a seed means.
+pub(super) static TONGUES: [Tongue; 16] = [
     Tongue {
         code: "en",
         glue: " ",
@@ -372,6 +373,95 @@ pub(super) static TONGUES: [Tongue; 11] = [
         bios: &["Çay, kuş, tren.", "Bulut sayarım ☁️"],
         tags: &["GeceTreni", "KüçükBahçe"],
     },
+    // Right to left.
+    Tongue {
+        code: "he",
+        glue: " ",
+        stop: ".",
+        subjects: &["רכבת הלילה", "המאפייה הקטנה", "המגדלור הישן", "ינשוף קטן", "גינת השכונה", "המקהלה שלנו"],
+        acts: &["הגיעה סוף סוף", "נפתחת שוב בשבת", "מאחרת באחת עשרה דקות", "זכתה במקום השלישי", "מריחה מגשם", "שווה את העיקוף"],
+        ends: &["כמו שהובטח", "לפני הזריחה", "למרות הערפל", "שוב", "והתה כבר מוכן"],
+        given: &["תמר", "אלון", "שקד", "רותם", "ניר"],
+        family: &["גלבוע", "שחפי", "ערבה", "כוכבי"],
+        places: &["נמל השחפים", "רחוב התאנה"],
+        bios: &["תה, ציפורים ומפות", "סופרת עננים ☁️"],
+        tags: &["רכבת_לילה", "גינה"],
+    },
+    Tongue {
+        code: "ru",
+        glue: " ",
+        stop: ".",
+        subjects: &["ночной поезд", "булочная на углу", "старый маяк", "маленькая сова", "наш огород", "хор соседей"],
+        acts: &[
+            "наконец-то здесь",
+            "опаздывает на одиннадцать минут",
+            "снова открывается в субботу",
+            "пахнет дождём",
+            "стоит крюка",
+        ],
+        ends: &["как и обещали", "ещё до рассвета", "несмотря на туман", "и никто не заметил", "в третий раз"],
+        given: &["Зоряна", "Тихон", "Лада", "Фёдор", "Юна"],
+        family: &["Журавлёва", "Маячный", "Ёлкина", "Туманов"],
+        places: &["Чаячья Гавань", "Перрон 3"],
+        bios: &["Чай, птицы, поезда.", "Считаю облака ☁️"],
+        tags: &["НочнойПоезд", "НашОгород"],
+    },
+    // Vowels and tones are marks upon letters, and words are not parted.
+    Tongue {
+        code: "th",
+        glue: "",
+        stop: " ",
+        subjects: &["รถไฟกลางคืน", "ร้านขนมปังหัวมุม", "ประภาคารเก่า", "นกฮูกตัวน้อย", "สวนหลังบ้าน"],
+        acts: &["มาถึงแล้ว", "ช้าไปสิบเอ็ดนาที", "เปิดอีกทีวันเสาร์", "สวยกว่าปีที่แล้ว", "ได้รางวัลที่สาม"],
+        ends: &["ตามที่บอกไว้", "ก่อนฟ้าสาง", "อีกครั้ง", "ทั้งที่หมอกลง"],
+        given: &["น้ำฝน", "ตะวัน", "ใบบัว", "ภูผา"],
+        family: &["ทะเลงาม", "เมฆขาว", "ดอกปีบ"],
+        places: &["ท่าเรือนกนางนวล", "เชิงเขา"],
+        bios: &["ชา นก และรถไฟ", "นับเมฆทุกวัน ☁️"],
+        tags: &["รถไฟกลางคืน", "สวนหลังบ้าน"],
+    },
+    // Decomposed: every tone is a combining mark of its own, as some keyboards send it.
+    Tongue {
+        code: "vi",
+        glue: " ",
+        stop: ".",
+        subjects: &[
+            "ta\u{300}u đe\u{302}m",
+            "tie\u{323}\u{302}m ba\u{301}nh",
+            "ngo\u{323}n ha\u{309}i đa\u{306}ng",
+            "con cu\u{301} nho\u{309}",
+        ],
+        acts: &[
+            "đa\u{303} đe\u{301}\u{302}n",
+            "tre\u{303} mu\u{31b}o\u{31b}\u{300}i mo\u{323}\u{302}t phu\u{301}t",
+            "đoa\u{323}t gia\u{309}i ba",
+            "mo\u{31b}\u{309} la\u{323}i thu\u{31b}\u{301} ba\u{309}y",
+        ],
+        ends: &[
+            "nhu\u{31b} đa\u{303} hu\u{31b}\u{301}a",
+            "tru\u{31b}o\u{31b}\u{301}c bi\u{300}nh minh",
+            "la\u{300}\u{302}n nu\u{31b}\u{303}a",
+        ],
+        given: &["Sao", "Ma\u{302}y", "Thu\u{309}y", "Bi\u{300}nh"],
+        family: &["La\u{301} Sen", "So\u{302}ng Xanh", "Đo\u{300}i"],
+        places: &["Be\u{301}\u{302}n Ha\u{309}i A\u{302}u", "Xo\u{301}m Nu\u{301}i"],
+        bios: &["Tra\u{300}, chim, ta\u{300}u ho\u{309}a.", "Đe\u{301}\u{302}m ma\u{302}y ☁️"],
+        tags: &["TauDem", "VuonNho"],
+    },
+    // Nothing but signs: what X cannot put down to a language. All of it lies beyond the first plane.
+    Tongue {
+        code: "und",
+        glue: " ",
+        stop: "",
+        subjects: &["🚂🌙", "🦉", "🥐☕", "🌱🌱🌱", "🧑‍🌾", "🎪", "🐦🐦"],
+        acts: &["➡️🏁", "👀", "🫶🏽", "💤", "🎉🎉", "🧯", "🪁🪁"],
+        ends: &["🤷🏾‍♀️", "🇸🇪🇧🇷", "🏳️‍🌈", "1️⃣1️⃣", "❤️‍🔥", "𝟙𝟙"],
+        given: &["𝓜𝓸𝓼𝓼", "🅚🅔🅛🅟", "𝕎𝕣𝕖𝕟", "🦉"],
+        family: &["𝓦𝓲𝓬𝓴", "𝕋𝕒𝕣𝕟", "🌾"],
+        places: &["🏔️", "🌊🏠"],
+        bios: &["🫖🐦🚂", "☁️ × 1987"],
+        tags: &["𝕠𝕨𝕝", "moss"],
+    },
 ];
 
 /// Two of these and a number make a handle.
@@ -480,3 +570,69 @@ pub(super) const RULES: [(&str, &str); 10] = [
 /// Names of ScrapeBadger monitors.
 pub(super) const MONITORS: [&str; 6] =
     ["Harbour voices", "Night train crew", "Bäckerei & Café", "朝の人たち", "Token gardeners", "Telescope club"];
+
+/// Tags of matches and of news, for bursts.
+pub(super) const MATCHES: [&str; 4] = ["OwlsVsWrens", "TideCup", "KiteLeagueFinal", "小舟杯"];
+pub(super) const NEWS: [&str; 4] = ["HarbourCrane", "NightTrain11", "BridgeOpens", "غيمة_كبيرة"];
+
+/// What is said in a burst, by the place of the language among [`TONGUES`]: of a token, of a match, of news.
+pub(super) static RUSH: [[&[&str]; 3]; 16] = [
+    [
+        &["look at this chart", "who is buying", "straight up since breakfast", "I sold too early", "is this still going"],
+        &["WHAT A GOAL", "off the post", "how is that not a penalty", "the keeper is asleep", "extra time then"],
+        &[
+            "breaking: the harbour is closed",
+            "can anybody confirm",
+            "I am right next to it",
+            "sirens everywhere",
+            "all are safe, they say",
+        ],
+    ],
+    [
+        &["チャートがすごい", "まだ上がるの", "早く売りすぎた"],
+        &["ゴール", "ポスト直撃", "延長戦だ"],
+        &["速報です", "すぐ近くにいます", "みんな無事とのこと"],
+    ],
+    [
+        &["miren esta gráfica", "vendí demasiado pronto"],
+        &["GOOOL", "al palo", "¿cómo no va a ser penal?"],
+        &["última hora", "¿alguien lo confirma?", "estoy al lado"],
+    ],
+    [
+        &["olhem este gráfico", "vendi cedo demais"],
+        &["GOLO", "no poste", "vamos a prolongamento"],
+        &["última hora", "alguém confirma?"],
+    ],
+    [
+        &["انظروا إلى هذا الرسم", "بعت مبكرًا جدًا"],
+        &["هدف", "في القائم", "وقت إضافي"],
+        &["عاجل", "هل من تأكيد؟", "أنا بجانب المكان"],
+    ],
+    [
+        &["seht euch die Kurve an", "zu früh verkauft"],
+        &["TOOOR", "an den Pfosten", "Verlängerung"],
+        &["Eilmeldung", "kann das jemand bestätigen?", "stehe direkt daneben"],
+    ],
+    [
+        &["regardez cette courbe", "vendu trop tôt"],
+        &["BUUUT", "sur le poteau", "prolongations"],
+        &["alerte", "quelqu'un confirme ?", "je suis juste à côté"],
+    ],
+    [&["차트 좀 보세요", "너무 일찍 팔았다"], &["골", "골대 맞았다", "연장전이다"], &["속보", "바로 옆에 있어요"]],
+    [&["快看走势", "卖早了"], &["球进了", "打在门柱上", "加时赛"], &["突发", "有人能确认吗", "我就在旁边"]],
+    [&["यह चार्ट देखो", "बहुत जल्दी बेच दिया"], &["गोल", "खंभे से टकराई"], &["ताज़ा ख़बर", "मैं पास ही हूँ"]],
+    [&["şu grafiğe bakın", "erken sattım"], &["GOOOL", "direkten döndü"], &["son dakika", "tam yanındayım"]],
+    [&["תראו את הגרף", "מכרתי מוקדם מדי"], &["גול", "בקורה"], &["מבזק", "אני ממש ליד"]],
+    [
+        &["гляньте на график", "рано продал"],
+        &["ГОЛ", "штанга", "дополнительное время"],
+        &["срочно", "кто подтвердит?", "я совсем рядом"],
+    ],
+    [&["ดูกราฟนี้สิ", "ขายเร็วไป"], &["ประตู", "ชนเสา"], &["ด่วน", "อยู่ข้าง ๆ เลย"]],
+    [
+        &["nhi\u{300}n bie\u{309}\u{302}u đo\u{300}\u{302}", "ba\u{301}n so\u{31b}\u{301}m qua\u{301}"],
+        &["VA\u{300}O", "co\u{323}\u{302}t do\u{323}c"],
+        &["tin no\u{301}ng", "to\u{302}i o\u{31b}\u{309} nga\u{302}y ca\u{323}nh"],
+    ],
+    [&["📈📈📈", "💸"], &["⚽️🔥", "🥅❌", "🧤💤"], &["🚨🚨", "🚒👀"]],
+];

@@ -1,12 +1,12 @@
-//! X live pipeline envelopes: `config`, `subscriptions`, and partial absolute counters.
+//! X live pipeline envelopes: `config`, `subscriptions`, partial absolute counters, and conversations.
 //!
-//! Conversations (`dm_update`, `dm_typing`) are opt-in everywhere and never made here.
+//! Conversations (`dm_update`, `dm_typing`) are opt-in everywhere, here too; they hold no words, only who and where.
 
 use std::sync::Arc;
 
 use super::dice::Dice;
 use super::out::{Digits, Out};
-use super::people;
+use super::people::{self, Author};
 use super::tweets::Tweet;
 
 /// A post whose counters are watched, with what was last said of them.
@@ -76,6 +76,51 @@ pub(super) fn engagement(out: &mut Out, dice: &mut Dice, watched: &mut Watched, 
         out.text("state", "EnabledWithCount");
         out.close();
     }
+    end(out);
+}
+
+/// A conversation of the one account whose stream this is.
+#[derive(Clone, Debug)]
+pub(super) struct Conversation {
+    id: String,
+    others: Vec<u64>,
+    /// Who has been typing.
+    typing: Option<u64>,
+}
+
+/// Conversations of two, named after both, and every fourth a group with a number of its own.
+pub(super) fn conversations(dice: &mut Dice, authors: &[Author]) -> Vec<Conversation> {
+    const N: usize = 24;
+    let own = authors[0].id;
+    let mut conversation = |place: usize| {
+        let is_group = place % 4 == 3;
+        let n_others = if is_group { dice.between(2, 6) } else { 1 };
+        let others: Vec<_> = (0..n_others).map(|_| authors[1 + dice.below(authors.len() - 1)].id).collect();
+        let (low, high) = (own.min(others[0]), own.max(others[0]));
+        let id = match is_group {
+            true => Digits::of(dice.between(1 << 60, 1 << 61)).as_str().to_owned(),
+            false => [Digits::of(low).as_str(), "-", Digits::of(high).as_str()].concat(),
+        };
+        Conversation { id, others, typing: None }
+    };
+    (0..N).map(&mut conversation).collect()
+}
+
+/// Somebody types, or what was typed arrives.
+pub(super) fn direct_message(out: &mut Out, dice: &mut Dice, conversation: &mut Conversation) {
+    let arrives = conversation.typing.take().filter(|_| dice.per_mille(700));
+    let (kind, who) = match arrives {
+        Some(who) => ("dm_update", who),
+        None => {
+            let who = dice.pick(&conversation.others);
+            conversation.typing = Some(who);
+            ("dm_typing", who)
+        }
+    };
+    topic(out, &["/", kind, "/", &conversation.id]);
+    out.object(kind);
+    out.text("conversation_id", &conversation.id);
+    out.digits("user_id", who);
     end(out);
 }
 
