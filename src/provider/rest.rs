@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::past::Past;
 use super::{Asked, Provider, Switches, scrapebadger, tweetstream, twitterapi_io, x_live};
-use crate::model::{Response, Secret};
+use crate::model::{Response, Secret, UnixMicros};
 
 /// Settings of the fake history and management.
 #[derive(Clone, Debug)]
@@ -21,12 +21,25 @@ pub struct RestSettings {
     pub credits: Option<u64>,
     /// Where the provider's pages disagree.
     pub switches: Switches,
+    /// The real time at one instant, in which clients are told when a limit ends: they compare it with their own
+    /// clock. Without it the past's time is told.
+    pub real_time: Option<(Instant, UnixMicros)>,
 }
 
 impl Default for RestSettings {
     /// Any key, documented limits, credits without end, every switch at its default.
     fn default() -> Self {
-        Self { key: None, rate_limits: true, credits: None, switches: Switches::default() }
+        Self { key: None, rate_limits: true, credits: None, switches: Switches::default(), real_time: None }
+    }
+}
+
+impl RestSettings {
+    /// When a limit ends that ends so long after `now`.
+    pub(crate) fn resets_at(&self, past: &Past<'_>, now: Instant, resets_in: Duration) -> UnixMicros {
+        match self.real_time {
+            Some((then, at)) => at.plus(now.saturating_duration_since(then)).plus(resets_in),
+            None => past.now().plus(resets_in),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub use self::urls::Urls;
 use crate::archive::ArchiveError;
 use crate::archive::Disk;
 use crate::model::{Provider, Secret, TweetId, UnixMicros};
-use crate::net::{ServerOptions, ServerTls, SetupError, serve};
+use crate::net::{self, Clock as _, ServerOptions, ServerTls, SetupError, SystemClock, serve};
 use crate::provider::synthetic::{self, Envelope};
 use crate::provider::{Rest, RestSettings, Server, ServerSettings, Switches};
 
@@ -498,6 +498,7 @@ async fn start_with(
         rate_limits: options.rate_limits,
         credits: options.credits,
         switches: options.switches.clone(),
+        real_time: Some((net::now().into_std(), SystemClock::new().wall())),
     };
     let mut booths = Vec::with_capacity(4);
     for ((provider, pieces), head) in Provider::ALL.into_iter().zip(feeds).zip(heads) {

@@ -138,7 +138,7 @@ impl Rest {
         let known = self.limits.iter_mut().find(|(known, ..)| *known == endpoint);
         let Some((_, limit, counter)) = known.filter(|_| self.settings.rate_limits) else { return (Vec::new(), true) };
         let said = counter.ask(token, now);
-        let reset = past.now().plus(said.resets_in).millis().div_euclid(1_000).saturating_add(1);
+        let reset = self.settings.resets_at(past, now, said.resets_in).millis().div_euclid(1_000).saturating_add(1);
         let headers = [
             ("x-rate-limit-limit", limit.to_string()),
             ("x-rate-limit-remaining", said.remaining.to_string()),

@@ -141,7 +141,10 @@ impl Rest {
             return self.respond(Err(Failure::words(401, "Invalid or missing API key")));
         };
         let allowance = self.settings.rate_limits.then(|| self.rate.ask(&key, now));
-        let resets_at = allowance.map_or(0, |allowance| resets_at(past, allowance));
+        let resets_at = allowance.map_or(0, |allowance| {
+            let at = self.settings.resets_at(past, now, allowance.resets_in).0.max(0);
+            seconds_up(u128::from(at.unsigned_abs()))
+        });
         let outcome = match allowance {
             Some(Allowance { allowed: false, .. }) => Err(self.too_many(resets_at)),
             _ => self.admit().and_then(|()| self.answer(&path, asked, past)),
@@ -332,13 +335,6 @@ fn tier(per_minute: u64) -> &'static str {
         1_000..5_000 => "pro",
         _ => "enterprise",
     }
-}
-
-/// When the oldest counted request leaves the window, in Unix seconds of the replay's time: the limiter counts real
-/// seconds, and everything else a client sees is stamped with virtual ones.
-fn resets_at(past: &Past<'_>, allowance: Allowance) -> u64 {
-    let at = past.now().plus(allowance.resets_in).0.max(0);
-    seconds_up(u128::from(at.unsigned_abs()))
 }
 
 fn seconds_up(micros: u128) -> u64 {
