@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -123,6 +123,8 @@ pub(super) struct House {
     pub(super) keepalive: Option<Duration>,
     pub(super) last_peer: AtomicU64,
     pub(super) stop: watch::Sender<bool>,
+    /// Somebody was told that the clock does not run yet.
+    pub(super) early: Once,
     /// What is to go wrong on purpose.
     pub(super) faults: Option<Arc<Plan>>,
 }
@@ -255,6 +257,14 @@ impl House {
     fn remember(&self, provider: Provider, asked: &ServerRequest, now: std::time::Instant) -> Response {
         let instant = self.instant(provider);
         let booth = self.booth(provider);
+        if !self.timeline.with(|clock, _| clock.is_started()) && self.origin.last_at().is_none_or(|last_at| instant < last_at) {
+            self.early.call_once(|| {
+                tracing::warn!(
+                    "history was asked before the first client came: the clock stands at {instant}, and nothing later \
+                     exists yet; --start now lets it run, --from end makes everything known"
+                );
+            });
+        }
         let mut memory = lock(&booth.memory);
         let memory = match &mut *memory {
             Some(memory) => memory,

@@ -37,6 +37,7 @@ pub(super) struct Memory {
     reader: Option<Reader>,
     /// Read, and later than was asked for.
     next: Option<Played>,
+    last_at: UnixMicros,
     index: Index,
     shelf: Box<dyn Shelf + Send>,
     kept: Option<Arc<std::sync::Mutex<Kept>>>,
@@ -53,7 +54,7 @@ impl Memory {
             let kept = Arc::new(std::sync::Mutex::new(Kept::default()));
             (Box::new(Shared(Arc::clone(&kept))), Some(kept))
         };
-        Ok(Self { provider, reader, next: None, index: Index::default(), shelf, kept })
+        Ok(Self { provider, reader, next: None, last_at: UnixMicros(i64::MIN), index: Index::default(), shelf, kept })
     }
 
     /// The past at that instant.
@@ -80,7 +81,9 @@ impl Memory {
                 Some(kept) => super::player::lock(kept).keep(played.body.clone()),
                 None => played.place,
             };
-            self.index.note(played.at, &decode(self.provider, &played.body), place);
+            // Stamps of imported envelopes may go back a little; the order is the tape's.
+            self.last_at = self.last_at.max(played.at);
+            self.index.note(self.last_at, &decode(self.provider, &played.body), place);
         }
     }
 }

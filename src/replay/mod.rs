@@ -57,7 +57,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -552,6 +552,7 @@ async fn start_with(
         keepalive,
         last_peer: AtomicU64::new(0),
         stop,
+        early: Once::new(),
         faults,
     });
     let (end, ended) = watch::channel(None);

@@ -350,7 +350,7 @@ impl Player {
         // At full speed what nobody got is played again.
         if n_given > 0 || self.timeline.with(|clock, _| clock.speed() != Speed::Max || clock.is_paused()) {
             self.tally.played.fetch_add(slice.len() as u64, Relaxed);
-            self.tally.played_to.store(slice.last_at().0, Relaxed);
+            self.tally.played_to.fetch_max(slice.last_at().0, Relaxed);
             let passed = match &mut self.head {
                 Head::Envelope(chunk, next) => {
                     *next += slice.len();
