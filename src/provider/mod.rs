@@ -15,6 +15,7 @@
 //! A frame is kept before it is understood: the shell hands it to the archive first, then here.
 //! Unknown fields are ignored; unknown messages are kept, counted and passed on; neither is an error.
 
+pub mod history;
 pub mod past;
 pub mod redact;
 pub mod redial;

@@ -28,6 +28,7 @@
 mod client;
 mod rest;
 mod server;
+mod walk;
 mod wire;
 
 use std::time::Duration;
@@ -35,6 +36,7 @@ use std::time::Duration;
 pub use client::Client;
 pub use rest::Rest;
 pub use server::Server;
+pub use walk::{Walk, decode_page};
 pub use wire::decode;
 
 use super::{Auth, Credentials, Provider, Settings, Switch, Values};

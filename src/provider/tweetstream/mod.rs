@@ -34,6 +34,7 @@ mod fields;
 mod history;
 mod rest;
 mod server;
+mod walk;
 mod watchlist;
 mod wire;
 
@@ -45,6 +46,7 @@ use crate::model::{Framing, Provider};
 pub use client::Client;
 pub use rest::Rest;
 pub use server::Server;
+pub use walk::{Walk, decode_page};
 pub use wire::decode;
 
 /// Where TweetStream's pages disagree.

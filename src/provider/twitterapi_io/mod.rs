@@ -48,6 +48,7 @@ mod server;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look at the clock")]
 mod tests;
+mod walk;
 mod wire;
 
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub use client::Client;
 pub use delay::{Delay, Spread};
 pub use rest::Rest;
 pub use server::{Server, Takeover};
+pub use walk::{Walk, decode_page};
 pub use wire::decode;
 
 use super::{Auth, Credentials, Provider, Settings, Switch, Values};

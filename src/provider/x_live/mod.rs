@@ -34,6 +34,7 @@ mod dm;
 mod rest;
 mod server;
 mod totals;
+mod walk;
 mod wire;
 
 use std::time::Duration;
@@ -44,6 +45,7 @@ use crate::model::{Framing, Provider};
 pub use client::Client;
 pub use rest::Rest;
 pub use server::Server;
+pub use walk::{Walk, decode_page};
 pub use wire::decode;
 
 /// Where public clients of X disagree.

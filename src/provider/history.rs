@@ -1,0 +1,186 @@
+//! Asking a provider's history for what the stream did not bring: the client side of it, as machines.
+//!
+//! A [`Walk`] is asked for a stretch of a scope's published time and gives requests; each answer is kept on the tape
+//! first and then shown to it. It never trusts a provider's paging, and it says in the end what is proven and what is
+//! not. It does not dial, wait or keep anything: the shell is `backfill`.
+//!
+//! | file | provider | way |
+//! | --- | --- | --- |
+//! | `twitterapi_io/walk.rs` | TwitterAPI.io | rules' own searches in windows of time, accounts by `from:` groups |
+//! | `tweetstream/walk.rs` | TweetStream | `/api/history` backwards, for posts, profiles and follows |
+//! | `scrapebadger/walk.rs` | ScrapeBadger | delivery logs, then the posts by id; then searches |
+//! | `x_live/walk.rs` | X | snapshots of counters, conversations backwards |
+
+use std::time::Duration;
+
+use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
+use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
+
+/// A stretch of a scope that is to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// `*`, a rule or a topic.
+    pub scope: String,
+    /// First instant of published time that is wanted.
+    pub from: UnixMicros,
+    /// First instant that is not.
+    pub to: UnixMicros,
+    /// How far beyond both ends the walk looks for what is known already: the overlap that proves the edges.
+    pub margin: Duration,
+    /// What the tape knows of selectors: rules, monitors, handles, topics, with an envelope that names each.
+    pub selectors: Vec<(String, bytes::Bytes)>,
+}
+
+/// What is on the tape already; asked about single events.
+pub trait Known {
+    /// Whether such an event was ever received.
+    fn holds(&mut self, kind: EventKind, id: &EventId) -> bool;
+}
+
+/// What a walk wants next.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// Make this request, keep the answer, and show it with [`Walk::answered`].
+    Ask(Request),
+    /// The walk is over.
+    Done(Verdict),
+}
+
+/// What an answer brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Rows on it.
+    pub rows: u64,
+    /// Rows that lie in the wanted stretch and were not on the tape before.
+    pub new: u64,
+    /// What it cost, in millionths of a US dollar, by the provider's list or its own word.
+    pub micro_usd: u64,
+}
+
+/// Why an answer is no page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Ask the same again, not before so long.
+    Again {
+        /// What the provider said, or nothing.
+        after: Option<Duration>,
+        /// In words.
+        why: String,
+    },
+    /// Nothing more can be asked with this key: wrong, without credits, not allowed.
+    Stop {
+        /// In words, with the cure.
+        why: String,
+    },
+}
+
+/// What became of the stretch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// For each kind of event that the scope delivers.
+    pub kinds: Vec<(EventKind, Proof)>,
+    /// The evidence, in a sentence.
+    pub evidence: String,
+}
+
+/// What is known about one kind of event in the stretch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Whole: the pass overlapped both edges, or a second look at a quiet stretch was empty.
+    Filled,
+    /// These stretches are not proven.
+    Partial {
+        /// Half-open, ascending.
+        rest: Vec<(UnixMicros, UnixMicros)>,
+        /// In words.
+        why: String,
+    },
+    /// No history has it.
+    Unfillable {
+        /// In words.
+        why: String,
+    },
+}
+
+/// The least a walk can cost, known before it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    /// Requests, if every page is as empty as it can be.
+    pub requests: u64,
+    /// Millionths of a US dollar for those.
+    pub micro_usd: u64,
+    /// Millionths of a US dollar for every thousand rows that come back.
+    pub micro_usd_per_thousand: u64,
+}
+
+/// One provider's walk.
+#[derive(Debug)]
+pub enum Walk {
+    /// TwitterAPI.io
+    TwitterapiIo(twitterapi_io::Walk),
+    /// TweetStream
+    Tweetstream(tweetstream::Walk),
+    /// ScrapeBadger
+    Scrapebadger(scrapebadger::Walk),
+    /// X
+    XLive(x_live::Walk),
+}
+
+macro_rules! each {
+    ($self:expr, $walk:ident => $call:expr) => {
+        match $self {
+            Self::TwitterapiIo($walk) => $call,
+            Self::Tweetstream($walk) => $call,
+            Self::Scrapebadger($walk) => $call,
+            Self::XLive($walk) => $call,
+        }
+    };
+}
+
+impl Walk {
+    /// A walk that has not begun, or goes on from what [`cursor`](Self::cursor) gave; a cursor of another version of
+    /// ours begins anew.
+    pub fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
+        match settings.provider {
+            Provider::TwitterapiIo => Self::TwitterapiIo(twitterapi_io::Walk::new(settings, wanted, cursor)),
+            Provider::Tweetstream => Self::Tweetstream(tweetstream::Walk::new(settings, wanted, cursor)),
+            Provider::Scrapebadger => Self::Scrapebadger(scrapebadger::Walk::new(settings, wanted, cursor)),
+            Provider::XLive => Self::XLive(x_live::Walk::new(settings, wanted, cursor)),
+        }
+    }
+
+    /// The least it costs.
+    pub fn price(&self) -> Price {
+        each!(self, walk => walk.price())
+    }
+
+    /// What to do next. Asking twice without an answer in between gives the same request.
+    pub fn next(&mut self) -> Next {
+        each!(self, walk => walk.next())
+    }
+
+    /// The answer to the last request, which is on the tape by now.
+    ///
+    /// # Errors
+    /// When it is no page: ask again later, or stop.
+    pub fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
+        each!(self, walk => walk.answered(response, known))
+    }
+
+    /// Where it stands, as one line of JSON without secrets: stored once the last page is durable.
+    pub fn cursor(&self) -> String {
+        each!(self, walk => walk.cursor())
+    }
+}
+
+/// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.
+///
+/// The same for the live writer and a rebuild, so it knows nothing but the bytes.
+pub fn decode_page(provider: Provider, body: &[u8]) -> Decoded {
+    match provider {
+        Provider::TwitterapiIo => twitterapi_io::decode_page(body),
+        Provider::Tweetstream => tweetstream::decode_page(body),
+        Provider::Scrapebadger => scrapebadger::decode_page(body),
+        Provider::XLive => x_live::decode_page(body),
+    }
+}
