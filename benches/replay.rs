@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use birdtape::archive::{Archive, Options as ArchiveOptions};
 use birdtape::model::{Body, ConnId, Draft, Provider, RecordKind, Secret, SourceName, UnixMicros, Via};
 use birdtape::net::{Incoming, Limits, Live, SystemNetwork, TlsOptions};
-use birdtape::provider::{Base, decode, default_settings, synthetic};
+use birdtape::provider::{Base, decode, decode_record, default_settings, synthetic};
 use birdtape::replay::{self, Feed, Options, Place, Replay, Speed, Start};
 use birdtape::segment::RealDisk;
 use bytes::{Bytes, BytesMut};
@@ -70,7 +70,7 @@ fn world(rate: f64) -> impl Iterator<Item = synthetic::Envelope> {
 /// Records envelopes until there are so many or the tape is so large.
 fn record(dir: &Path, n: usize, bytes: u64) -> usize {
     let start = UnixMicros(1_767_614_400_000_000);
-    let mut tape = Archive::open(dir, Arc::new(RealDisk), ArchiveOptions::default(), decode, "bench", start).unwrap();
+    let mut tape = Archive::open(dir, Arc::new(RealDisk), ArchiveOptions::default(), decode_record, "bench", start).unwrap();
     let source = SourceName::from(PROVIDER);
     tape.add_source(&source, PROVIDER).unwrap();
     let (mut done, mut last) = (0, start);

@@ -25,7 +25,7 @@ use birdtape::archive::{Archive, Options};
 use birdtape::model::json::Json;
 use birdtape::model::{Body, ConnId, Draft, Provider, RecordKind, Secret, Seq, SourceName, UnixMicros, Via};
 use birdtape::net::{Incoming, Limits, SystemNetwork, TlsOptions};
-use birdtape::provider::{Base, decode, default_settings, recognise, synthetic};
+use birdtape::provider::{Base, decode, decode_record, default_settings, recognise, synthetic};
 use birdtape::segment::{Disk, FORMAT, Header, RealDisk, Writer};
 use bytes::Bytes;
 
@@ -212,7 +212,7 @@ fn segment(samples: &[Sample]) -> u64 {
 fn archive(samples: &[Sample], commit: Duration) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let mut archive = Archive::open(dir.path(), disk, Options::default(), decode, "bench", samples[0].at).unwrap();
+    let mut archive = Archive::open(dir.path(), disk, Options::default(), decode_record, "bench", samples[0].at).unwrap();
     for provider in Provider::ALL {
         archive.add_source(&SourceName::from(provider), provider).unwrap();
     }

@@ -114,13 +114,14 @@ CREATE TABLE gap_step (
     cause  TEXT NOT NULL,
     to_us  INTEGER,
     detail TEXT NOT NULL,
+    cursor TEXT,                         -- where a walk through history stands
     PRIMARY KEY (source, n)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE coverage (
     source  TEXT NOT NULL,
     scope   TEXT NOT NULL,
-    class   TEXT NOT NULL,               -- 'live'
+    class   TEXT NOT NULL,               -- 'live', 'backfilled'
     from_us INTEGER NOT NULL,
     to_us   INTEGER NOT NULL,
     PRIMARY KEY (source, scope, class, from_us)

@@ -9,7 +9,7 @@
 //!            cli                      arguments, printing, exit codes
 //!          testing                    a fake provider in a few lines
 //!           config                    file + environment -> checked options
-//!   record  import  replay  fixture   the jobs
+//!   record  backfill  import  replay  fixture   the jobs
 //!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
 //!   segment   catalog                 the files that are the truth | the index that can be made again
 //!            model                    the words everybody speaks
@@ -24,6 +24,7 @@
 //! | [`provider`] | what the four providers say, client and fake server, as machines; made-up worlds | sockets, a clock |
 //! | [`net`] | WebSocket, HTTP, TLS, the fake server's sockets, the clocks | providers, tapes |
 //! | [`record`] | provider client + net → archive | the command line |
+//! | [`backfill`] | gaps → provider's history + net → archive, with proof | what a page means |
 //! | [`import`] | lines that others recorded → archive | the network |
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
 //! | [`fixture`] | archive → a few envelopes, redacted, and fewer | the network |
@@ -72,6 +73,7 @@ pub mod archive;
 pub mod net;
 pub mod provider;
 
+pub mod backfill;
 pub mod fixture;
 pub mod import;
 pub mod record;

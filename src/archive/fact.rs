@@ -77,6 +77,12 @@ pub enum Fact {
         to: Option<UnixMicros>,
         /// In words: the evidence.
         detail: String,
+        /// Where a walk through history stands, to go on from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+        /// Stretches that are proven whole from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        filled: Vec<Stretch>,
     },
     /// The wall clock stepped against the monotonic one.
     Clock {
@@ -99,6 +105,17 @@ pub enum Fact {
         /// Uncompressed bytes behind the last good commit, never announced.
         torn_bytes: u64,
     },
+}
+
+/// A half-open stretch of published time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// First instant.
+    #[serde(with = "stamp")]
+    pub from: UnixMicros,
+    /// First instant behind it.
+    #[serde(with = "stamp")]
+    pub to: UnixMicros,
 }
 
 /// Body of an `open` record.
@@ -191,7 +208,15 @@ mod tests {
                 detail: "no farewell".into(),
                 lost_n: None,
             },
-            Fact::GapStep { gap: 17, state: "open".into(), cause: "killed".into(), to: Some(at), detail: "first frame".into() },
+            Fact::GapStep {
+                gap: 17,
+                state: "open".into(),
+                cause: "killed".into(),
+                to: Some(at),
+                detail: "first frame".into(),
+                cursor: None,
+                filled: Vec::new(),
+            },
         ];
         let lines: Vec<String> = facts.iter().map(to_json).collect();
         expect![[r#"

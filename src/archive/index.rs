@@ -17,8 +17,18 @@ use crate::catalog::{
 use crate::model::{Event, EventId, EventKind, IntervalSet, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::BlockSpan;
 
+/// Class of coverage that came by the live connection.
+const LIVE: &str = "live";
+/// Class of coverage that came from history.
+pub(super) const BACKFILLED: &str = "backfilled";
+
 /// The scope that stands for everything a source delivers.
 pub const ALL: &str = "*";
+
+/// Whether a record's body is the provider's own words about events: an envelope, or a page of its history.
+pub(super) fn speaks(kind: RecordKind, via: Via) -> bool {
+    kind == RecordKind::Frame || (kind == RecordKind::Http && matches!(via, Via::History | Via::Snapshot))
+}
 
 /// A record as the index sees it.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +49,8 @@ pub(super) struct ScopeIndex {
     pub(super) row: ScopeRow,
     /// Covered intervals.
     live: IntervalSet,
+    /// Intervals of gaps that history was proven to have filled.
+    backfilled: IntervalSet,
     /// Where the running interval began, or begins.
     resume: UnixMicros,
     /// The frontier that evidence has reached; it only moves on from here.
@@ -94,7 +106,15 @@ struct LastSeen {
 
 impl ScopeIndex {
     fn new(row: ScopeRow, resume: UnixMicros) -> Self {
-        Self { row, live: IntervalSet::new(), resume, reached: UnixMicros(i64::MIN), cuts: Vec::new(), open_gap: None }
+        Self {
+            row,
+            live: IntervalSet::new(),
+            backfilled: IntervalSet::new(),
+            resume,
+            reached: UnixMicros(i64::MIN),
+            cuts: Vec::new(),
+            open_gap: None,
+        }
     }
 }
 
@@ -136,7 +156,10 @@ impl SourceIndex {
             index.scopes.insert(name, ScopeIndex { open_gap, ..fresh });
         }
         for interval in catalog.coverage(&row.name)? {
-            if let Some(scope) = index.scopes.get_mut(&interval.scope) {
+            let Some(scope) = index.scopes.get_mut(&interval.scope) else { continue };
+            if interval.class == BACKFILLED {
+                scope.backfilled.insert(UnixMicros(interval.from_us), UnixMicros(interval.to_us));
+            } else {
                 scope.live.insert(UnixMicros(interval.from_us), UnixMicros(interval.to_us));
                 scope.reached = UnixMicros(interval.to_us);
             }
@@ -225,7 +248,8 @@ impl SourceIndex {
             return;
         }
         (self.last_n, self.last_at, self.dirty.source) = (record.n, record.at, true);
-        for event in record.events {
+        // What history brings late is not what was last seen.
+        for event in record.events.iter().filter(|_| record.kind == RecordKind::Frame) {
             self.saw(event, record.n, record.at);
         }
         let live = matches!(record.via, Via::Ws | Via::Sse | Via::Lines | Via::Webhook);
@@ -331,7 +355,10 @@ impl SourceIndex {
                 entry.row = row;
             }
             Fact::Gap { scope, cause, from, to, detail, lost_n: _ } => self.gap_opened(record, scope, cause, from, to, detail),
-            Fact::GapStep { gap, state, cause, to, detail } => self.gap_stepped(record, gap, state, cause, to, detail),
+            Fact::GapStep { gap, state, cause, to, detail, cursor, filled } => {
+                let filled = filled.into_iter().map(|stretch| (stretch.from, stretch.to)).collect();
+                self.gap_stepped(record, Stepped { gap, state, cause, to, detail, cursor, filled });
+            }
             Fact::Clock { .. } | Fact::Dropped { .. } | Fact::Recovered { .. } => {}
         }
     }
@@ -370,20 +397,13 @@ impl SourceIndex {
             }
             self.dirty.coverage_all.insert(name.clone());
         }
-        self.step_row(record, &row, row.detail.clone());
+        self.step_row(record, &row, row.detail.clone(), None);
         self.dirty.rows.push(Change::Gap(row.clone()));
         self.gaps.insert(row.n, row);
     }
 
-    fn gap_stepped(
-        &mut self,
-        record: &Indexed<'_>,
-        gap: u64,
-        state: String,
-        cause: String,
-        to: Option<UnixMicros>,
-        detail: String,
-    ) {
+    fn gap_stepped(&mut self, record: &Indexed<'_>, stepped: Stepped) {
+        let Stepped { gap, state, cause, to, detail, cursor, filled } = stepped;
         self.settle();
         let Some(mut row) = self.gaps.get(&gap).cloned() else { return };
         (row.state, row.cause) = (state, cause);
@@ -402,12 +422,18 @@ impl SourceIndex {
                 }
             }
         }
-        self.step_row(record, &row, detail);
+        for (from, to) in filled {
+            if let Some(scope) = self.scopes.get_mut(&row.scope) {
+                scope.backfilled.insert(from, to);
+                self.dirty.coverage_all.insert(row.scope.clone());
+            }
+        }
+        self.step_row(record, &row, detail, cursor);
         self.dirty.rows.push(Change::Gap(row.clone()));
         self.gaps.insert(gap, row);
     }
 
-    fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow, detail: String) {
+    fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow, detail: String, cursor: Option<String>) {
         self.dirty.rows.push(Change::GapStep(GapStepRow {
             source: gap.source.clone(),
             n: record.n.0,
@@ -417,6 +443,7 @@ impl SourceIndex {
             cause: gap.cause.clone(),
             to_us: gap.to_us,
             detail,
+            cursor,
         }));
     }
 
@@ -495,21 +522,22 @@ impl SourceIndex {
                 events: seen.events,
             }));
         }
-        let row = |scope: &str, (from, to): (UnixMicros, UnixMicros)| CoverageRow {
+        let row = |scope: &str, class: &str, (from, to): (UnixMicros, UnixMicros)| CoverageRow {
             source: self.name.clone(),
             scope: scope.to_owned(),
-            class: "live".to_owned(),
+            class: class.to_owned(),
             from_us: from.0,
             to_us: to.0,
         };
         for name in &dirty.coverage_all {
             out.push(Change::ForgetCoverage { source: self.name.clone(), scope: name.clone() });
-            let intervals = self.scopes.get(name).into_iter().flat_map(|scope| scope.live.iter());
-            out.extend(intervals.map(|interval| Change::Coverage(row(name, interval))));
+            let Some(scope) = self.scopes.get(name) else { continue };
+            out.extend(scope.live.iter().map(|interval| Change::Coverage(row(name, LIVE, interval))));
+            out.extend(scope.backfilled.iter().map(|interval| Change::Coverage(row(name, BACKFILLED, interval))));
         }
         for name in dirty.coverage_ends.difference(&dirty.coverage_all) {
             let last = self.scopes.get(name).and_then(|scope| scope.live.iter().last());
-            out.extend(last.map(|interval| Change::Coverage(row(name, interval))));
+            out.extend(last.map(|interval| Change::Coverage(row(name, LIVE, interval))));
         }
     }
 }
@@ -530,6 +558,17 @@ fn block_row(source: &str, segment_n: u64, span: &BlockSpan, ids: IdSet) -> Bloc
         records: span.records,
         ids,
     }
+}
+
+/// What a step of a gap says.
+struct Stepped {
+    gap: u64,
+    state: String,
+    cause: String,
+    to: Option<UnixMicros>,
+    detail: String,
+    cursor: Option<String>,
+    filled: Vec<(UnixMicros, UnixMicros)>,
 }
 
 fn is_open(state: &str) -> bool {

@@ -39,23 +39,23 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use fact::{Closed, Fact, Opened};
+pub use fact::{Closed, Fact, Opened, Stretch};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};
 pub use reader::{Merged, Record, Records, Span, Tape};
 pub use recover::{Hole, Recovery, SealedTail, rebuild};
 pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
-pub use writer::{Archive, Committed, Lost};
+pub use writer::{Archive, Committed, Filling, Lost};
 
 use crate::catalog::CatalogError;
-use crate::model::{Decoded, Provider};
+use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
 pub use crate::catalog::GapRow;
 use crate::segment::SegmentError;
 pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
 
 /// Reads an envelope of a provider; handed in, because this room knows no provider's JSON.
-pub type Decode = fn(Provider, &[u8]) -> Decoded;
+pub type Decode = fn(Provider, Via, &[u8]) -> Decoded;
 
 /// How a tape is written.
 #[derive(Clone, Debug)]

@@ -7,12 +7,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::index::{Indexed, SourceIndex};
+use super::index::{Indexed, SourceIndex, speaks};
 use super::layout::{Found, Layout};
 use super::writer::segment_row;
 use super::{Archive, ArchiveError, Decode, Fact, Options, Result};
 use crate::catalog::{Catalog, Change, SegmentRow};
-use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::model::{Decoded, Provider, Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockEnd, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
 
 /// What opening had to mend.
@@ -605,9 +605,9 @@ fn scan(
                 {
                     recovery.told.push((source.clone(), first, last));
                 }
-                let decoded = match (record.kind, known) {
-                    (RecordKind::Frame, Some(provider)) => record.bytes().map(|bytes| decode(provider, &bytes)),
-                    _ => None,
+                let decoded = match known.filter(|_| speaks(record.kind, record.via)) {
+                    Some(provider) => record.bytes().map(|bytes| decode(provider, record.via, &bytes)),
+                    None => None,
                 }
                 .unwrap_or_else(Decoded::default);
                 index.record(Indexed {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::catalog::Catalog;
 use crate::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
-use crate::provider::decode;
+use crate::provider::{decode, decode_record};
 use crate::segment::{Disk, MemDisk, RealDisk, Unsynced};
 
 const START: i64 = 1_767_614_400_000_000;
@@ -77,7 +77,7 @@ impl Bench {
     }
 
     fn open(&self) -> Result<Archive> {
-        Archive::open(self.dir.path(), Arc::new(self.disk.clone()), options(), decode, "test", at(self.runs * 10_000))
+        Archive::open(self.dir.path(), Arc::new(self.disk.clone()), options(), decode_record, "test", at(self.runs * 10_000))
     }
 
     /// One life of a recorder: two sources, a drop, rotation, an end. Stops wherever the disk stops it.
@@ -155,7 +155,7 @@ impl Bench {
             assert!(kept.len() >= announced.len(), "{what}: {name} kept {} of {} announced", kept.len(), announced.len());
             assert_eq!(kept[..], self.sent[name][..kept.len()], "{what}: a prefix of what was sent, byte for byte");
         }
-        let report = verify(self.dir.path(), &self.disk, decode, |_| {}).unwrap();
+        let report = verify(self.dir.path(), &self.disk, decode_record, |_| {}).unwrap();
         assert!(report.is_whole(), "{what}: {report:?}");
         assert!(matches!(report.catalog, CatalogCheck::Equal(_)), "{what}: {:?}", report.catalog);
         // What was not announced may be gone; from here on the tape's content counts.
@@ -194,7 +194,7 @@ fn a_whole_life_verifies_and_rebuilds_equal() {
     assert!(before.iter().any(|row| row.starts_with("gap:") && row.contains("stopped")), "{before:#?}");
     assert!(before.iter().filter(|row| row.starts_with("segment:")).count() > 4, "rotation happened");
     let options = options();
-    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options, decode, "test", at(0)).unwrap();
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options, decode_record, "test", at(0)).unwrap();
     assert_eq!(before, dump(&bench.path()));
 }
 
@@ -218,7 +218,7 @@ fn a_crash_at_any_named_point_loses_nothing_announced() {
             reached += 1;
             bench.disk.restart(unsynced);
             // A crash is no damage; before tape.json is durable there is no tape to look at.
-            if let Ok(report) = verify(&bench.path(), &bench.disk, decode, |_| {}) {
+            if let Ok(report) = verify(&bench.path(), &bench.disk, decode_record, |_| {}) {
                 assert!(report.is_whole(), "{name} ({unsynced:?}), before anybody mended it: {report:?}");
             }
             // Recovery may be killed too; it is simply done again.
@@ -317,7 +317,7 @@ fn a_damaged_catalog_is_made_again_equal() {
         }
         // What opening does not touch it cannot notice: a bent page in the middle is found by verify, cured by rebuild.
         if what == "a page overwritten" {
-            rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(30_000)).unwrap();
+            rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(30_000)).unwrap();
         } else {
             bench.open().unwrap_or_else(|e| panic!("{what}: {e}")).close(at(30_000)).unwrap();
         }
@@ -398,7 +398,7 @@ fn suspected_stretches_are_cut_out_of_the_coverage() {
     assert_eq!(covered, seconds.map(|(from, to)| (at(from), at(to))));
     bench.check("suspicions");
     let before = dump(&bench.path());
-    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(0)).unwrap();
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(0)).unwrap();
     assert_eq!(before, dump(&bench.path()));
 }
 
@@ -445,7 +445,7 @@ fn collect(tape: &Tape, span: Span) -> Vec<Record> {
 fn a_reader_beside_the_writer_sees_commits_only() {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let mut archive = Archive::open(dir.path(), Arc::clone(&disk), options(), decode, "test", at(0)).unwrap();
+    let mut archive = Archive::open(dir.path(), Arc::clone(&disk), options(), decode_record, "test", at(0)).unwrap();
     archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
     let mut sent = 0;
     for round in 1..=40 {
@@ -465,12 +465,12 @@ fn a_reader_beside_the_writer_sees_commits_only() {
         };
         assert_eq!(tape.with_id(id.0, |_, r| r.body == envelope(sent - 1)).unwrap().len(), 1, "found in the block being written");
     }
-    let second = Archive::open(dir.path(), Arc::clone(&disk), options(), decode, "second", at(0));
+    let second = Archive::open(dir.path(), Arc::clone(&disk), options(), decode_record, "second", at(0));
     assert!(matches!(second, Err(ArchiveError::Locked { ref holder, .. }) if holder == "test"));
-    let beside = verify(dir.path(), &*disk, decode, |_| {}).unwrap();
+    let beside = verify(dir.path(), &*disk, decode_record, |_| {}).unwrap();
     assert!(beside.is_whole() && matches!(beside.catalog, CatalogCheck::Skipped(_)), "{beside:?}");
     archive.close(at(100)).unwrap();
-    assert!(verify(dir.path(), &*disk, decode, |_| {}).unwrap().is_whole());
+    assert!(verify(dir.path(), &*disk, decode_record, |_| {}).unwrap().is_whole());
 }
 
 #[test]
@@ -496,13 +496,13 @@ fn damage_in_an_open_segment_is_salvaged_and_noted() {
     archive.close(at(20_000)).unwrap();
     let kept = bench.frames(&alpha());
     assert!(kept.len() > 20 && kept.len() < 50, "{}", kept.len());
-    let report = verify(&bench.path(), &bench.disk, decode, |_| {}).unwrap();
+    let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
     assert!(report.damage.iter().all(|d| d.known) && report.damage.len() == 1, "{report:?}");
     let gaps = bench.tape().catalog().gaps(Some("alpha")).unwrap();
     assert!(gaps.iter().any(|g| g.cause == "damaged" && g.to_us.is_some()), "{gaps:?}");
     assert!(bench.disk.files().iter().any(|(p, _)| p.to_string_lossy().ends_with(".damaged")), "the evidence stays");
     let before = dump(&bench.path());
-    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(0)).unwrap();
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(0)).unwrap();
     assert_eq!(before, dump(&bench.path()));
 }
 
@@ -517,7 +517,7 @@ fn damage_in_a_sealed_segment_is_found_and_stays_local() {
         let mut bent = whole.clone();
         bent[at_byte] ^= 0x10;
         bench.disk.overwrite(&path, bent);
-        let report = verify(&bench.path(), &bench.disk, decode, |_| {}).unwrap();
+        let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
         assert!(!report.is_whole(), "byte {at_byte}");
         let tape = bench.tape();
         let mut records = tape.records("alpha", Span::default()).unwrap();
@@ -528,7 +528,7 @@ fn damage_in_a_sealed_segment_is_found_and_stays_local() {
         assert!(kept + 20 >= all, "byte {at_byte}: one block at most, kept {kept} of {all}");
     }
     bench.disk.overwrite(&path, whole[..whole.len() / 2].to_vec());
-    assert!(!verify(&bench.path(), &bench.disk, decode, |_| {}).unwrap().is_whole(), "cut");
+    assert!(!verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap().is_whole(), "cut");
     bench.disk.overwrite(&path, whole);
     bench.check("put back");
 }
@@ -565,7 +565,7 @@ fn records_that_were_durable_and_are_gone_are_told() {
                 gaps.iter().any(|g| g.cause == "damaged" && g.n > ends),
                 "{what}: in the ledger, under a new number: {gaps:?}"
             );
-            let report = verify(&bench.path(), &bench.disk, decode, |_| {}).unwrap();
+            let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
             assert!(
                 report.damage.iter().all(|d| d.known || d.what.contains("file ends") || d.what.contains("seek table")),
                 "{what}: {report:?}"
@@ -575,7 +575,7 @@ fn records_that_were_durable_and_are_gone_are_told() {
                 "{what}: {report:?}"
             );
             let before = dump(&bench.path());
-            rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode, "test", at(0)).unwrap();
+            rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(0)).unwrap();
             assert_eq!(before, dump(&bench.path()), "{what}: told once");
         }
     }
@@ -610,7 +610,7 @@ fn a_recorder_that_died_is_in_the_ledger_whoever_opens_the_tape_next() {
 fn what_is_no_tape_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let open = |path: &Path| Archive::open(path, Arc::clone(&disk), options(), decode, "test", at(0)).map(drop);
+    let open = |path: &Path| Archive::open(path, Arc::clone(&disk), options(), decode_record, "test", at(0)).map(drop);
     assert!(matches!(Tape::open(dir.path(), Arc::clone(&disk)), Err(ArchiveError::NotATape { .. })));
     std::fs::write(dir.path().join("holiday.jpg"), b"x").unwrap();
     let refused = open(dir.path()).unwrap_err();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::index::{ALL, Indexed, SourceIndex};
+use super::index::{ALL, BACKFILLED, Indexed, SourceIndex, speaks};
 use super::layout::{Found, Layout};
 use super::writer::segment_row;
 use super::{ArchiveError, Decode, Fact, Hole, Result};
@@ -238,8 +238,8 @@ impl Check<'_> {
                         }
                         if let Some(index) = index.as_mut() {
                             let provider: Option<Provider> = index.provider().parse().ok();
-                            let decoded = match (record.kind, provider, bytes) {
-                                (RecordKind::Frame, Some(provider), Some(bytes)) => (self.decode)(provider, &bytes),
+                            let decoded = match (provider.filter(|_| speaks(record.kind, record.via)), bytes) {
+                                (Some(provider), Some(bytes)) => (self.decode)(provider, record.via, &bytes),
                                 _ => Decoded::default(),
                             };
                             index.record(Indexed {
@@ -383,7 +383,25 @@ fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
         let coverage = catalog.coverage(&source.name)?;
         for scope in catalog.scopes(&source.name)? {
             let mut covered = IntervalSet::new();
-            for row in coverage.iter().filter(|row| row.scope == scope.scope) {
+            for row in coverage.iter().filter(|row| row.scope == scope.scope && row.class == BACKFILLED) {
+                let (from, to) = (UnixMicros(row.from_us), UnixMicros(row.to_us));
+                let mut rest = IntervalSet::new();
+                rest.insert(from, to);
+                for gap in gaps.iter().filter(|gap| gap.scope == scope.scope) {
+                    rest.remove(UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
+                }
+                if !rest.is_empty() {
+                    let what = format!("scope {} is said to be backfilled from {from} to {to} without a gap", scope.scope);
+                    damage.push(Damage {
+                        source: Some(source.name.clone()),
+                        place: "coverage".to_owned(),
+                        what,
+                        known: false,
+                        lost: None,
+                    });
+                }
+            }
+            for row in coverage.iter().filter(|row| row.scope == scope.scope && row.class != BACKFILLED) {
                 covered.insert(UnixMicros(row.from_us), UnixMicros(row.to_us));
             }
             let mine = || gaps.iter().filter(|gap| gap.scope == scope.scope || gap.scope == ALL);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::fact::{Closed, Fact, to_json};
+use super::fact::{Closed, Fact, Stretch, to_json};
 use super::index::{ALL, Indexed, SourceIndex};
 use super::layout::Layout;
 use super::recover::Index;
@@ -19,6 +19,19 @@ use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, W
 
 /// Given up when the disk is full, so that the farewell can be written.
 const RESERVE_BYTES: usize = 1 << 20;
+
+/// A step in the filling of a gap.
+#[derive(Clone, Copy, Debug)]
+pub struct Filling<'a> {
+    /// Its state from now on.
+    pub state: GapState,
+    /// In words: the price, the progress, the evidence.
+    pub detail: &'a str,
+    /// Where the walk stands.
+    pub cursor: Option<&'a str>,
+    /// Stretches that are proven whole.
+    pub filled: &'a [Stretch],
+}
 
 /// What a commit made durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -539,7 +552,29 @@ impl Archive {
     ) -> Result<()> {
         let row = self.index[source].gap(gap).expect("the caller looked the gap up");
         let cause = cause.map_or_else(|| row.cause.clone(), |c| c.name().to_owned());
-        let fact = Fact::GapStep { gap, state: state.name().to_owned(), cause, to, detail: detail.to_owned() };
+        let (state, detail) = (state.name().to_owned(), detail.to_owned());
+        let fact = Fact::GapStep { gap, state, cause, to, detail, cursor: None, filled: Vec::new() };
+        self.note(source, ConnId(0), at, &fact).map(drop)
+    }
+
+    /// Tells how far the filling of a gap has come, or what came of it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    ///
+    /// # Panics
+    /// When there is no such gap; ask [`gap`](Self::gap) first.
+    pub fn fill(&mut self, source: &SourceName, at: UnixMicros, gap: u64, filling: Filling<'_>) -> Result<()> {
+        let row = self.index[source].gap(gap).expect("the caller looked the gap up");
+        let fact = Fact::GapStep {
+            gap,
+            state: filling.state.name().to_owned(),
+            cause: row.cause.clone(),
+            to: row.to_us.map(UnixMicros),
+            detail: filling.detail.to_owned(),
+            cursor: filling.cursor.map(str::to_owned),
+            filled: filling.filled.to_vec(),
+        };
         self.note(source, ConnId(0), at, &fact).map(drop)
     }
 

@@ -299,7 +299,7 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn gap_steps(&self, source: &str, gap_n: u64) -> Result<Vec<GapStepRow>> {
-        let sql = "SELECT source, n, gap_n, at_us, state, cause, to_us, detail FROM gap_step WHERE source = ?1 AND gap_n = ?2 ORDER BY n";
+        let sql = "SELECT source, n, gap_n, at_us, state, cause, to_us, detail, cursor FROM gap_step WHERE source = ?1 AND gap_n = ?2 ORDER BY n";
         self.list(sql, params![source, gap_n as i64], rows::gap_step)
     }
 
@@ -449,8 +449,8 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             &[&r.source, &(r.n as i64), &r.scope, &r.cause, &r.state, &r.from_us, &r.to_us, &r.opened_us, &r.detail],
         ),
         Change::GapStep(r) => run(
-            "INSERT OR REPLACE INTO gap_step VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            &[&r.source, &(r.n as i64), &(r.gap_n as i64), &r.at_us, &r.state, &r.cause, &r.to_us, &r.detail],
+            "INSERT OR REPLACE INTO gap_step VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            &[&r.source, &(r.n as i64), &(r.gap_n as i64), &r.at_us, &r.state, &r.cause, &r.to_us, &r.detail, &r.cursor],
         ),
         Change::Coverage(r) => run(
             "INSERT OR REPLACE INTO coverage VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -64,6 +64,7 @@ rows! {
     /// One step in a gap's life.
     GapStepRow / gap_step {
         source: String, n: u64 as int, gap_n: u64 as int, at_us: i64, state: String, cause: String, to_us: Option<i64>, detail: String,
+        cursor: Option<String>,
     }
 
     /// An interval of coverage.

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::exit::usage;
 use crate::archive::Tape;
-use crate::config::{self, Config};
-use crate::model::{RecordKind, SourceName, TweetId, UnixMicros};
+use crate::config::{self, Config, ProviderFlags};
+use crate::model::{Provider, RecordKind, SourceName, TweetId, UnixMicros};
 use crate::net::{Clock, SystemClock};
 use crate::segment::RealDisk;
 
@@ -72,6 +72,30 @@ pub(super) fn now() -> UnixMicros {
 /// What another recorder is told about us.
 pub(super) fn holder(command: &str) -> String {
     format!("birdtape {command}, process {}, since {}", std::process::id(), super::out::stamp(now()))
+}
+
+/// Which sources to speak with, and how: those of the file, or of flags alone when providers are named.
+pub(super) fn configuration(common: &Common, names: &[String], providers: &[Provider], flags: &ProviderFlags) -> Result<Config> {
+    if providers.is_empty() {
+        let mut config = Config::load_only(&common.config_file(), &env, names)?;
+        if let Some(dir) = &common.tape {
+            config.tape.clone_from(dir);
+        }
+        return Ok(config);
+    }
+    if !flags.topics.is_empty() && !providers.contains(&Provider::XLive) {
+        return Err(usage("--topic goes with --provider x_live", "the other providers have no topics"));
+    }
+    let mut providers = providers.to_vec();
+    providers.sort_unstable();
+    providers.dedup();
+    let mut configs = providers.into_iter().map(|provider| Config::for_provider(provider, flags, &env));
+    let mut config = configs.next().context("no provider is named")??;
+    for other in configs {
+        config.sources.extend(other?.sources);
+    }
+    config.tape = common.tape_dir()?;
+    Ok(config)
 }
 
 /// The sources a command looks at: those named, which must be there, or all of the tape.

@@ -19,7 +19,7 @@ use crate::archive::{Archive, CatalogCheck, Options, Report, Span, Tape, verify}
 use crate::catalog::GapRow;
 use crate::model::{Body, ConnId, Draft, Provider, RecordKind, SourceName, UnixMicros, Via};
 use crate::net::Gate;
-use crate::provider::{decode, synthetic};
+use crate::provider::{decode, decode_record, synthetic};
 use crate::replay::{self, Feed, Replay, Speed};
 use crate::segment::{Disk, RealDisk};
 
@@ -120,7 +120,7 @@ impl Stage {
         let start = now();
         let end = start.plus(Duration::from_secs(SECONDS as u64));
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let mut archive = Archive::open(&self.broadcast(), disk, Options::default(), decode, "birdtape demo", start)?;
+        let mut archive = Archive::open(&self.broadcast(), disk, Options::default(), decode_record, "birdtape demo", start)?;
         let world = synthetic::World::new(synthetic::Options { seed: 7, start, rate: RATE, ..synthetic::Options::default() });
         for envelope in world.take_while(|envelope| envelope.at < end) {
             let name = SourceName::from(envelope.provider);
@@ -183,7 +183,7 @@ impl Stage {
 
     /// Looks at what is left.
     fn findings(&self, seen: Seen) -> Result<Findings> {
-        let report = verify(&self.tape(), &RealDisk, decode, |_| {})?;
+        let report = verify(&self.tape(), &RealDisk, decode_record, |_| {})?;
         let tape = Tape::open(&self.tape(), Arc::new(RealDisk))?;
         let mut sources = Vec::new();
         for provider in Provider::ALL {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::out;
 use crate::archive::ArchiveError;
+use crate::backfill::BackfillError;
 use crate::config::ConfigError;
 use crate::fixture::FixtureError;
 use crate::import::ImportError;
@@ -109,6 +110,9 @@ fn exit(error: &anyhow::Error) -> Exit {
 fn hint(error: &anyhow::Error) -> String {
     let advice = |cause: &(dyn std::error::Error + 'static)| {
         if let Some(error) = cause.downcast_ref::<ArchiveError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<BackfillError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<TestingError>() {

@@ -147,7 +147,7 @@ fn ignore(common: &Common, id: &str, reason: &str) -> Outcome {
     find(&common.open_tape()?, id)?;
     let at = args::now();
     let (disk, options) = (Arc::new(RealDisk), archive::Options::default());
-    let mut archive = Archive::open(&dir, disk, options, provider::decode, &args::holder("gaps ignore"), at)?;
+    let mut archive = Archive::open(&dir, disk, options, provider::decode_record, &args::holder("gaps ignore"), at)?;
     archive.gap(&source, n).with_context(|| format!("gap {id} is gone"))?;
     let to = archive.gap(&source, n).and_then(|gap| gap.to_us).map(UnixMicros);
     archive.step(&source, at, n, GapState::Ignored, None, to, reason)?;

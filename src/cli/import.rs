@@ -74,7 +74,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let lines = Lines::new(&name, input)?;
     let open = || {
         let (disk, at) = (Arc::new(RealDisk), args::now());
-        Archive::open(&dir, disk, archive::Options::default(), provider::decode, &args::holder("import"), at)
+        Archive::open(&dir, disk, archive::Options::default(), provider::decode_record, &args::holder("import"), at)
     };
     let report = import::run(lines, &options, &SystemClock::new(), open, |lines| bar.set_position(lines.consumed()))?;
     bar.finish_and_clear();

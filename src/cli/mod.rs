@@ -17,6 +17,7 @@
 //! | the others | one subcommand each |
 
 mod args;
+mod backfill;
 mod cat;
 mod check;
 mod command;
@@ -93,6 +94,7 @@ enum Command {
     Get(get::Args),
     Status(status::Args),
     Gaps(gaps::Args),
+    Backfill(backfill::Args),
     Verify(verify::Args),
     Recover(recover::Args),
     Rebuild(rebuild::Args),
@@ -132,6 +134,7 @@ impl Cli {
             Command::Get(args) => get::run(common, &args),
             Command::Status(args) => status::run(common, &args),
             Command::Gaps(args) => gaps::run(common, &args),
+            Command::Backfill(args) => backfill::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),
             Command::Rebuild(args) => rebuild::run(common, &args),

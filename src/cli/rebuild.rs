@@ -26,7 +26,8 @@ pub(super) struct Args {}
 pub(super) fn run(common: &Common, _: &Args) -> Outcome {
     let dir = common.tape_dir()?;
     let (options, holder) = (archive::Options::default(), args::holder("rebuild"));
-    let (recovery, n_records) = archive::rebuild(&dir, Arc::new(RealDisk), options, provider::decode, &holder, args::now())?;
+    let (recovery, n_records) =
+        archive::rebuild(&dir, Arc::new(RealDisk), options, provider::decode_record, &holder, args::now())?;
     let report = verify::prove(&dir)?;
     let mut out = Out::new();
     if common.json {

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::args::{self, Common, now};
-use super::exit::{Exit, Outcome, usage};
+use super::exit::{Exit, Outcome};
 use super::out::{self, Out, count, length, say, size};
 use super::{log, signal};
 use crate::archive::RealDisk;
@@ -102,28 +102,8 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
 
 /// What is to be recorded: from flags alone, or from the file.
 fn configuration(common: &Common, args: &Args) -> Result<Config> {
-    let mut config = if args.provider.is_empty() {
-        let mut config = Config::load_only(&common.config_file(), &args::env, &args.source)?;
-        if let Some(dir) = &common.tape {
-            config.tape.clone_from(dir);
-        }
-        config
-    } else {
-        if !args.topic.is_empty() && !args.provider.contains(&Provider::XLive) {
-            return Err(usage("--topic goes with --provider x_live", "the other providers have no topics"));
-        }
-        let flags = ProviderFlags { base_url: args.base_url.clone(), topics: args.topic.clone(), allow_plain: args.allow_plain };
-        let mut providers = args.provider.clone();
-        providers.sort_unstable();
-        providers.dedup();
-        let mut configs = providers.into_iter().map(|provider| Config::for_provider(provider, &flags, &args::env));
-        let mut config = configs.next().context("clap asks for a provider here")??;
-        for other in configs {
-            config.sources.extend(other?.sources);
-        }
-        config.tape = common.tape_dir()?;
-        config
-    };
+    let flags = ProviderFlags { base_url: args.base_url.clone(), topics: args.topic.clone(), allow_plain: args.allow_plain };
+    let mut config = args::configuration(common, &args.source, &args.provider, &flags)?;
     if let Some(every) = args.commit_every {
         config.archive.commit_every = every;
     }

@@ -30,7 +30,7 @@ pub(super) fn run(common: &Common, _: &Args) -> Outcome {
     // A writer makes a tape where there is none; mending must not.
     Layout::new(&dir).require_info(&RealDisk)?;
     let (disk, options) = (Arc::new(RealDisk), archive::Options::default());
-    let mut archive = Archive::open(&dir, disk, options, provider::decode, &args::holder("recover"), args::now())?;
+    let mut archive = Archive::open(&dir, disk, options, provider::decode_record, &args::holder("recover"), args::now())?;
     let mut recovery = archive.recovery().clone();
     // Sealed segments are not read on opening; here somebody asked for it.
     let report = verify::prove(&dir)?;

@@ -41,7 +41,7 @@ pub(super) fn run(common: &Common, _: &Args) -> Outcome {
 pub(super) fn prove(dir: &Path) -> Result<Report> {
     let bar = out::progress(Some(segment_bytes(dir)), "verifying");
     let mut last = 0;
-    let report = archive::verify(dir, &RealDisk, provider::decode, |bytes| {
+    let report = archive::verify(dir, &RealDisk, provider::decode_record, |bytes| {
         last = bytes.max(last);
         bar.set_position(last);
     })?;

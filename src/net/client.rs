@@ -132,6 +132,22 @@ pub async fn open(network: &dyn Network, opening: &Opening, limits: &Limits) -> 
     }
 }
 
+/// Headers of an answer that matter afterwards.
+pub const TELLING_HEADERS: [&str; 12] = [
+    "content-type",
+    "date",
+    "retry-after",
+    "server",
+    "x-rate-limit-limit",
+    "x-rate-limit-remaining",
+    "x-rate-limit-reset",
+    "x-request-id",
+    "x-credits-used",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-transaction-id",
+];
+
 /// Makes one request over its own connection; any status is an answer, redirects included.
 ///
 /// Keys that come back in headers or body are blanked; otherwise the body is as it came.

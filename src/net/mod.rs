@@ -40,7 +40,7 @@ mod tee;
 mod testing;
 mod tls;
 
-pub use client::{Limits, Opened, open, request};
+pub use client::{Limits, Opened, TELLING_HEADERS, open, request};
 pub use clock::{BootReading, Clock, ConnectionClock, SystemClock, now};
 pub use control::{ControlListener, ControlStream, control_call};
 pub use errors::{Failure, Gone, OpenError, SetupError};

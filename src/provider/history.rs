@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
+use crate::model::json::Json;
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
 
 /// A stretch of a scope that is to be asked for.
@@ -173,14 +174,40 @@ impl Walk {
     }
 }
 
+/// Shortest time between two requests that a provider's pages ask for.
+///
+/// TwitterAPI.io: 20 a second once topped up (docs, "Rate limits"). TweetStream: not documented; one a second.
+/// ScrapeBadger: 300 a minute on the basic plan (docs, "Rate limits"). X: 500 in 15 minutes (observed). A fake provider
+/// on this machine is asked as fast as it answers.
+pub fn pace_of(settings: &Settings) -> Duration {
+    let host = settings.base.as_ref().map(|base| base.endpoint.host.as_str());
+    if matches!(host, Some("127.0.0.1" | "::1" | "localhost")) {
+        return Duration::ZERO;
+    }
+    match settings.provider {
+        Provider::TwitterapiIo => Duration::from_millis(50),
+        Provider::Tweetstream => Duration::from_secs(1),
+        Provider::Scrapebadger => Duration::from_millis(200),
+        Provider::XLive => Duration::from_millis(1_800),
+    }
+}
+
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.
 ///
 /// The same for the live writer and a rebuild, so it knows nothing but the bytes.
 pub fn decode_page(provider: Provider, body: &[u8]) -> Decoded {
-    match provider {
+    let decoded = match provider {
         Provider::TwitterapiIo => twitterapi_io::decode_page(body),
         Provider::Tweetstream => tweetstream::decode_page(body),
         Provider::Scrapebadger => scrapebadger::decode_page(body),
         Provider::XLive => x_live::decode_page(body),
-    }
+    };
+    Decoded { json: is_one_value(body), ..decoded }
+}
+
+/// Whether these bytes are exactly one JSON object or array on one line.
+fn is_one_value(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return false };
+    let mut json = Json::new(text);
+    text.starts_with(['{', '[']) && json.skip().is_ok() && json.finish().is_ok() && !json.is_multi_line()
 }

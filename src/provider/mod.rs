@@ -403,6 +403,14 @@ pub fn decode(provider: Provider, bytes: &[u8]) -> Decoded {
     }
 }
 
+/// Reads a record by the way it came: an envelope, or a page of history.
+pub fn decode_record(provider: Provider, via: crate::model::Via, bytes: &[u8]) -> Decoded {
+    match via {
+        crate::model::Via::History | crate::model::Via::Snapshot => history::decode_page(provider, bytes),
+        _ => decode(provider, bytes),
+    }
+}
+
 /// Tells by its shape which provider an envelope comes from, without trusting key order.
 ///
 /// `event_type` is TwitterAPI.io, `v` with `t` and `op` TweetStream, `topic` or `payload` X, `event` or `type` ScrapeBadger.

@@ -17,7 +17,7 @@ use super::queue::{Entry, Gone, Item, Offer, Queue};
 use super::{Event, Options, Sink, Source, World};
 use crate::archive::{self, Closed};
 use crate::model::{Framing, NetFault, Provider, Request, Response, Secret, SourceName, Transport, UnixMicros, Via};
-use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError};
+use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError, TELLING_HEADERS};
 use crate::provider::{self, Action, Client, End, Fault, Input, Loudness, percent_encode};
 
 /// A quiet link is noted as alive this often.
@@ -37,19 +37,6 @@ const LEAVING_WAIT: Duration = Duration::from_secs(1);
 
 /// A wait without an end.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
-
-/// Headers of an answer that matter afterwards.
-const TELLING_HEADERS: [&str; 9] = [
-    "content-type",
-    "date",
-    "retry-after",
-    "server",
-    "x-rate-limit-limit",
-    "x-rate-limit-remaining",
-    "x-rate-limit-reset",
-    "x-request-id",
-    "x-transaction-id",
-];
 
 /// When an envelope last came, for all connections together.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ impl Running {
 // The tape.
 
 fn whole(dir: &Path) {
-    let report = verify(dir, &RealDisk, provider::decode, |_| {}).unwrap();
+    let report = verify(dir, &RealDisk, provider::decode_record, |_| {}).unwrap();
     assert!(report.is_whole(), "{report:#?}");
     assert!(matches!(report.catalog, archive::CatalogCheck::Equal(_)), "{report:?}");
     let planted = KEY.as_bytes();
@@ -585,7 +585,7 @@ async fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
     let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
     running.frames(1).await;
     assert_eq!(causes(&running.stop().await), ["disk"]);
-    let report = verify(dir.path(), &disk, provider::decode, |_| {}).unwrap();
+    let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
     assert!(report.is_whole(), "{report:#?}");
     // A commit that failed half way may have put some of its records on the disk; they were never announced.
     assert!((11..=21).contains(&report.sources[0].envelopes), "{report:#?}");

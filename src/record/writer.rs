@@ -140,7 +140,7 @@ impl Planned {
 fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
     let clock = Arc::clone(&plan.world.clock);
     let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
-    let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode, &plan.holder, clock.wall())?;
+    let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode_record, &plan.holder, clock.wall())?;
     let mut writer = Writer {
         archive,
         clock,

@@ -20,7 +20,7 @@ use crate::archive::{self, Archive};
 use crate::model::{Body, ConnId, Draft, Framing, RecordKind, SourceName, Via};
 use crate::net::{Incoming, Limits, Live, OpenError, Opened, SystemNetwork, TlsOptions, open};
 use crate::provider::synthetic::World;
-use crate::provider::{Auth, Base, Client, decode, default_settings};
+use crate::provider::{Auth, Base, Client, decode, decode_record, default_settings};
 
 const KEY: &str = "planted-key-91";
 
@@ -42,7 +42,7 @@ fn draft(at: UnixMicros, via: Via, bytes: &Bytes) -> Draft {
 fn record(dir: &Path, envelopes: &[Envelope], mut with: impl FnMut(&mut Archive, &SourceName, &Envelope)) {
     let options = archive::Options { block_bytes: 64 << 10, segment_bytes: 512 << 10, ..Default::default() };
     let start = envelopes[0].at;
-    let mut tape = Archive::open(dir, Arc::new(RealDisk), options, decode, "test", start).unwrap();
+    let mut tape = Archive::open(dir, Arc::new(RealDisk), options, decode_record, "test", start).unwrap();
     for provider in Provider::ALL {
         tape.add_source(&SourceName::new(provider.name()).unwrap(), provider).unwrap();
     }
@@ -210,7 +210,8 @@ async fn merges_the_sources_of_a_provider() {
     let dir = tempfile::tempdir().unwrap();
     let envelopes: Vec<_> = world(600).into_iter().filter(|e| e.provider == Provider::Tweetstream).collect();
     let mut tape =
-        Archive::open(dir.path(), Arc::new(RealDisk), archive::Options::default(), decode, "test", envelopes[0].at).unwrap();
+        Archive::open(dir.path(), Arc::new(RealDisk), archive::Options::default(), decode_record, "test", envelopes[0].at)
+            .unwrap();
     let names = ["one", "two", "three"].map(|name| SourceName::new(name).unwrap());
     for name in &names {
         tape.add_source(name, Provider::Tweetstream).unwrap();

@@ -45,7 +45,8 @@ fn a_second_writer() {
     let desk = Desk::with_fixture();
     let at = UnixMicros(1_767_614_400_000_000);
     let dir = desk.path("tape");
-    let first = Archive::open(&dir, Arc::new(RealDisk), Options::default(), provider::decode, "the first one", at).unwrap();
+    let first =
+        Archive::open(&dir, Arc::new(RealDisk), Options::default(), provider::decode_record, "the first one", at).unwrap();
     let import = ["import", "--provider", "auto", FIXTURE];
     for args in [&import[..], &["recover"], &["rebuild"]] {
         desk.run(args).fails(1, &["is being written by another recorder (the first one)", "hint: stop the other recorder"]);

@@ -204,7 +204,8 @@ fn with_gaps(desk: &Desk) -> SourceName {
     let at = |second: i64| UnixMicros(1_767_614_400_000_000 + second * 1_000_000);
     let (horizon, boot) = (Duration::from_secs(60), || ("boot".to_owned(), Duration::from_secs(9)));
     let dir = desk.path("tape");
-    let mut archive = Archive::open(&dir, Arc::new(RealDisk), Options::default(), provider::decode, "a test", at(0)).unwrap();
+    let mut archive =
+        Archive::open(&dir, Arc::new(RealDisk), Options::default(), provider::decode_record, "a test", at(0)).unwrap();
     archive.add_source(&name, Provider::Tweetstream).unwrap();
     archive.start_source(&name, horizon, boot(), at(0)).unwrap();
     archive.live(&name, "*", horizon, at(1), "the first frame").unwrap();

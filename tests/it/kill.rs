@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use birdtape::archive::{CatalogCheck, Tape, verify};
 use birdtape::model::Provider;
-use birdtape::provider::decode;
+use birdtape::provider::decode_record;
 use birdtape::segment::RealDisk;
 use rand::{Rng, SeedableRng};
 
@@ -72,7 +72,7 @@ fn a_killed_recorder_keeps_what_it_announced() {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(7);
     for kill in 0..kills {
         let announced = record_and_kill(&desk, &replay.base, rng.random_range(0..40));
-        let report = verify(&tape, &RealDisk, decode, |_| {}).unwrap();
+        let report = verify(&tape, &RealDisk, decode_record, |_| {}).unwrap();
         assert!(report.is_whole(), "kill {kill}: {:?}", report.damage);
         for (source, &n) in &announced {
             let kept = report.sources.iter().find(|s| s.name == *source).map_or(0, |s| s.last_n);
@@ -83,7 +83,7 @@ fn a_killed_recorder_keeps_what_it_announced() {
         }
     }
     desk.run(&["recover", "--tape", "tape"]).expect(0);
-    let report = verify(&tape, &RealDisk, decode, |_| {}).unwrap();
+    let report = verify(&tape, &RealDisk, decode_record, |_| {}).unwrap();
     assert!(report.is_whole() && matches!(report.catalog, CatalogCheck::Equal(_)), "{report:?}");
     let gaps = Tape::open(&tape, std::sync::Arc::new(RealDisk)).unwrap().catalog().gaps(None).unwrap();
     for provider in Provider::ALL {

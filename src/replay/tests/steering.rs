@@ -200,7 +200,7 @@ async fn is_steered_over_http_in_clear_words() {
 /// A tape on which a connection was closed, an attempt refused, and the next one broke off.
 fn troubled(dir: &Path, all: &[Envelope]) {
     let options = archive::Options::default();
-    let mut tape = Archive::open(dir, Arc::new(RealDisk), options, decode, "test", all[0].at).unwrap();
+    let mut tape = Archive::open(dir, Arc::new(RealDisk), options, decode_record, "test", all[0].at).unwrap();
     let source = SourceName::new("alpha").unwrap();
     tape.add_source(&source, TS).unwrap();
     let fact = |kind: RecordKind, at: UnixMicros, info: Option<&str>, body: String| Draft {
