@@ -26,6 +26,7 @@
 //!
 //! One [`Archive`] a tape, moved between threads at will but used by one; any number of [`Tape`]s.
 
+mod certificate;
 mod fact;
 mod index;
 mod layout;
@@ -39,6 +40,7 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use certificate::Certificate;
 pub use fact::{Closed, Fact, Opened, Stretch};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};

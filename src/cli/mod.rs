@@ -19,6 +19,7 @@
 mod args;
 mod backfill;
 mod cat;
+mod certify;
 mod check;
 mod command;
 mod control;
@@ -95,6 +96,7 @@ enum Command {
     Status(status::Args),
     Gaps(gaps::Args),
     Backfill(backfill::Args),
+    Certify(certify::Args),
     Verify(verify::Args),
     Recover(recover::Args),
     Rebuild(rebuild::Args),
@@ -135,6 +137,7 @@ impl Cli {
             Command::Status(args) => status::run(common, &args),
             Command::Gaps(args) => gaps::run(common, &args),
             Command::Backfill(args) => backfill::run(common, &args),
+            Command::Certify(args) => certify::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),
             Command::Rebuild(args) => rebuild::run(common, &args),
