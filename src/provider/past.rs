@@ -462,8 +462,12 @@ mod tests {
             assert_eq!(selectors, ["a", "b"]);
         });
         // The clock went back between: none is lost, each is found by the instant it is told with.
-        let envelopes =
-            [(second(3), rule(id(0), "a")), (second(1), rule(id(1), "b")), (second(2), rule(id(2), "c")), (second(4), rule(id(3), "d"))];
+        let envelopes = [
+            (second(3), rule(id(0), "a")),
+            (second(1), rule(id(1), "b")),
+            (second(2), rule(id(2), "c")),
+            (second(4), rule(id(3), "d")),
+        ];
         let envelopes: Vec<_> = envelopes.iter().map(|(at, text)| (*at, text.as_str())).collect();
         with_past(Provider::Scrapebadger, &envelopes, second(5), |past| {
             let mut seen = Vec::new();

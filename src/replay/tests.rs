@@ -2,6 +2,7 @@
 //! The whole replay over loopback: real sockets, real clients of ours.
 
 mod faults;
+mod history;
 mod steering;
 
 use std::net::SocketAddr;
