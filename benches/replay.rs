@@ -48,6 +48,11 @@ fn main() {
         ["drain", address, n_clients, bytes] => {
             runtime.block_on(drain(address.parse().unwrap(), n_clients.parse().unwrap(), bytes.parse().unwrap()));
         }
+        ["make", dir, n] => {
+            let n = record(Path::new(dir), n.parse().unwrap(), u64::MAX);
+            let bodies: Vec<Bytes> = world(50.0).take(n).map(|envelope| envelope.bytes).collect();
+            println!("{}", framed(&bodies).len());
+        }
         ["throughput"] => runtime.block_on(throughput()),
         ["pacing"] => runtime.block_on(pacing()),
         ["seek", dir] => runtime.block_on(seek(Path::new(dir), 2_000)),
@@ -375,11 +380,12 @@ fn peak_mb() -> f64 {
 }
 
 async fn slow() {
+    // Made by another process, so that this one's memory is the replay's.
     let dir = tempfile::tempdir().unwrap();
-    let n = record(dir.path(), 100_000, u64::MAX);
-    let bodies: Vec<Bytes> = world(50.0).take(n).map(|envelope| envelope.bytes).collect();
-    let bytes = framed(&bodies).len() as u64;
-    drop(bodies);
+    let n = 100_000;
+    let made =
+        Command::new(std::env::current_exe().unwrap()).args(["make", dir.path().to_str().unwrap(), &n.to_string()]).output();
+    let bytes = String::from_utf8(made.unwrap().stdout).unwrap().trim().parse().unwrap();
     let before = peak_mb();
     let feed = Feed::Tape { dir: dir.path().to_owned() };
     let options =

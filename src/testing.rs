@@ -16,6 +16,32 @@
 //! # }
 //! ```
 //!
+//! It can be held, moved and made to misbehave:
+//!
+//! ```
+//! use birdtape::replay::{Place, Start, State};
+//! use birdtape::testing::Replay;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let fake = Replay::of("fixtures/synthetic/mixed-400.jsonl")
+//!     .at_max_speed()
+//!     .from("2026-01-05T12:00:03Z".parse()?)
+//!     .faults("fixtures/faults/flaky_history.toml")?
+//!     .with(|options| options.start = Start::Paused)
+//!     .start()
+//!     .await?;
+//! let control = fake.control();
+//! assert_eq!(control.status().state, State::Paused);
+//! // … the client under test connects, and gets one envelope, and then everything:
+//! control.step(1)?;
+//! control.resume();
+//! // All of it is history now.
+//! control.seek(Place::End).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Where tokio runs already, `start().await` gives a [`Running`] in its place. Either listens on a free port of
 //! 127.0.0.1 and accepts any key unless it is given one.
 
@@ -28,7 +54,8 @@ use std::time::Duration;
 
 use crate::import::{self, ImportError, Lines};
 use crate::model::{Provider, Secret, UnixMicros};
-use crate::replay::{self, Feed, Options, Outcome, ReplayError, Speed, Stats};
+use crate::replay::faults::{Script, ScriptError};
+use crate::replay::{self, Control, Feed, Options, Outcome, Place, ReplayError, Speed, Stats};
 use crate::segment::RealDisk;
 
 /// Why there is no fake provider.
@@ -58,6 +85,9 @@ pub enum TestingError {
     /// A key of no characters.
     #[error("the key is empty")]
     EmptyKey,
+    /// The fault script cannot be read, or makes no sense.
+    #[error(transparent)]
+    Faults(#[from] ScriptError),
     /// The replay cannot start.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -76,6 +106,7 @@ impl TestingError {
             Self::Lines(error) => error.hint(),
             Self::CutOff { .. } => Some("get a whole copy of it, or `birdtape import` what is there and replay the tape"),
             Self::EmptyKey => Some("leave it out to accept any key"),
+            Self::Faults(error) => Some(&error.cure),
             Self::Replay(error) => error.hint(),
             Self::Open { .. } | Self::Thread { .. } => None,
         }
@@ -167,6 +198,23 @@ impl Replay {
         self
     }
 
+    /// Begins somewhere else than at the first envelope; [`Place::End`] plays nothing, and history knows everything.
+    #[must_use]
+    pub fn from(mut self, place: Place) -> Self {
+        self.options.from = Some(place);
+        self
+    }
+
+    /// Lets go wrong what this script says.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or makes no sense.
+    pub fn faults(mut self, script: impl AsRef<Path>) -> Result<Self, TestingError> {
+        self.options.faults = Some(Script::load(script.as_ref())?);
+        Ok(self)
+    }
+
     /// Speaks TLS; [`Running::ca_pem`] is the authority to trust.
     #[must_use]
     pub fn tls(mut self) -> Self {
@@ -240,6 +288,11 @@ impl Running {
         self.replay.stats()
     }
 
+    /// Pauses it, seeks in it and so on.
+    pub fn control(&self) -> Control {
+        self.replay.control()
+    }
+
     /// Waits for the end, which only comes by itself after [`Replay::exit_when_done`].
     pub async fn wait(&self) -> Outcome {
         self.replay.wait().await
@@ -279,6 +332,11 @@ impl Blocking {
     /// As [`Running::stats`].
     pub fn stats(&self) -> Stats {
         self.running.stats()
+    }
+
+    /// As [`Running::control`].
+    pub fn control(&self) -> Control {
+        self.running.control()
     }
 
     /// As [`Running::stop`].
@@ -353,5 +411,7 @@ mod tests {
         let (words, _) = said(Replay::of(dir.path().join("no.jsonl")).start().await.unwrap_err());
         assert!(words.contains("no.jsonl"), "{words}");
         assert!(said(Replay::of(FIXTURE).key("").start().await.unwrap_err()).1);
+        let (words, has_hint) = said(Replay::of(FIXTURE).faults(dir.path().join("no.toml")).unwrap_err());
+        assert!(words.contains("no.toml") && has_hint, "{words}");
     }
 }

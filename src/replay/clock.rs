@@ -10,6 +10,9 @@ use super::Speed;
 use super::player::lock;
 use crate::model::{Provider, UnixMicros};
 
+/// What comes within this time is worth waiting for.
+const NEAR: Duration = Duration::from_secs(1);
+
 /// How long from now is as good as never: what is due later is waited for in steps of this.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
@@ -202,6 +205,15 @@ impl Clock {
                 let due = self.instant(at, anchor.unwrap_or(now), rate);
                 if due <= now { Due::Now } else { Due::At(due) }
             }
+        }
+    }
+
+    /// Whether that moment comes soon in real time, if the clock starts now at the latest.
+    pub(super) fn is_near(&self, at: UnixMicros, now: Instant) -> bool {
+        match self.speed {
+            _ if self.paused => false,
+            Speed::Max => true,
+            Speed::Times(rate) => self.instant(at, self.anchor.unwrap_or(now), rate) <= now + NEAR,
         }
     }
 

@@ -248,8 +248,10 @@ impl Player {
 
     fn welcome(&mut self, newcomer: Newcomer) {
         let begun = self.is_giving || self.tally.played.load(Relaxed) > 0;
+        // Where it is long in coming, a client must not wait for what opens a connection.
+        let comes_now = |at: UnixMicros| !begun && self.timeline.with(|clock, now| clock.is_near(at, now));
         let first = match &self.head {
-            Head::Envelope(chunk, idx) if !begun => Some(chunk.body(*idx)),
+            Head::Envelope(chunk, idx) if comes_now(chunk.at(*idx)) => Some(chunk.body(*idx)),
             _ => None,
         };
         // Who left before the answer came is noticed at the next look at the queues.

@@ -2,6 +2,7 @@
 //! The whole replay over loopback: real sockets, real clients of ours.
 
 mod faults;
+mod history;
 mod steering;
 
 use std::net::SocketAddr;
@@ -361,6 +362,21 @@ async fn greets_on_the_live_pipeline_unless_the_tape_does() {
     let replay = play(at_max(lines(&without))).await;
     let got = take(&mut connect(&replay, Provider::XLive).await, with.len()).await;
     assert!(config(&got[0]) && got[0] != with[0] && got[1..] == with[1..]);
+
+    // The tape's own is long in coming: nobody waits for it, and it comes all the same.
+    let hour = |envelope: &Envelope| Envelope { at: envelope.at.plus(Duration::from_secs(3_600)), ..envelope.clone() };
+    let own = envelopes.iter().filter(|envelope| envelope.provider == Provider::XLive).map(hour);
+    let late: Vec<_> = envelopes[..1].iter().cloned().chain(own).collect();
+    let held = Options { start: Start::Paused, ..at_max(lines(&envelopes)) };
+    for options in [held, Options::new(lines(&late))] {
+        let replay = play(options).await;
+        let mut client = connect(&replay, Provider::XLive).await;
+        let greeting = next(&mut client).await;
+        assert!(config(&greeting) && greeting != with[0]);
+        replay.control().speed(Speed::Max).unwrap();
+        replay.control().resume();
+        assert!(take(&mut client, with.len()).await == with);
+    }
 
     // Nobody has anything to say: still a config, and signs of life.
     for framing in [Framing::Sse, Framing::Lines] {

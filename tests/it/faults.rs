@@ -80,3 +80,49 @@ fn ready_scripts_are_accepted() {
         assert!(ready.starts_with("{\"base\":"), "{}: {ready}", path.display());
     }
 }
+
+/// What a tape tells of its connection: how each ended at the provider's hand, and what refused it.
+fn troubles(desk: &Desk, tape: &str) -> Vec<Value> {
+    let cat = desk.run(&["--tape", tape, "cat", "--kind", "close", "--kind", "http"]).expect(0);
+    let records = cat.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records
+        .filter_map(|record| {
+            let (body, info) = (&record["raw"], &record["info"]);
+            match record["kind"].as_str().unwrap() {
+                "close" if body["by"] == "peer" => Some(serde_json::json!([body["code"], body["reason"]])),
+                "http" => Some(serde_json::json!([info["status"], info["headers"]["retry-after"], body])),
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn what_a_recorder_met_is_met_again() {
+    let desk = Desk::new();
+    let script = "[[fault]]\ndo = \"close\"\ncode = 1012\nreason = \"service restart\"\nmessages = 30\n\n\
+        [[fault]]\ndo = \"refuse\"\nstatus = 429\nretry_after = 1\nattempt = 2\n";
+    desk.write("faults.toml", script.as_bytes());
+    let record = |tape: &str, args: &[&str]| {
+        let replay = crate::server::Replay::start(&desk, &[args, &["--exit-when-done"]].concat());
+        let config = format!(
+            "[source.tweetstream]\nprovider = \"tweetstream\"\nbase_url = \"{}\"\nreconnect_floor = \"20ms\"\nreconnect_cap = \"100ms\"\n",
+            replay.base
+        );
+        desk.write("birdtape.toml", config.as_bytes());
+        let args = ["--tape", tape, "record", "--until-idle", "2"];
+        finished(desk.command(args).env("TWEETSTREAM_API_KEY", "replay")).expect(3);
+        let raw = desk.run(&["--tape", tape, "cat", "--raw"]).expect(0);
+        (troubles(&desk, tape), raw.out)
+    };
+    // Seven seconds in three; what is played during the outage reaches nobody.
+    let (met, bytes) = record("first", &[FIXTURE, "--faults", "faults.toml", "--speed", "2.5"]);
+    assert_eq!(met[0], serde_json::json!([1012, "service restart"]), "{met:?}");
+    assert_eq!((&met[1][0], &met[1][1]), (&429.into(), &"1".into()), "{met:?}");
+    let n = bytes.iter().filter(|byte| **byte == b'\n').count();
+    assert!((30..114).contains(&n), "{n} envelopes, some of them behind the outage");
+
+    let (again, bytes_again) = record("second", &["first", "--as-happened", "--speed", "max"]);
+    assert_eq!(again[..2], met[..2]);
+    assert!(bytes_again == bytes, "the same envelopes around it");
+}

@@ -1,47 +1,19 @@
 """`twikit`'s streaming session on X's live pipeline.
 
-The library has its hosts built in, so a transport below it changes scheme, host and port, and nothing else.
-
 Arguments: FIXTURE [refused]
 """
 
 import asyncio
-import os
-
-import httpx
-import twikit
 
 import fixture
-
-BASE = httpx.URL(fixture.url("X_BASE_URL"))
-
-
-class Elsewhere(httpx.AsyncBaseTransport):
-    def __init__(self):
-        self.inner = httpx.AsyncHTTPTransport()
-        self.statuses = []
-
-    async def handle_async_request(self, request):
-        request.url = request.url.copy_with(scheme=BASE.scheme, host=BASE.host, port=BASE.port)
-        request.headers["host"] = f"{BASE.host}:{BASE.port}"
-        response = await self.inner.handle_async_request(request)
-        self.statuses.append(response.status_code)
-        return response
-
-    async def aclose(self):
-        await self.inner.aclose()
-
+import x_elsewhere
 
 def topics(envelopes):
     return [envelope["topic"] for envelope in envelopes]
 
 
 async def main():
-    transport = Elsewhere()
-    client = twikit.Client("en-US")
-    # Handed to the constructor it would be shadowed: twikit mounts a transport of its own over it.
-    client.http = httpx.AsyncClient(transport=transport)
-    client.set_cookies({"auth_token": os.environ["X_AUTH_TOKEN"], "ct0": os.environ["X_CT0"]})
+    client, transport = x_elsewhere.client()
     want = fixture.envelopes("x_live")
     wanted = {topic for topic in topics(want) if not topic.startswith("/system/")}
     try:
