@@ -27,6 +27,7 @@ mod script;
 pub(crate) mod search;
 mod session;
 pub mod shift;
+mod sweep;
 mod switch;
 pub mod synthetic;
 pub mod tamper;

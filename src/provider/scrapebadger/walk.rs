@@ -1,36 +1,708 @@
-//! The walk through history, not written yet.
+//! The walk through ScrapeBadger's history: what it delivered by its own logs, then what it may have missed.
+//!
+//! | step | request | why |
+//! | --- | --- | --- |
+//! | lists | `/v1/twitter/stream/monitors`, `/filter-rules` | names, accounts and queries |
+//! | logs | `/v1/twitter/stream/logs`, `/filter-rules/{id}/logs` | ids of everything that was delivered |
+//! | posts | `/v1/twitter/tweets/?tweets=` | those the tape has not, 100 at a time |
+//! | searches | `/v1/twitter/tweets/advanced_search` | what the provider failed to detect (`sweep.rs`) |
+//!
+//! Logs have numbered pages, newest row first, and rows move to later pages while new ones come: a row may be met twice
+//! but is not skipped. A page far from the window is found by doubling and halving. `total` says how many rows a page
+//! must have; one with fewer is asked again. Log rows name posts and hold none, so they are no events.
+//!
+//! Where a rule's query is not known and a monitor has no accounts, the logs are all there is, and they must overlap
+//! what the tape has on both sides. How long the provider keeps log rows is not published.
+//!
+//! Documented: 100 rows a page, 100 posts a search, one credit for a call and one for each item, `X-Credits-Used`
+//! counts (docs.scrapebadger.com, "Streams", "Credits"); 0.0001 US dollars a credit at list. The number of ids in a call
+//! is not published; 100 is assumed.
 
-use crate::model::{Decoded, Response};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::json::{Bad, Json};
+use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Trouble, Wanted};
+use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::sweep::{
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, get, groups, is_handle, judge, merged, was_known,
+};
 
-/// A walk.
-#[derive(Debug)]
-pub struct Walk {}
+/// Host of the REST interface. Documented: docs.scrapebadger.com.
+const HOST: &str = "scrapebadger.com";
 
-impl Walk {
-    pub(crate) fn new(_settings: &Settings, _wanted: Wanted, _cursor: Option<&str>) -> Self {
-        todo!()
+const MONITORS: &str = "/v1/twitter/stream/monitors";
+const RULES: &str = "/v1/twitter/stream/filter-rules";
+const LOGS: &str = "/v1/twitter/stream/logs";
+const POSTS: &str = "/v1/twitter/tweets/";
+const SEARCH: &str = "/v1/twitter/tweets/advanced_search";
+
+/// Rows of a page, posts of a search, ids of a call.
+const PAGE: usize = 100;
+
+/// How often a log page that is too short, or brings nothing, is asked again.
+const RETRIES_MAX: u8 = 2;
+
+/// A credit in millionths of a US dollar.
+const MICRO_USD: u64 = 100;
+
+/// Wait after a 429 without `Retry-After`: requests are counted over a minute.
+const TOO_FAST_WAIT: Duration = Duration::from_secs(60);
+
+const CURES: [&str; 3] = [
+    "the API key is missing or wrong; set the right one and start again",
+    "the credits are used up; recharge the account, then go on",
+    "the API key is disabled or not allowed to do this; check it and start again",
+];
+
+/// Version of the stored form.
+const VERSION: u32 = 1;
+
+/// What is being asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Ask {
+    Monitors(u64),
+    Rules(u64),
+    Log,
+    Posts(Vec<u64>),
+    Search,
+    Nothing,
+}
+
+/// All progress; this is the cursor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct State {
+    version: u32,
+    stretch: Stretch,
+    ask: Ask,
+    /// Log and search of everything that selects.
+    logs: Vec<Log>,
+    sweeps: Vec<Sweep>,
+    handles: Vec<String>,
+    /// Names of what cannot be searched for.
+    unsearchable: Vec<String>,
+    /// Tape's selectors that the provider's lists have named.
+    listed: Vec<String>,
+    /// Ids to ask for; then those that were asked for and not given; then those that were not given twice.
+    pending: Vec<u64>,
+    missed: Vec<u64>,
+    gone: Vec<u64>,
+    errors: u8,
+    holes: Vec<String>,
+    doubt: bool,
+    n_pages: u64,
+    n_rows: u64,
+}
+
+/// One delivery log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Log {
+    path: String,
+    monitor: Option<String>,
+    /// The last page known to be newer than the window, and the first known not to be.
+    below: u64,
+    above: Option<u64>,
+    /// Pages from the first one not newer than the window on are read one by one.
+    reading: bool,
+    page: u64,
+    /// How often this page was asked again.
+    retries: u8,
+    done: bool,
+    left: bool,
+    right: bool,
+    failed: Option<String>,
+    #[serde(skip)]
+    ids: HashSet<String>,
+}
+
+impl Log {
+    fn new(path: String, monitor: Option<String>) -> Self {
+        Self {
+            path,
+            monitor,
+            below: 0,
+            above: None,
+            reading: false,
+            page: 1,
+            retries: 0,
+            done: false,
+            left: false,
+            right: false,
+            failed: None,
+            ids: HashSet::new(),
+        }
     }
 
-    pub(crate) fn price(&self) -> Price {
-        todo!()
+    fn is_whole(&self) -> bool {
+        self.left && self.right && self.failed.is_none()
     }
 
-    pub(crate) fn next(&mut self) -> Next {
-        todo!()
-    }
-
-    pub(crate) fn answered(&mut self, _response: &Response, _known: &mut dyn Known) -> Result<Page, Trouble> {
-        todo!()
-    }
-
-    pub(crate) fn cursor(&self) -> String {
-        todo!()
+    /// A page came, whole or as whole as it gets: which one is next.
+    fn step(&mut self, rows: &[LogRow], total: u64, lo: UnixMicros, hi: UnixMicros) {
+        self.retries = 0;
+        let n_pages = total.div_ceil(PAGE as u64).max(1);
+        let newer = !rows.is_empty() && rows.iter().all(|row| row.detected_at >= hi);
+        let older = rows.iter().all(|row| row.detected_at < lo);
+        if self.reading {
+            self.done = older || self.page >= n_pages;
+            self.page += 1;
+            return;
+        }
+        if newer {
+            self.below = self.below.max(self.page);
+        } else {
+            self.above = Some(self.above.map_or(self.page, |above| above.min(self.page)));
+        }
+        self.page = match self.above {
+            Some(above) if above > self.below + 1 => self.below + (above - self.below) / 2,
+            Some(above) => {
+                self.reading = true;
+                // The page was seen on the way here; the one at hand may say that nothing follows.
+                self.done = above >= n_pages || (above == self.page && older);
+                above + 1
+            }
+            None if self.below >= n_pages => {
+                self.done = true;
+                self.below
+            }
+            None => (self.below * 2).min(n_pages),
+        };
     }
 }
 
-/// Reads a page.
-pub fn decode_page(_body: &[u8]) -> Decoded {
-    todo!()
+/// A walk.
+#[derive(Debug)]
+pub struct Walk {
+    settings: Settings,
+    /// What the tape names: id, and whether it is a rule.
+    on_tape: Vec<(String, bool)>,
+    state: State,
+    met: Met,
+}
+
+impl Walk {
+    pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
+        let stretch = Stretch::of(&wanted);
+        let on_tape = wanted.selectors.iter().filter_map(|(id, envelope)| Some((id.clone(), is_rule(id, envelope)?)));
+        let on_tape: Vec<_> = on_tape.filter(|(id, _)| stretch.wants(id)).collect();
+        let stored = cursor.and_then(|cursor| serde_json::from_str::<State>(cursor).ok());
+        let state = stored.filter(|state| state.version == VERSION && state.stretch == stretch).unwrap_or_else(|| State {
+            version: VERSION,
+            // A rule stands in one of the lists only.
+            ask: if stretch.scope != "*" && on_tape.iter().any(|(_, is_rule)| *is_rule) {
+                Ask::Rules(1)
+            } else {
+                Ask::Monitors(1)
+            },
+            stretch,
+            logs: Vec::new(),
+            sweeps: Vec::new(),
+            handles: Vec::new(),
+            unsearchable: Vec::new(),
+            listed: Vec::new(),
+            pending: Vec::new(),
+            missed: Vec::new(),
+            gone: Vec::new(),
+            errors: 0,
+            holes: Vec::new(),
+            doubt: false,
+            n_pages: 0,
+            n_rows: 0,
+        });
+        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+    }
+
+    /// Every last page of a search is asked twice.
+    pub(crate) fn doubt(&mut self) {
+        self.state.doubt = true;
+    }
+
+    pub(crate) fn price(&self) -> Price {
+        let State { ask, logs, sweeps, stretch, .. } = &self.state;
+        let n_rules = self.on_tape.iter().filter(|(_, is_rule)| *is_rule).count() as u64;
+        let n_logs = n_rules + u64::from(self.on_tape.len() as u64 > n_rules || n_rules == 0);
+        let left = |lists: u64| (lists + n_logs, n_logs);
+        let (free, searches) = match ask {
+            Ask::Monitors(_) => left(2),
+            Ask::Rules(_) => left(1),
+            _ => {
+                let n_logs = logs.iter().filter(|log| !log.done).count() as u64;
+                (n_logs, sweeps.iter().filter(|sweep| sweep.ask().is_some()).count() as u64)
+            }
+        };
+        let searches = if stretch.from < stretch.to { searches } else { 0 };
+        Price { requests: free + searches, micro_usd: searches * MICRO_USD, micro_usd_per_thousand: 1_000 * MICRO_USD }
+    }
+
+    pub(crate) fn next(&mut self) -> Next {
+        let get = |path: &str, params: &[(&str, &str)]| Next::Ask(get(&self.settings, HOST, path, params));
+        let size = PAGE.to_string();
+        match &self.state.ask {
+            Ask::Monitors(page) => get(MONITORS, &[("page", &page.to_string()), ("page_size", &size)]),
+            Ask::Rules(page) => get(RULES, &[("page", &page.to_string()), ("page_size", &size)]),
+            Ask::Log => match self.state.logs.iter().find(|log| !log.done) {
+                Some(log) => {
+                    let page = log.page.to_string();
+                    let mut params = vec![("sort", "desc"), ("page", page.as_str()), ("page_size", size.as_str())];
+                    params.extend(log.monitor.as_deref().map(|monitor| ("monitor_id", monitor)));
+                    get(&log.path, &params)
+                }
+                None => Next::Done(self.verdict()),
+            },
+            Ask::Posts(ids) => {
+                let ids: Vec<_> = ids.iter().map(u64::to_string).collect();
+                get(POSTS, &[("tweets", &ids.join(","))])
+            }
+            Ask::Search => match self.state.sweeps.iter().find_map(Sweep::ask) {
+                Some((query, cursor)) => {
+                    // Documented: `Top` is the default, `Latest` is by time.
+                    let mut params = vec![("query", query.as_str()), ("query_type", "Latest"), ("count", size.as_str())];
+                    params.extend(cursor.map(|cursor| ("cursor", cursor)));
+                    get(SEARCH, &params)
+                }
+                None => Next::Done(self.verdict()),
+            },
+            Ask::Nothing => Next::Done(self.verdict()),
+        }
+    }
+
+    pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
+        match judge(&self.settings, response, TOO_FAST_WAIT, CURES) {
+            Ok(()) => {}
+            Err(Refusal::Trouble(trouble)) => return Err(trouble),
+            Err(Refusal::Refused { words }) => {
+                self.refused(words);
+                return Ok(Page::default());
+            }
+        }
+        let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
+        let read = Answer::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        let fits = match &self.state.ask {
+            Ask::Monitors(_) | Ask::Rules(_) | Ask::Nothing => !read.failed,
+            Ask::Log => !read.failed && read.has_logs,
+            Ask::Posts(_) | Ask::Search => !read.failed && read.has_posts,
+        };
+        if !fits {
+            if self.state.errors < ERRORS_MAX {
+                self.state.errors += 1;
+                return Err(Trouble::Again { after: None, why: "the provider answers with an error and status 200".to_owned() });
+            }
+            self.refused("an error with status 200".to_owned());
+            return Ok(Page::default());
+        }
+        let (n_rows, new) = match self.state.ask.clone() {
+            Ask::Monitors(page) => self.take_monitors(text, page)?,
+            Ask::Rules(page) => self.take_rules(text, page)?,
+            Ask::Log => self.take_log(&read, known)?,
+            Ask::Posts(ids) => self.take_posts(&ids, &read, known),
+            Ask::Search => self.take_search(&read, known),
+            Ask::Nothing => (0, 0),
+        };
+        let is_free = matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_) | Ask::Log);
+        let credits = response.header("x-credits-used").and_then(|credits| credits.trim().parse::<u64>().ok());
+        let credits = credits.unwrap_or(if is_free { 0 } else { 1 + n_rows });
+        self.state.errors = 0;
+        self.state.n_pages += 1;
+        self.state.n_rows += n_rows;
+        self.advance();
+        Ok(Page { rows: n_rows, new, micro_usd: credits.saturating_mul(MICRO_USD) })
+    }
+
+    pub(crate) fn cursor(&self) -> String {
+        serde_json::to_string(&self.state).unwrap_or_default()
+    }
+
+    fn take_monitors(&mut self, text: &str, page: u64) -> Result<(u64, u64), Trouble> {
+        let (rows, has_more) = listed(text, "monitors", page)?;
+        for monitor in &rows {
+            let Some(id) = monitor["id"].as_str().filter(|id| self.state.stretch.wants(id)) else { continue };
+            self.state.listed.push(id.to_owned());
+            let accounts = monitor["usernames"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let handles = accounts.iter().filter_map(Value::as_str).map(|handle| handle.trim_start_matches('@'));
+            let before = self.state.handles.len();
+            let mut n_good = 0;
+            for handle in handles.filter(|handle| is_handle(handle)) {
+                n_good += 1;
+                if !self.state.handles.iter().any(|other| other.eq_ignore_ascii_case(handle)) {
+                    self.state.handles.push(handle.to_owned());
+                }
+            }
+            if n_good < accounts.len() || (n_good == 0 && before == self.state.handles.len()) {
+                self.state.unsearchable.push(format!("monitor {id}"));
+            }
+        }
+        let is_done = !has_more && self.state.stretch.scope != "*" && !self.state.listed.is_empty();
+        self.state.ask = match has_more {
+            true => Ask::Monitors(page + 1),
+            false if is_done => self.begin(),
+            false => Ask::Rules(1),
+        };
+        Ok((0, 0))
+    }
+
+    fn take_rules(&mut self, text: &str, page: u64) -> Result<(u64, u64), Trouble> {
+        let (rows, has_more) = listed(text, "rules", page)?;
+        for rule in &rows {
+            let Some(id) = rule["id"].as_str().filter(|id| self.state.stretch.wants(id)) else { continue };
+            let is_on_tape = self.on_tape.iter().any(|(known, _)| known == id);
+            if rule["status"].as_str().is_some_and(|status| status != "active") && !is_on_tape {
+                continue;
+            }
+            // The id goes into a path.
+            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+                self.state.holes.push(format!("rule {id:.40?} has an id that cannot be asked for"));
+                continue;
+            }
+            self.state.listed.push(id.to_owned());
+            self.state.logs.push(Log::new(format!("{RULES}/{id}/logs"), None));
+            match rule["query"].as_str().map(str::trim).filter(|query| !query.is_empty()) {
+                Some(query) => self.add_sweep(format!("rule {id}"), query.to_owned()),
+                None => self.state.unsearchable.push(format!("rule {id}")),
+            }
+        }
+        self.state.ask = if has_more { Ask::Rules(page + 1) } else { self.begin() };
+        Ok((0, 0))
+    }
+
+    fn add_sweep(&mut self, name: String, text: String) {
+        if !self.state.sweeps.iter().any(|sweep| sweep.text() == text) {
+            self.state.sweeps.push(Sweep::new(name, text, PAGE, &self.state.stretch));
+        }
+    }
+
+    /// The lists are read: what is to be asked is known.
+    fn begin(&mut self) -> Ask {
+        for text in groups(&self.state.handles.clone()) {
+            self.add_sweep("monitored accounts".to_owned(), text);
+        }
+        let is_rule = |walk: &Self, id: &str| walk.state.logs.iter().any(|log| log.path.ends_with(&format!("/{id}/logs")));
+        let monitors: Vec<String> = self.state.listed.iter().filter(|id| !is_rule(self, id)).cloned().collect();
+        if !monitors.is_empty() {
+            let monitor = Some(self.state.stretch.scope.clone()).filter(|scope| scope != "*");
+            self.state.logs.insert(0, Log::new(LOGS.to_owned(), monitor));
+        }
+        for (id, is_rule) in &self.on_tape {
+            if !self.state.listed.contains(id) {
+                let sort = if *is_rule { "rule" } else { "monitor" };
+                self.state.holes.push(format!("{sort} {id} is on the tape, but the provider does not have it any more"));
+            }
+        }
+        Ask::Log
+    }
+
+    fn take_log(&mut self, read: &Answer, known: &mut dyn Known) -> Result<(u64, u64), Trouble> {
+        let Some(log) = self.state.logs.iter_mut().find(|log| !log.done) else { return Ok((0, 0)) };
+        let stretch = &self.state.stretch;
+        let mut is_fresh = read.logs.is_empty();
+        for row in &read.logs {
+            is_fresh |= log.ids.insert(row.id.clone());
+            let was_known = was_known(row.tweet_id, &mut self.met, known);
+            if row.published_at.0 < stretch.from {
+                log.left |= was_known;
+            } else if row.published_at.0 >= stretch.to {
+                log.right |= was_known;
+            } else if !was_known {
+                let waits = |ids: &[u64]| ids.contains(&row.tweet_id);
+                // What was asked for before is marked in `met` once it came.
+                if !waits(&self.state.pending) && !waits(&self.state.missed) && !waits(&self.state.gone) {
+                    self.state.pending.push(row.tweet_id);
+                }
+            }
+        }
+        let before = (log.page - 1).saturating_mul(PAGE as u64);
+        let expected = read.total.unwrap_or(0).saturating_sub(before).min(PAGE as u64);
+        if (read.logs.len() as u64) < expected || !is_fresh {
+            log.ids.clear();
+            if log.retries < RETRIES_MAX {
+                log.retries += 1;
+                return Ok((read.logs.len() as u64, 0));
+            }
+            log.failed = Some("a page of its delivery log stayed incomplete".to_owned());
+        }
+        // What is detected was published a little before.
+        let (lo, hi) = (UnixMicros(stretch.lo().saturating_mul(1_000_000)), UnixMicros(stretch.hi().saturating_mul(1_000_000)));
+        let total = read.total.unwrap_or(before + read.logs.len() as u64);
+        log.step(&read.logs, total, lo, hi);
+        Ok((read.logs.len() as u64, 0))
+    }
+
+    fn take_posts(&mut self, ids: &[u64], read: &Answer, known: &mut dyn Known) -> (u64, u64) {
+        let given: HashSet<u64> = read.posts.iter().map(|(id, _)| id.0).collect();
+        let mut new = 0;
+        for id in ids {
+            let waits = self.state.missed.iter().position(|missed| missed == id);
+            match (given.contains(id), waits) {
+                (true, waits) => {
+                    new += u64::from(!was_known(*id, &mut self.met, known));
+                    // It is on the tape now, and must not be asked for again.
+                    self.met.insert(*id, true);
+                    waits.map(|at| self.state.missed.swap_remove(at));
+                }
+                (false, None) => self.state.missed.push(*id),
+                (false, Some(at)) => {
+                    self.state.gone.push(self.state.missed.swap_remove(at));
+                }
+            }
+        }
+        self.state.pending.retain(|id| !ids.contains(id));
+        (read.posts.len() as u64, new)
+    }
+
+    fn take_search(&mut self, read: &Answer, known: &mut dyn Known) -> (u64, u64) {
+        let rows: Vec<_> = read.posts.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
+        let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) else { return (0, 0) };
+        let next = read.next.as_deref().filter(|next| !next.is_empty());
+        let new = sweep.page(&rows, next, &mut self.met, known);
+        // The logs named it, ids did not give it, the search does.
+        self.state.gone.retain(|id| !rows.iter().any(|row| row.id == *id));
+        (rows.len() as u64, new)
+    }
+
+    /// The provider does not want to answer this one.
+    fn refused(&mut self, words: String) {
+        self.state.errors = 0;
+        match self.state.ask.clone() {
+            Ask::Monitors(_) => {
+                self.state.holes.push(format!("the monitors cannot be listed: {words}"));
+                self.state.ask = Ask::Rules(1);
+            }
+            Ask::Rules(_) => {
+                self.state.holes.push(format!("the filter rules cannot be listed: {words}"));
+                self.state.ask = self.begin();
+            }
+            Ask::Log => {
+                if let Some(log) = self.state.logs.iter_mut().find(|log| !log.done) {
+                    log.failed = Some(format!("its delivery log is refused: {words}"));
+                    log.done = true;
+                }
+            }
+            Ask::Posts(ids) => {
+                self.state.pending.retain(|id| !ids.contains(id));
+                self.state.missed.retain(|id| !ids.contains(id));
+                self.state.gone.extend(ids);
+            }
+            Ask::Search => {
+                if let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) {
+                    sweep.refuse(words);
+                }
+            }
+            Ask::Nothing => {}
+        }
+        self.advance();
+    }
+
+    /// Logs first, posts as soon as a call is full, then what was not given once more, then the searches.
+    fn advance(&mut self) {
+        if matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_)) {
+            return;
+        }
+        let State { logs, pending, missed, sweeps, doubt, .. } = &mut self.state;
+        let logs_left = logs.iter().any(|log| !log.done);
+        self.state.ask = if pending.len() >= PAGE || (!logs_left && !pending.is_empty()) {
+            Ask::Posts(pending.iter().take(PAGE).copied().collect())
+        } else if logs_left {
+            Ask::Log
+        } else if !missed.is_empty() {
+            Ask::Posts(missed.iter().take(PAGE).copied().collect())
+        } else {
+            if sweeps.iter().all(|sweep| sweep.ask().is_none()) {
+                *doubt |= sweeps.len() == 1 || sweeps.iter().any(|sweep| sweep.doubt);
+                if *doubt {
+                    sweeps.iter_mut().for_each(Sweep::confirm);
+                }
+            }
+            match sweeps.iter().any(|sweep| sweep.ask().is_some()) {
+                true => Ask::Search,
+                false => Ask::Nothing,
+            }
+        };
+    }
+
+    fn verdict(&self) -> Verdict {
+        let State { stretch, logs, sweeps, unsearchable, gone, holes, n_pages, n_rows, .. } = &self.state;
+        let n_whole = logs.iter().filter(|log| log.is_whole()).count();
+        let n_overlapped = sweeps.iter().filter(|sweep| sweep.overlapped()).count();
+        let evidence = format!(
+            "{} delivery logs, {n_whole} of them with known posts on both sides, and {} searches, {n_overlapped} of them \
+             with known posts on both sides and the others asked twice where nothing came: {n_rows} rows on {n_pages} pages",
+            logs.len(),
+            sweeps.len()
+        );
+        let mut whys = holes.clone();
+        whys.extend(logs.iter().filter_map(|log| log.failed.clone()));
+        if !unsearchable.is_empty() && !logs.iter().all(Log::is_whole) {
+            whys.push(format!(
+                "{} cannot be searched for, and the logs do not meet known posts on both sides",
+                unsearchable.join(", ")
+            ));
+        }
+        if logs.is_empty() && sweeps.is_empty() && whys.is_empty() {
+            whys.push(format!("neither the provider nor the tape names a rule or a monitor for scope {}", stretch.scope));
+        }
+        let mut rest: Vec<_> = Vec::new();
+        if !whys.is_empty() {
+            rest.push((UnixMicros(stretch.from), UnixMicros(stretch.to)));
+        }
+        if !gone.is_empty() {
+            whys.push(format!("{} posts that were delivered are not given out any more", gone.len()));
+            // An id says its millisecond; one that does not leaves the whole stretch open.
+            rest.extend(gone.iter().map(|id| match TweetId(*id).published_at() {
+                Some(at) => (at, UnixMicros(at.0.saturating_add(1_000).min(stretch.to))),
+                None => (UnixMicros(stretch.from), UnixMicros(stretch.to)),
+            }));
+        }
+        for sweep in sweeps {
+            rest.extend(sweep.unproven());
+            match &sweep.refused {
+                Some(words) => whys.push(format!("the search of {} is refused: {words}", sweep.name)),
+                None if sweep.unproven().next().is_some() => {
+                    whys.push(format!("the search of {} could not be asked to its end", sweep.name));
+                }
+                None => {}
+            }
+        }
+        let rest = merged(rest);
+        let proof = if rest.is_empty() { Proof::Filled } else { Proof::Partial { rest, why: whys.join("; ") } };
+        Verdict { kinds: vec![(EventKind::Tweet, proof)], evidence }
+    }
+}
+
+/// Rows of a list, and whether there are more behind this page.
+fn listed(text: &str, name: &str, page: u64) -> Result<(Vec<Value>, bool), Trouble> {
+    let mut value: Value = serde_json::from_str(text).map_err(|_| broken("not whole JSON"))?;
+    let total = value["total"].as_u64().unwrap_or(0);
+    let Value::Array(rows) = value[name].take() else { return Err(broken("not the list that was asked for")) };
+    let has_more = !rows.is_empty() && page.saturating_mul(PAGE as u64) < total;
+    Ok((rows, has_more))
+}
+
+/// Whether an envelope names that id as its rule; `None` when it names it not at all.
+fn is_rule(id: &str, envelope: &[u8]) -> Option<bool> {
+    let mut found = None;
+    let mut json = Json::new(std::str::from_utf8(envelope).ok()?.trim());
+    json.object(|key, json| {
+        if matches!(key, "rule_id" | "monitor_id") && json.text()?.as_deref() == Some(id) {
+            found = Some(found == Some(true) || key == "rule_id");
+        }
+        Ok(())
+    })
+    .ok()?;
+    found
+}
+
+/// Reads a page of posts: of a search, a timeline, or posts by id. Delivery logs and anything else have no events.
+///
+/// A page does not say which rule or monitor it was asked for, so its events have no selector.
+pub fn decode_page(body: &[u8]) -> Decoded {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let Some(read) = Answer::read(text) else {
+        return Decoded { message: Message::Unknown, ..Decoded::default() };
+    };
+    let message = if read.has_posts { Message::Data } else { Message::Other };
+    let posts = if read.has_posts { read.posts } else { Vec::new() };
+    let event =
+        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    Decoded { json: read.is_exact, message, provider_at: None, events: posts.into_iter().map(event).collect() }
+}
+
+/// A row of a delivery log.
+#[derive(Clone, Debug)]
+struct LogRow {
+    id: String,
+    tweet_id: u64,
+    published_at: UnixMicros,
+    detected_at: UnixMicros,
+}
+
+/// What an answer says, read in one pass.
+#[derive(Default)]
+struct Answer {
+    is_exact: bool,
+    has_posts: bool,
+    posts: Vec<(TweetId, Option<UnixMicros>)>,
+    next: Option<String>,
+    has_logs: bool,
+    logs: Vec<LogRow>,
+    total: Option<u64>,
+    /// Observed: a filled `error`, and `status` "error", are failures whatever the status (PyPI package 0.65.1).
+    failed: bool,
+}
+
+impl Answer {
+    fn read(text: &str) -> Option<Self> {
+        let inner = text.trim_matches([' ', '\t', '\r', '\n']);
+        if !inner.starts_with('{') {
+            return None;
+        }
+        let mut json = Json::new(inner);
+        let mut read = Self::default();
+        json.object(|key, json| read.take(inner, key, json)).ok()?;
+        json.finish().ok()?;
+        read.is_exact = inner.len() == text.len() && !json.is_multi_line();
+        Some(read)
+    }
+
+    fn take(&mut self, whole: &str, key: &str, json: &mut Json<'_>) -> Result<(), Bad> {
+        let starts = |json: &Json<'_>| whole.as_bytes().get(json.position()).copied();
+        match key {
+            "data" => {
+                // Documented: `null` is no post at all.
+                self.has_posts = matches!(starts(json), Some(b'[' | b'n'));
+                json.array(|json| self.take_post(json))?;
+            }
+            "logs" => {
+                self.has_logs = starts(json) == Some(b'[');
+                json.array(|json| self.take_row(json))?;
+            }
+            "next_cursor" => self.next = json.text()?.map(|text| text.into_owned()),
+            "total" => self.total = json.integer()?.and_then(|total| u64::try_from(total).ok()),
+            "error" => self.failed |= json.text()?.is_some_and(|error| !error.is_empty()),
+            "status" => self.failed |= json.text()?.as_deref() == Some("error"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Other lists stand in `data`, too; only what has a text is a post. Observed: ids also come as numbers.
+    fn take_post(&mut self, json: &mut Json<'_>) -> Result<(), Bad> {
+        let (mut id, mut created_at, mut has_text) = (None, None, false);
+        json.object(|key, json| {
+            match key {
+                "id" => id = json.id()?.map(TweetId),
+                "created_at" => created_at = json.text()?,
+                "text" | "full_text" => has_text |= json.text()?.is_some(),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        if let Some(id) = id.filter(|_| has_text) {
+            let published_at = id.published_at().or_else(|| created_at.as_deref().and_then(parse_legacy_date));
+            self.posts.push((id, published_at));
+        }
+        Ok(())
+    }
+
+    fn take_row(&mut self, json: &mut Json<'_>) -> Result<(), Bad> {
+        let (mut id, mut tweet_id, mut published, mut detected) = (None, None, None, None);
+        json.object(|key, json| {
+            match key {
+                "id" => id = json.text()?.map(|text| text.into_owned()),
+                "tweet_id" => tweet_id = json.id()?,
+                "tweet_published_at" => published = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
+                "detected_at" => detected = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let published = tweet_id.and_then(|id| TweetId(id).published_at()).or(published);
+        if let (Some(tweet_id), Some(published_at)) = (tweet_id, published) {
+            let id = id.unwrap_or_else(|| tweet_id.to_string());
+            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at) });
+        }
+        Ok(())
+    }
 }

@@ -1,36 +1,708 @@
-//! The walk through history, not written yet.
+//! The walk through TwitterAPI.io's history: what rules and accounts would have delivered, by searching for it.
+//!
+//! First the rules and the monitored accounts are read, which is free; a rule that the tape names and the list no
+//! longer has, or has with another text, is asked by the text it had on the tape, too. Then each text is searched for in
+//! the window (`sweep.rs`), and accounts in groups. Deletes and edits have no history here, so posts are the only kind.
+//!
+//! | request | why | price |
+//! | --- | --- | --- |
+//! | `/oapi/tweet_filter/get_rules` | texts of the rules | free (observed, public clients) |
+//! | `/oapi/x_user_stream/get_user_to_monitor_tweet` | handles of the accounts | free |
+//! | `/twitter/tweet/advanced_search` | posts, at most 20 a page | 15 credits a post, 15 at the least (docs.twitterapi.io, "Pricing") |
+//!
+//! Limits of time stand inside the search as `since_time:` and `until_time:` with unix seconds (recommended on
+//! "Pricing"; as parameters they are ignored, observed 2026-09).
 
-use crate::model::{Decoded, Response};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::json::{Bad, Json};
+use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Trouble, Wanted};
+use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::sweep::{ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, get, groups, is_handle, judge, merged};
+
+/// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
+const HOST: &str = "api.twitterapi.io";
+
+const RULES: &str = "/oapi/tweet_filter/get_rules";
+const ACCOUNTS: &str = "/oapi/x_user_stream/get_user_to_monitor_tweet";
+const SEARCH: &str = "/twitter/tweet/advanced_search";
+
+/// Documented: at most 20 posts on a page.
+const PAGE: usize = 20;
+
+/// Documented: 15 credits for a post or an empty call, 100,000 credits for a US dollar; so many millionths of one.
+const MICRO_USD: u64 = 150;
+
+/// Wait after a 429, which says nothing about it: who never paid has one request in 5 s (docs, "Rate limits").
+const TOO_FAST_WAIT: Duration = Duration::from_secs(5);
+
+const CURES: [&str; 3] = [
+    "the API key is wrong; set the right one and start again",
+    "the credits are used up; recharge the account, then go on",
+    "the API key did not arrive or is not allowed to do this; check it and start again",
+];
+
+/// Version of the stored form.
+const VERSION: u32 = 1;
+
+/// What is being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Stage {
+    Rules,
+    Accounts,
+    Search,
+}
+
+/// All progress; this is the cursor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct State {
+    version: u32,
+    stretch: Stretch,
+    stage: Stage,
+    sweeps: Vec<Sweep>,
+    /// Searches that said only "error", in a row.
+    errors: u8,
+    /// Why something cannot be proven, whatever is found.
+    holes: Vec<String>,
+    /// Whether every last page is asked twice.
+    doubt: bool,
+    n_searches: u64,
+    n_rows: u64,
+}
 
 /// A walk.
 #[derive(Debug)]
-pub struct Walk {}
+pub struct Walk {
+    settings: Settings,
+    /// Rule ids and texts that the tape names.
+    on_tape: Vec<(String, String)>,
+    state: State,
+    met: Met,
+}
 
 impl Walk {
-    pub(crate) fn new(_settings: &Settings, _wanted: Wanted, _cursor: Option<&str>) -> Self {
-        todo!()
+    pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
+        let stretch = Stretch::of(&wanted);
+        let stored = cursor.and_then(|cursor| serde_json::from_str::<State>(cursor).ok());
+        let state = stored.filter(|state| state.version == VERSION && state.stretch == stretch).unwrap_or(State {
+            version: VERSION,
+            stretch,
+            stage: Stage::Rules,
+            sweeps: Vec::new(),
+            errors: 0,
+            holes: Vec::new(),
+            doubt: false,
+            n_searches: 0,
+            n_rows: 0,
+        });
+        let on_tape = wanted.selectors.iter().filter_map(|(id, envelope)| Some((id.clone(), value_of(envelope)?)));
+        let on_tape = on_tape.filter(|(id, _)| state.stretch.wants(id)).collect();
+        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+    }
+
+    /// Every last page is asked twice.
+    pub(crate) fn doubt(&mut self) {
+        self.state.doubt = true;
     }
 
     pub(crate) fn price(&self) -> Price {
-        todo!()
+        let (lists, searches) = match self.state.stage {
+            Stage::Rules if self.state.stretch.scope == "*" => (2, self.on_tape.len().max(1)),
+            Stage::Rules => (1, self.on_tape.len().max(1)),
+            Stage::Accounts => (1, self.state.sweeps.len().max(1)),
+            Stage::Search => (0, self.state.sweeps.iter().filter(|sweep| sweep.ask().is_some()).count()),
+        };
+        let searches = searches as u64;
+        Price { requests: lists + searches, micro_usd: searches * MICRO_USD, micro_usd_per_thousand: 1_000 * MICRO_USD }
     }
 
     pub(crate) fn next(&mut self) -> Next {
-        todo!()
+        let get = |path: &str, params: &[(&str, &str)]| Next::Ask(get(&self.settings, HOST, path, params));
+        match self.state.stage {
+            Stage::Rules => return get(RULES, &[]),
+            // Documented: 1 is those that are monitored for posts.
+            Stage::Accounts => return get(ACCOUNTS, &[("query_type", "1")]),
+            Stage::Search => {}
+        }
+        let asking = self.state.sweeps.iter().find_map(Sweep::ask);
+        match asking {
+            Some((query, None)) => get(SEARCH, &[("query", &query), ("queryType", "Latest")]),
+            Some((query, Some(cursor))) => get(SEARCH, &[("query", &query), ("queryType", "Latest"), ("cursor", cursor)]),
+            None => Next::Done(self.verdict()),
+        }
     }
 
-    pub(crate) fn answered(&mut self, _response: &Response, _known: &mut dyn Known) -> Result<Page, Trouble> {
-        todo!()
+    pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
+        match judge(&self.settings, response, TOO_FAST_WAIT, CURES) {
+            Ok(()) => {}
+            Err(Refusal::Trouble(trouble)) => return Err(trouble),
+            Err(Refusal::Refused { words }) => return self.refused(words),
+        }
+        let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
+        let read = Listing::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        if read.status.as_deref() == Some("error") {
+            let words = read.msg.unwrap_or_default();
+            return self.error(format!("\"{}\"", words.chars().take(200).collect::<String>()));
+        }
+        let page = match self.state.stage {
+            Stage::Rules => self.take_rules(text)?,
+            Stage::Accounts => self.take_accounts(text)?,
+            Stage::Search if !read.is_list => return self.error("an answer without posts".to_owned()),
+            Stage::Search => self.take_page(&read, known),
+        };
+        self.state.errors = 0;
+        self.advance();
+        Ok(page)
     }
 
     pub(crate) fn cursor(&self) -> String {
-        todo!()
+        serde_json::to_string(&self.state).unwrap_or_default()
+    }
+
+    fn take_rules(&mut self, text: &str) -> Result<Page, Trouble> {
+        let value: Value = serde_json::from_str(text).map_err(|_| broken("not whole JSON"))?;
+        let Some(rules) = value["rules"].as_array() else { return self.error("an answer without rules".to_owned()) };
+        let mut texts: Vec<(String, String)> = Vec::new();
+        for rule in rules {
+            let text = |name: &str| rule[name].as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+            let (Some(id), Some(value)) = (text("rule_id"), text("value")) else { continue };
+            // Documented: `is_effect` 1 is active; where it is missing the rule is taken for active.
+            let is_off = rule["is_effect"].as_u64() == Some(0) || rule["is_delete"].as_u64() == Some(1);
+            let is_on_tape = self.on_tape.iter().any(|(known, _)| *known == id);
+            if self.state.stretch.wants(&id) && (!is_off || is_on_tape) {
+                texts.push((id, value));
+            }
+        }
+        texts.extend(self.on_tape.iter().cloned());
+        self.add_sweeps(texts);
+        Ok(Page::default())
+    }
+
+    fn take_accounts(&mut self, text: &str) -> Result<Page, Trouble> {
+        let value: Value = serde_json::from_str(text).map_err(|_| broken("not whole JSON"))?;
+        let Some(rows) = value["data"].as_array() else { return self.error("an answer without accounts".to_owned()) };
+        let mut handles: Vec<String> = Vec::new();
+        for row in rows.iter().filter(|row| row["is_monitor_tweet"].as_u64() != Some(0)) {
+            let handle = row["x_user_screen_name"].as_str().unwrap_or_default().trim_start_matches('@');
+            if !is_handle(handle) {
+                self.state.holes.push(format!("account {handle:.32?} has a name that cannot be searched for"));
+            } else if !handles.iter().any(|other| other.eq_ignore_ascii_case(handle)) {
+                handles.push(handle.to_owned());
+            }
+        }
+        self.add_sweeps(groups(&handles).into_iter().map(|text| ("accounts".to_owned(), text)).collect());
+        Ok(Page::default())
+    }
+
+    fn add_sweeps(&mut self, texts: Vec<(String, String)>) {
+        for (name, text) in texts {
+            // Rules with the same text find the same.
+            if !self.state.sweeps.iter().any(|sweep| sweep.text() == text) {
+                self.state.sweeps.push(Sweep::new(name, text, PAGE, &self.state.stretch));
+            }
+        }
+        self.state.stage = match self.state.stage {
+            Stage::Rules if self.state.stretch.scope == "*" => Stage::Accounts,
+            _ => Stage::Search,
+        };
+    }
+
+    fn take_page(&mut self, read: &Listing, known: &mut dyn Known) -> Page {
+        let rows: Vec<_> = read.rows.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
+        let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
+        let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) else { return Page::default() };
+        let new = sweep.page(&rows, next, &mut self.met, known);
+        let n_rows = rows.len() as u64;
+        self.state.n_searches += 1;
+        self.state.n_rows += n_rows;
+        Page { rows: n_rows, new, micro_usd: n_rows.max(1) * MICRO_USD }
+    }
+
+    /// The provider says only that something is wrong: asked again, then taken as its answer.
+    fn error(&mut self, words: String) -> Result<Page, Trouble> {
+        // Documented: these words where there is no plan for accounts (agent skill, 2026-04).
+        let has_no_plan = self.state.stage == Stage::Accounts && words.contains("No active monitoring subscription");
+        if has_no_plan {
+            self.add_sweeps(Vec::new());
+        } else if self.state.errors < ERRORS_MAX {
+            self.state.errors += 1;
+            return Err(Trouble::Again { after: None, why: format!("the provider says {words}") });
+        } else {
+            return self.refused(words);
+        }
+        self.advance();
+        Ok(Page::default())
+    }
+
+    fn refused(&mut self, words: String) -> Result<Page, Trouble> {
+        self.state.errors = 0;
+        match self.state.stage {
+            Stage::Rules => {
+                self.state.holes.push(format!("the rules cannot be read: {words}"));
+                self.add_sweeps(self.on_tape.clone());
+            }
+            Stage::Accounts => {
+                self.state.holes.push(format!("the monitored accounts cannot be read: {words}"));
+                self.add_sweeps(Vec::new());
+            }
+            Stage::Search => {
+                if let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) {
+                    sweep.refuse(words);
+                }
+            }
+        }
+        self.advance();
+        Ok(Page::default())
+    }
+
+    /// Where all is asked, last pages are asked once more: a single search's always, all of them after a lie.
+    fn advance(&mut self) {
+        let State { stage, sweeps, doubt, .. } = &mut self.state;
+        if *stage == Stage::Search && sweeps.iter().all(|sweep| sweep.ask().is_none()) {
+            *doubt |= sweeps.len() == 1 || sweeps.iter().any(|sweep| sweep.doubt);
+            if *doubt {
+                sweeps.iter_mut().for_each(Sweep::confirm);
+            }
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let State { stretch, sweeps, holes, n_searches, n_rows, .. } = &self.state;
+        let n_overlapped = sweeps.iter().filter(|sweep| sweep.overlapped()).count();
+        let evidence = format!(
+            "{} searches in {n_searches} pages gave {n_rows} rows; {n_overlapped} met known posts on both sides, the others \
+             were asked twice where nothing came",
+            sweeps.len()
+        );
+        let whole = (UnixMicros(stretch.from), UnixMicros(stretch.to));
+        let mut whys = holes.clone();
+        let mut rest: Vec<_> = Vec::new();
+        if sweeps.is_empty() && holes.is_empty() {
+            whys.push(match stretch.scope.as_str() {
+                "*" => "neither the provider nor the tape names a rule or an account".to_owned(),
+                scope => format!("neither the provider nor the tape has the text of rule {scope}"),
+            });
+        }
+        if !whys.is_empty() {
+            rest.push(whole);
+        }
+        for sweep in sweeps {
+            rest.extend(sweep.unproven());
+            match &sweep.refused {
+                Some(words) => whys.push(format!("the search of {} is refused: {words}", sweep.name)),
+                None if sweep.unproven().next().is_some() => {
+                    whys.push(format!("the search of {} could not be asked to its end", sweep.name));
+                }
+                None => {}
+            }
+        }
+        let rest = merged(rest);
+        let proof = if rest.is_empty() { Proof::Filled } else { Proof::Partial { rest, why: whys.join("; ") } };
+        Verdict { kinds: vec![(EventKind::Tweet, proof)], evidence }
     }
 }
 
-/// Reads a page.
-pub fn decode_page(_body: &[u8]) -> Decoded {
-    todo!()
+/// The text of a rule as its deliveries say it. Observed in captured deliveries: `rule_value`.
+fn value_of(envelope: &[u8]) -> Option<String> {
+    let mut value = None;
+    let mut json = Json::new(std::str::from_utf8(envelope).ok()?.trim());
+    json.object(|key, json| {
+        if key == "rule_value" {
+            value = json.text()?.map(|text| text.trim().to_owned());
+        }
+        Ok(())
+    })
+    .ok()?;
+    value.filter(|text| !text.is_empty())
+}
+
+/// Reads a page of posts: of a search, a timeline, replies, or posts by id. Anything else has no events.
+///
+/// A page does not say which rule it was asked for, so its events have no selector. Posts inside posts are not events.
+pub fn decode_page(body: &[u8]) -> Decoded {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let Some(read) = Listing::read(text) else {
+        return Decoded { message: Message::Unknown, ..Decoded::default() };
+    };
+    let event =
+        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    let message = if read.is_list { Message::Data } else { Message::Other };
+    let rows = if read.is_list { read.rows } else { Vec::new() };
+    Decoded { json: read.is_exact, message, provider_at: None, events: rows.into_iter().map(event).collect() }
+}
+
+/// What an answer says, read in one pass.
+#[derive(Default)]
+struct Listing {
+    is_exact: bool,
+    /// Whether it has a list of posts and is no envelope of the stream.
+    is_list: bool,
+    is_envelope: bool,
+    rows: Vec<(TweetId, Option<UnixMicros>)>,
+    has_next: bool,
+    next: Option<String>,
+    status: Option<String>,
+    msg: Option<String>,
+}
+
+impl Listing {
+    fn read(text: &str) -> Option<Self> {
+        let inner = text.trim_matches([' ', '\t', '\r', '\n']);
+        let mut json = Json::new(inner);
+        let mut read = Self::default();
+        if !inner.starts_with('{') {
+            return None;
+        }
+        json.object(|key, json| read.take(inner, key, json, true)).ok()?;
+        json.finish().ok()?;
+        read.is_exact = inner.len() == text.len() && !json.is_multi_line();
+        read.is_list &= !read.is_envelope;
+        Some(read)
+    }
+
+    /// Paging stands at the top, or in `data`: the provider's pages disagree (see `history.rs`).
+    fn take(&mut self, whole: &str, key: &str, json: &mut Json<'_>, at_top: bool) -> Result<(), Bad> {
+        match key {
+            "tweets" | "replies" => {
+                self.is_list |= whole.as_bytes().get(json.position()) == Some(&b'[');
+                json.array(|json| self.take_post(json))?;
+            }
+            "has_next_page" => {
+                let start = json.position();
+                json.skip()?;
+                self.has_next = whole.get(start..json.position()) == Some("true");
+            }
+            "next_cursor" => self.next = json.text()?.map(|text| text.into_owned()),
+            "status" if at_top => self.status = json.text()?.map(|text| text.into_owned()),
+            "msg" | "message" if at_top => self.msg = json.text()?.map(|text| text.into_owned()),
+            "event_type" if at_top => self.is_envelope = true,
+            "data" if at_top => json.object(|key, json| self.take(whole, key, json, false))?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_post(&mut self, json: &mut Json<'_>) -> Result<(), Bad> {
+        let (mut id, mut created_at) = (None, None);
+        json.object(|key, json| {
+            match key {
+                "id" => id = json.id()?.map(TweetId),
+                "createdAt" => created_at = json.text()?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        if let Some(id) = id {
+            let published_at = id.published_at().or_else(|| created_at.as_deref().and_then(parse_legacy_date));
+            self.rows.push((id, published_at));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use super::*;
+    use crate::model::Provider;
+    use crate::provider::history::Walk as AnyWalk;
+    use crate::provider::sweep::peer::{Peer, Ran, TAMPERS, ms, run, tampered};
+    use crate::provider::synthetic::{Options, World};
+
+    const EN: &str = "00000000000000000000000000000001";
+    const REST: &str = "00000000000000000000000000000002";
+
+    fn envelope(rule: Option<(&str, &str)>, tweet: &Value, at: UnixMicros) -> String {
+        let mut envelope = serde_json::json!({"event_type": "tweet", "tweets": [tweet], "timestamp": at.millis()});
+        if let Some((id, value)) = rule {
+            envelope["rule_id"] = id.into();
+            envelope["rule_value"] = value.into();
+        }
+        envelope.to_string()
+    }
+
+    /// Posts of a made-up world, under two rules and for four monitored accounts.
+    fn world(seed: u64, rate: f64) -> Vec<(UnixMicros, String)> {
+        let options = Options { seed, start: ms(0), rate, mix: [1.0, 0.0, 0.0, 0.0], authors: 30, ..Options::default() };
+        let mut watched: Vec<String> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        for one in World::new(options).take_while(|one| one.at < ms(300_000)) {
+            let value: Value = serde_json::from_slice(&one.bytes).unwrap();
+            for tweet in value["tweets"].as_array().map(Vec::as_slice).unwrap_or_default() {
+                let id = tweet["id"].as_str().unwrap().parse::<u64>().unwrap();
+                if !seen.insert(id) {
+                    continue;
+                }
+                let handle = tweet["author"]["userName"].as_str().unwrap().to_owned();
+                if watched.len() < 4 && !watched.contains(&handle) {
+                    watched.push(handle.clone());
+                }
+                // Out of order by up to 9 seconds.
+                let at = TweetId(id).published_at().unwrap().plus(Duration::from_millis(id / 7 % 9_000));
+                let rule = if tweet["lang"] == "en" { (EN, "lang:en") } else { (REST, "-lang:en") };
+                let rule = if watched.contains(&handle) { None } else { Some(rule) };
+                all.push((at, envelope(rule, tweet, at)));
+            }
+        }
+        all
+    }
+
+    fn peer(seed: u64, rate: f64) -> Peer {
+        Peer::new(Provider::TwitterapiIo, world(seed, rate), ms(120_000), ms(180_000))
+    }
+
+    fn post(id: u64, text: &str) -> Value {
+        serde_json::json!({"type": "tweet", "id": id.to_string(), "text": text, "lang": "en", "author": {"userName": "grebe", "id": "7"}})
+    }
+
+    /// Posts under one rule at those milliseconds; those of equal time get ids one after the other.
+    fn tape(times: &[i64]) -> Vec<(UnixMicros, String)> {
+        let mut n_at = BTreeMap::new();
+        let mut one = |at: &i64| {
+            let n = n_at.entry(*at).or_insert(0u64);
+            *n += 1;
+            let id = TweetId::first_at(ms(*at)).0 + *n;
+            (ms(*at), envelope(Some((EN, "tide")), &post(id, "tide"), ms(*at)))
+        };
+        times.iter().map(&mut one).collect()
+    }
+
+    fn honest(peer: &mut Peer, walk: AnyWalk) -> Ran {
+        run(peer, walk, false, |_, _, _, honest| honest)
+    }
+
+    fn least(ran: &Ran) -> usize {
+        ran.rows.iter().map(|(list, rows)| if list.starts_with("/oapi") { 1 } else { rows.len().div_ceil(20).max(1) }).sum()
+    }
+
+    #[test]
+    fn brings_back_a_hole_with_one_request_too_many_at_most() {
+        for (seed, rate) in [(1, 10.0), (2, 3.0), (3, 30.0)] {
+            let mut peer = peer(seed, rate);
+            let walk = peer.walk();
+            let price = walk.price();
+            let ran = honest(&mut peer, walk);
+            ran.check(&peer, "honest");
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+            assert!(ran.new as usize >= peer.lost.len() && peer.lost.len() > 50);
+            println!(
+                "{} lost, {} requests, {} at the least: {}",
+                peer.lost.len(),
+                ran.asked.len(),
+                least(&ran),
+                ran.verdict.evidence
+            );
+            assert!(ran.asked.len() <= least(&ran) + 1);
+            assert!(price.requests as usize <= ran.asked.len() && price.micro_usd <= ran.micro_usd);
+        }
+    }
+
+    #[test]
+    fn a_single_rule_is_looked_at_twice_and_not_more() {
+        let mut peer = peer(4, 10.0);
+        peer.wanted.scope = EN.to_owned();
+        peer.lost.retain(|_, _| false);
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert!(ran.is_filled());
+        println!("{} requests, {} at the least", ran.asked.len(), least(&ran));
+        assert!(ran.asked.len() <= least(&ran) + 1);
+    }
+
+    #[test]
+    fn no_lie_loses_anything_in_silence() {
+        let mut peer = peer(5, 4.0);
+        let walk = peer.walk();
+        let n_asked = honest(&mut peer, walk).asked.len();
+        for how in TAMPERS {
+            for at in 0..n_asked {
+                let mut walk = peer.walk();
+                if how == "missing_row" {
+                    walk.doubt();
+                }
+                let ran = run(&mut peer, walk, at % 2 == 1, |n, target, before, honest| match n == at {
+                    true => tampered(how, Provider::TwitterapiIo, target, before, honest, at as u64),
+                    false => honest,
+                });
+                ran.check(&peer, &format!("{how} at {at}"));
+                assert!(ran.asked.len() < 3 * n_asked + 12, "{how} at {at}: {} requests", ran.asked.len());
+                // A single lie is seen through; a list with a rule left out is not seen by anybody.
+                assert!(ran.is_filled(), "{how} at {at}: {:?}", ran.verdict);
+            }
+            // All the time, with chance: the walk ends, and what it cannot have it declares.
+            if !matches!(how, "error" | "missing_row") {
+                let walk = peer.walk();
+                let ran = run(&mut peer, walk, false, |n, target, before, honest| match n % 2 == 1 {
+                    true => tampered(how, Provider::TwitterapiIo, target, before, honest, n as u64),
+                    false => honest,
+                });
+                ran.check(&peer, how);
+            }
+        }
+    }
+
+    #[test]
+    fn cursors_that_never_advance_are_not_needed() {
+        let mut times: Vec<i64> = (0..400).map(|n| n * 500).collect();
+        times.extend(vec![100_000; 70]);
+        let mut peer = Peer::new(Provider::TwitterapiIo, tape(&times), ms(60_000), ms(160_000));
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, true, |_, target, _, honest| {
+            let mut page: Value = serde_json::from_slice(&honest.body).unwrap();
+            if target.contains("cursor=") {
+                page["tweets"] = serde_json::json!([]);
+            }
+            if page["has_next_page"] == true {
+                page["next_cursor"] = "stuck".into();
+            }
+            Response { body: page.to_string().into(), ..honest }
+        });
+        ran.check(&peer, "stuck");
+        assert!(ran.is_filled(), "{:?}", ran.verdict);
+        assert!(ran.asked.iter().any(|target| target.contains("max_id")), "70 posts in one second do not fit on a page");
+    }
+
+    #[test]
+    fn goes_on_after_every_page() {
+        let mut peer = peer(6, 10.0);
+        let walk = peer.walk();
+        let without = honest(&mut peer, walk);
+        let walk = peer.walk();
+        let with = run(&mut peer, walk, true, |_, _, _, honest| honest);
+        assert_eq!(with.asked, without.asked);
+        assert_eq!((with.new, &with.verdict), (without.new, &without.verdict));
+        // A cursor of another stretch begins anew.
+        let mut walk = peer.walk();
+        let begun = walk.cursor();
+        let Next::Ask(request) = walk.next() else { panic!() };
+        let response = peer.ask("GET", request.target.expose(), "");
+        walk.answered(&response, &mut crate::provider::sweep::peer::Tape(HashSet::new())).unwrap();
+        assert_ne!(walk.cursor(), begun);
+        let mut other = peer.wanted.clone();
+        other.to = ms(181_000);
+        for cursor in [walk.cursor(), "{}".to_owned(), String::new()] {
+            let walk = AnyWalk::new(&peer.settings(), other.clone(), Some(&cursor));
+            assert_eq!(walk.cursor(), AnyWalk::new(&peer.settings(), other.clone(), None).cursor());
+        }
+    }
+
+    #[test]
+    fn empty_windows_and_edges() {
+        // (posts, whether the verdict is whole, searches)
+        let cases: [(&[i64], usize); 5] = [
+            (&[20_000, 95_000, 95_100, 130_000, 175_000], 2), // known on both sides
+            (&[20_000], 2),                                   // nothing at all in the window
+            (&[20_000, 130_000], 2),                          // nothing known on either side
+            (&[20_000, 95_000, 130_000], 2),                  // quiet after
+            (&[109_999, 110_000, 119_999, 179_999, 180_000], 2),
+        ];
+        for (times, n_searches) in cases {
+            let mut peer = Peer::new(Provider::TwitterapiIo, tape(times), ms(120_000), ms(180_000));
+            let walk = peer.walk();
+            let ran = honest(&mut peer, walk);
+            ran.check(&peer, "edges");
+            assert!(ran.is_filled(), "{times:?}: {:?}", ran.verdict);
+            assert_eq!(ran.asked.len(), 2 + n_searches, "{times:?}: {:?}", ran.asked);
+        }
+        // Each look brings another one: it is never proven.
+        let times: Vec<i64> = [20_000].into_iter().chain((0..18).map(|n| 121_000 + n * 3_000)).collect();
+        let mut peer = Peer::new(Provider::TwitterapiIo, tape(&times), ms(120_000), ms(180_000));
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, false, |n, _, _, honest| {
+            let mut page: Value = serde_json::from_slice(&honest.body).unwrap();
+            if let Some(tweets) = page["tweets"].as_array_mut() {
+                tweets.truncate(n);
+            }
+            Response { body: page.to_string().into(), ..honest }
+        });
+        ran.check(&peer, "growing");
+        assert_eq!(ran.rest(), [(peer.wanted.from, peer.wanted.to)]);
+    }
+
+    #[test]
+    fn a_rule_that_was_edited_or_deleted_is_asked_as_it_was() {
+        for deleted in [false, true] {
+            let mut peer = peer(7, 4.0);
+            let body = match deleted {
+                true => format!(r#"{{"rule_id":"{EN}"}}"#),
+                false => format!(r#"{{"rule_id":"{EN}","tag":"t","value":"owl","interval_seconds":100,"is_effect":1}}"#),
+            };
+            let (method, path) =
+                if deleted { ("DELETE", "/oapi/tweet_filter/delete_rule") } else { ("POST", "/oapi/tweet_filter/update_rule") };
+            assert_eq!(peer.ask(method, path, &body).status, 200);
+            let walk = peer.walk();
+            let ran = honest(&mut peer, walk);
+            ran.check(&peer, "edited");
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+        }
+        let mut peer = peer(7, 1.0);
+        peer.wanted.scope = "nobody".to_owned();
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert_eq!((ran.asked.len(), ran.rest()), (1, vec![(peer.wanted.from, peer.wanted.to)]));
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let mut peer = peer(8, 1.0);
+        let said = |peer: &Peer, response: Response| {
+            let mut walk = peer.walk();
+            walk.next();
+            walk.answered(&response, &mut crate::provider::sweep::peer::Tape(HashSet::new()))
+        };
+        for status in [401, 402, 403] {
+            let refusal = crate::provider::tamper::refusal(Provider::TwitterapiIo, status, None, None);
+            assert!(matches!(said(&peer, refusal), Err(Trouble::Stop { why }) if why.contains(';')));
+        }
+        let slow = |wait| crate::provider::tamper::refusal(Provider::TwitterapiIo, 429, wait, None);
+        let wait = Duration::from_secs(17);
+        assert!(matches!(said(&peer, slow(Some(wait))), Err(Trouble::Again { after: Some(after), .. }) if after == wait));
+        assert!(matches!(said(&peer, slow(None)), Err(Trouble::Again { after: Some(TOO_FAST_WAIT), .. })));
+        assert!(matches!(said(&peer, Response::json(200, "{")), Err(Trouble::Again { .. })));
+        // A search that is refused leaves the stretch open, and the others are asked.
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, false, |_, target, _, honest| match target.contains("query=lang%3Aen") {
+            true => Response::json(400, r#"{"detail":"this query can never match"}"#),
+            false => honest,
+        });
+        ran.check(&peer, "refused");
+        assert!(!ran.is_filled());
+    }
+
+    #[test]
+    fn reads_pages_strictly() {
+        let ids = |body: &str| -> Vec<String> {
+            let decoded = decode_page(body.as_bytes());
+            decoded.events.iter().map(|event| format!("{:?}", event.id)).collect()
+        };
+        let row = r#"{"id":"1990000000000000001","quoted_tweet":{"id":"5"}}"#;
+        for body in [
+            format!(r#"{{"tweets":[{row}],"has_next_page":false,"next_cursor":""}}"#),
+            format!(r#"{{"status":"success","data":{{"tweets":[{row}]}}}}"#),
+            format!(r#"{{"replies":[{row}],"status":"success"}}"#),
+            r#"{"tweets":[{"id":1990000000000000001}]}"#.to_owned(),
+        ] {
+            assert_eq!(ids(&body), ["Tweet(TweetId(1990000000000000001))"], "{body}");
+        }
+        for body in [
+            "",
+            "[]",
+            "{",
+            "not json",
+            r#"{"rules":[{"rule_id":"1","value":"x"}]}"#,
+            r#"{"data":[{"id_for_user":"1","x_user_id":5}]}"#,
+            r#"{"tweets":[{"id":1.99e18},{"id":"x"},{}]}"#,
+            r#"{"event_type":"tweet","tweets":[{"id":"1990000000000000001"}]}"#,
+            r#"{"tweets":[{"id":"1990000000000000001"}]"#,
+        ] {
+            assert_eq!(ids(body), [""; 0], "{body}");
+        }
+    }
 }

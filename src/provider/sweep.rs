@@ -1,0 +1,779 @@
+//! Searching a window of time for all that is in it, with a provider whose paging is not trusted.
+//!
+//! Owns what the walks of TwitterAPI.io and ScrapeBadger have in common: the request, the troubles, the text of a
+//! search that is limited in time, and [`Sweep`], which takes the pages of one search and says what to ask next.
+//! Knows neither provider's JSON.
+//!
+//! | what a page does | what follows |
+//! | --- | --- |
+//! | says there is more, with another cursor | the cursor is followed |
+//! | brings nothing new, is empty and claims more, or repeats a cursor | the window ends at the oldest row now, and cursors are not followed any more |
+//! | the same within one second | `max_id` below the oldest row |
+//! | has fewer rows than fit, and claims more | its stretch is asked a second time |
+//! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
+//!
+//! Observed: since 2026-02 searches of X can give the same rows under cursors that do not advance (public scraper's
+//! issue list, twscrape 295). Documented for sibling calls of TwitterAPI.io: a lower end is inside, an upper end is
+//! not (docs.twitterapi.io, "Get user mentions"). Assumed: `max_id` is inside, as in X's own search.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::history::{Known, Trouble, Wanted};
+use super::{Auth, Settings, percent_encode};
+use crate::model::json::Json;
+use crate::model::{Endpoint, EventId, EventKind, IntervalSet, Request, Response, Secret, TweetId, UnixMicros};
+
+/// How often a stretch is looked at again while each look brings something new.
+const LOOKS_MAX: u8 = 3;
+
+/// How often an answer that says only "error" is asked for again.
+pub(crate) const ERRORS_MAX: u8 = 2;
+
+/// Documented: longest text of a rule (docs.twitterapi.io, "Add rule"); a search of accounts keeps to it.
+const GROUP_CHARS: usize = 255;
+
+/// Observed: searches with long lists of alternatives find far less (public measurement, 2026-09).
+const GROUP_ACCOUNTS: usize = 5;
+
+/// Longest quotation of a provider's words.
+const WORDS_MAX: usize = 200;
+
+/// A post on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) id: u64,
+    pub(crate) at: UnixMicros,
+}
+
+/// Posts that the walk met, and whether the tape had each when it was first met.
+pub(crate) type Met = HashMap<u64, bool>;
+
+/// Whether the tape held a post before this walk brought it.
+pub(crate) fn was_known(id: u64, met: &mut Met, known: &mut dyn Known) -> bool {
+    *met.entry(id).or_insert_with(|| known.holds(EventKind::Tweet, &EventId::Tweet(TweetId(id))))
+}
+
+/// The stretch and its surroundings; instants in microseconds, since this is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stretch {
+    pub(crate) scope: String,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    pub(crate) margin: i64,
+}
+
+impl Stretch {
+    pub(crate) fn of(wanted: &Wanted) -> Self {
+        let margin = i64::try_from(wanted.margin.as_micros()).unwrap_or(i64::MAX);
+        Self { scope: wanted.scope.clone(), from: wanted.from.0, to: wanted.to.0, margin }
+    }
+
+    /// First second that is asked for.
+    pub(crate) fn lo(&self) -> i64 {
+        self.from.saturating_sub(self.margin).div_euclid(1_000_000)
+    }
+
+    /// First second that is not.
+    pub(crate) fn hi(&self) -> i64 {
+        -(-self.to.saturating_add(self.margin)).div_euclid(1_000_000)
+    }
+
+    pub(crate) fn wants(&self, scope: &str) -> bool {
+        self.scope == "*" || self.scope == scope
+    }
+
+    /// The part of `[lo, hi)` (seconds) that lies in it.
+    pub(crate) fn cut(&self, lo: i64, hi: i64) -> (UnixMicros, UnixMicros) {
+        let at = |second: i64| UnixMicros(second.saturating_mul(1_000_000).clamp(self.from, self.to));
+        (at(lo), at(hi))
+    }
+}
+
+fn second(at: UnixMicros) -> i64 {
+    at.0.div_euclid(1_000_000)
+}
+
+/// A window that is being asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Window {
+    /// Seconds; `lo` is inside, `hi` is not.
+    lo: i64,
+    hi: i64,
+    max_id: Option<u64>,
+    /// The upper ends it began with.
+    whole: (i64, Option<u64>),
+    /// 0 for the first look.
+    look: u8,
+    cursor: Option<String>,
+    /// Second and id of the oldest row so far.
+    oldest: Option<(i64, u64)>,
+    /// Whether this look brought something the walk had not met.
+    news: bool,
+    #[serde(skip)]
+    ids: HashSet<u64>,
+    #[serde(skip)]
+    cursors: HashSet<String>,
+}
+
+impl Window {
+    fn new(lo: i64, hi: i64, max_id: Option<u64>, look: u8) -> Self {
+        Self {
+            lo,
+            hi,
+            max_id,
+            whole: (hi, max_id),
+            look,
+            cursor: None,
+            oldest: None,
+            news: false,
+            ids: HashSet::new(),
+            cursors: HashSet::new(),
+        }
+    }
+}
+
+/// One search over one window of time, until it is proven or given up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Sweep {
+    /// The rule or the accounts, for words.
+    pub(crate) name: String,
+    text: String,
+    /// Rows that fit on a page.
+    page: usize,
+    stretch: Stretch,
+    windows: VecDeque<Window>,
+    /// Whether rows known on the tape were met before and after the stretch.
+    left: bool,
+    right: bool,
+    settled: bool,
+    confirmed: bool,
+    /// Whether cursors are not followed any more.
+    windowed: bool,
+    /// Whether the paging was caught at something.
+    pub(crate) doubt: bool,
+    newest: Option<i64>,
+    /// The oldest row above the last page.
+    above_last: Option<u64>,
+    /// Stretches that could not be asked to the end, in microseconds.
+    unproven: Vec<(i64, i64)>,
+    pub(crate) refused: Option<String>,
+}
+
+impl Sweep {
+    pub(crate) fn new(name: String, text: String, page: usize, stretch: &Stretch) -> Self {
+        let mut windows = VecDeque::new();
+        if stretch.from < stretch.to {
+            windows.push_back(Window::new(stretch.lo(), stretch.hi(), None, 0));
+        }
+        Self {
+            name,
+            text,
+            page,
+            stretch: stretch.clone(),
+            windows,
+            left: false,
+            right: false,
+            settled: false,
+            confirmed: false,
+            windowed: false,
+            doubt: false,
+            newest: None,
+            above_last: None,
+            unproven: Vec::new(),
+            refused: None,
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What to ask: the search and the cursor; `None` when nothing is left.
+    pub(crate) fn ask(&self) -> Option<(String, Option<&str>)> {
+        let window = self.windows.front()?;
+        Some((limited(&self.text, window.lo, window.hi, window.max_id), window.cursor.as_deref()))
+    }
+
+    /// A page came: its rows, and the cursor of the next one if it claims more. Gives the number of new rows.
+    pub(crate) fn page(&mut self, rows: &[Row], next: Option<&str>, met: &mut Met, known: &mut dyn Known) -> u64 {
+        let Some(window) = self.windows.front_mut() else { return 0 };
+        let before = window.oldest;
+        let (mut new, mut is_fresh, mut past_until, mut past_id) = (0, false, false, false);
+        for row in rows {
+            let at = second(row.at);
+            past_until |= at >= window.hi;
+            past_id |= window.max_id.is_some_and(|max| row.id > max);
+            is_fresh |= window.ids.insert(row.id);
+            if window.oldest.is_none_or(|(_, id)| row.id < id) {
+                window.oldest = Some((at, row.id));
+            }
+            self.newest = self.newest.max(Some(at));
+            let is_first = !met.contains_key(&row.id);
+            let was_known = was_known(row.id, met, known);
+            match row.at.0 {
+                at if at < self.stretch.from => self.left |= was_known,
+                at if at >= self.stretch.to => self.right |= was_known,
+                _ if is_first && !was_known => {
+                    new += 1;
+                    window.news = true;
+                }
+                _ => {}
+            }
+        }
+        if past_id && window.look > 0 {
+            // The id's limit is ignored: the second look goes by time alone.
+            let whole = window.max_id.and_then(|id| TweetId(id).published_at()).map_or(window.whole.0, |at| second(at) + 1);
+            let (lo, look) = (window.lo, window.look);
+            *window = Window { news: window.news, ..Window::new(lo, whole.min(window.whole.0), None, look) };
+            return new;
+        }
+        let is_below = !rows.is_empty() && rows.iter().all(|row| second(row.at) < window.lo);
+        let Some(next) = next.filter(|_| !is_below) else {
+            self.finish(before);
+            return new;
+        };
+        let repeats = window.cursor.as_deref() == Some(next) || !window.cursors.insert(next.to_owned());
+        let is_stuck = rows.is_empty() || !is_fresh || repeats;
+        if is_stuck {
+            self.doubt = true;
+            self.windowed = true;
+            if let Some(window) = self.windows.front().filter(|window| window.oldest.is_none() && window.look == 0) {
+                // Empty, and it claims more: that is looked at again.
+                let again = Window::new(window.lo, window.hi, None, 1);
+                self.windows.push_back(again);
+            }
+        } else if window.look == 0 && rows.len() < self.page {
+            let hi = before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi);
+            let lo = rows.iter().map(|row| second(row.at)).min().unwrap_or(window.lo);
+            self.look_again(lo, hi);
+        }
+        if self.windowed {
+            self.shrink(before, past_until, past_id);
+        } else if let Some(window) = self.windows.front_mut() {
+            window.cursor = Some(next.to_owned());
+        }
+        new
+    }
+
+    /// The provider does not take a cursor any more, or refuses the search altogether.
+    pub(crate) fn refuse(&mut self, words: String) {
+        let cursor = self.windows.front_mut().and_then(|window| window.cursor.take());
+        if cursor.is_some() {
+            (self.doubt, self.windowed) = (true, true);
+            let before = self.windows.front().and_then(|window| window.oldest);
+            return self.shrink(before, false, false);
+        }
+        self.windows.clear();
+        self.refused = Some(words);
+        self.unproven.push((self.stretch.from, self.stretch.to));
+    }
+
+    /// Goes on below the oldest row without a cursor.
+    fn shrink(&mut self, before: Option<(i64, u64)>, past_until: bool, past_id: bool) {
+        let Some(window) = self.windows.front_mut() else { return };
+        let Some((at, id)) = window.oldest else { return self.finish(before) };
+        window.cursor = None;
+        window.ids.clear();
+        window.cursors.clear();
+        let below = id.saturating_sub(1);
+        if past_until {
+            // Its limits of time are ignored, so there is no way on without a cursor.
+            let (lo, hi) = (window.lo, at + 1);
+            self.give_up(lo, hi);
+            self.finish(before);
+        } else if past_id {
+            window.hi = at;
+            window.max_id = None;
+            self.give_up(at, at + 1);
+        } else if at + 1 < window.hi {
+            window.hi = at + 1;
+            window.max_id = None;
+        } else if window.max_id.is_none_or(|max| below < max) {
+            window.max_id = Some(below);
+        } else {
+            // The same was asked twice, and there was nothing below.
+            return self.finish(before);
+        }
+        if self.windows.front().is_some_and(|window| window.lo >= window.hi) {
+            self.finish(before);
+        }
+    }
+
+    fn give_up(&mut self, lo: i64, hi: i64) {
+        let (from, to) = self.stretch.cut(lo, hi);
+        if from < to {
+            self.unproven.push((from.0, to.0));
+        }
+    }
+
+    /// Notes that a stretch is to be asked again, together with one it touches.
+    fn look_again(&mut self, lo: i64, hi: i64) {
+        // The one in front is being asked now and stays as it is.
+        let waits = self.windows.len() > 1;
+        match self.windows.back_mut().filter(|last| waits && last.max_id.is_none() && lo <= last.hi && last.lo <= hi) {
+            Some(last) => {
+                last.lo = last.lo.min(lo);
+                last.hi = last.hi.max(hi);
+                last.whole.0 = last.hi;
+            }
+            None => self.windows.push_back(Window::new(lo, hi, None, 1)),
+        }
+    }
+
+    /// The window in front is done.
+    fn finish(&mut self, before: Option<(i64, u64)>) {
+        let Some(window) = self.windows.pop_front() else { return };
+        let (hi, max_id) = window.whole;
+        if window.look == 0 {
+            self.above_last = before.map(|(_, id)| id);
+        } else if window.news {
+            self.doubt = true;
+            match window.look {
+                look if look < LOOKS_MAX => self.windows.push_back(Window::new(window.lo, hi, max_id, look + 1)),
+                _ => self.give_up(window.lo, hi),
+            }
+        }
+        if self.windows.is_empty() && !self.settled {
+            self.settle();
+        }
+    }
+
+    /// The first pass is over: an edge without a known row beyond it is looked at again.
+    fn settle(&mut self) {
+        self.settled = true;
+        let (lo, hi) = (self.stretch.lo(), self.stretch.hi());
+        if (!self.left || !self.right) && self.above_last.is_none() {
+            self.confirmed = true;
+            self.windows.push_back(Window::new(lo, hi, None, 1));
+            return;
+        }
+        if !self.left {
+            self.confirm();
+        }
+        if let Some(newest) = self.newest.filter(|newest| !self.right && *newest < hi) {
+            self.windows.push_back(Window::new(newest.max(lo), hi, None, 1));
+        }
+    }
+
+    /// Has the last page asked a second time, if that was not done.
+    pub(crate) fn confirm(&mut self) {
+        if self.settled && !self.confirmed && self.refused.is_none() {
+            self.confirmed = true;
+            let below = self.above_last.map(|id| id.saturating_sub(1));
+            self.windows.push_back(Window::new(self.stretch.lo(), self.stretch.hi(), below, 1));
+        }
+    }
+
+    /// What stayed open, in the stretch.
+    pub(crate) fn unproven(&self) -> impl Iterator<Item = (UnixMicros, UnixMicros)> + '_ {
+        self.unproven.iter().map(|(from, to)| (UnixMicros(*from), UnixMicros(*to)))
+    }
+
+    /// Whether rows of the tape were met on both sides.
+    pub(crate) fn overlapped(&self) -> bool {
+        self.left && self.right
+    }
+}
+
+/// Puts limits of time, and of ids, behind a search; a text with alternatives is kept together.
+fn limited(text: &str, lo: i64, hi: i64, max_id: Option<u64>) -> String {
+    let max_id = max_id.map(|id| format!(" max_id:{id}")).unwrap_or_default();
+    let whole = if text.contains(" OR ") { format!("({text})") } else { text.to_owned() };
+    let retweets = if says_retweets(text) { "" } else { " include:nativeretweets" };
+    format!("{whole} since_time:{lo} until_time:{hi}{max_id}{retweets}")
+}
+
+/// Whether a search says itself if plain retweets belong to it.
+///
+/// Documented: a search leaves them out unless `include:nativeretweets` is there (twitterapi.io blog, monitoring
+/// example); deliveries have them.
+fn says_retweets(text: &str) -> bool {
+    let words = ["include:nativeretweets", "filter:nativeretweets", "-filter:retweets", "is:retweet"];
+    let text = text.to_ascii_lowercase();
+    words.iter().any(|word| text.contains(word))
+}
+
+/// Searches for the posts of accounts, a few accounts each.
+pub(crate) fn groups(handles: &[String]) -> Vec<String> {
+    let mut groups: Vec<String> = Vec::new();
+    let mut n_in_last = 0;
+    for handle in handles {
+        let one = format!("from:{handle}");
+        match groups.last_mut() {
+            Some(last) if n_in_last < GROUP_ACCOUNTS && last.len() + 4 + one.len() <= GROUP_CHARS => {
+                last.push_str(" OR ");
+                last.push_str(&one);
+                n_in_last += 1;
+            }
+            _ => {
+                groups.push(one);
+                n_in_last = 1;
+            }
+        }
+    }
+    groups
+}
+
+/// X's own rule for handles: 15 letters, digits and underscores; anything else must not get into a search.
+pub(crate) fn is_handle(text: &str) -> bool {
+    (1..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A `GET` with the key where the settings want it: in `x-api-key`, or in the query as `api_key`.
+pub(crate) fn get(settings: &Settings, host: &str, path: &str, params: &[(&str, &str)]) -> Request {
+    let own = || Endpoint { tls: true, host: host.to_owned(), port: 443 };
+    let (endpoint, prefix) = match &settings.base {
+        Some(base) => (base.endpoint.clone(), base.prefix.as_str()),
+        None => (own(), ""),
+    };
+    let mut target = format!("{prefix}{path}");
+    for (at, (name, value)) in params.iter().enumerate() {
+        let mark = if at == 0 { '?' } else { '&' };
+        target.push_str(&format!("{mark}{name}={}", percent_encode(value)));
+    }
+    let scheme = if endpoint.tls { "https" } else { "http" };
+    let mut shown = format!("{scheme}://{}{target}", endpoint.authority());
+    let mut headers = Vec::new();
+    match (settings.auth, settings.credentials.key.clone()) {
+        (Auth::Query, Some(key)) => {
+            let mark = if params.is_empty() { '?' } else { '&' };
+            target.push_str(&format!("{mark}api_key={}", percent_encode(key.expose())));
+            shown.push_str(&format!("{mark}api_key=***"));
+        }
+        (_, Some(key)) => headers.push(("x-api-key", key)),
+        (_, None) => {}
+    }
+    let target = Secret::new(target).expect("a path begins with a slash and so is not empty");
+    Request { method: "GET", endpoint, target, headers, body: String::new(), shown }
+}
+
+/// What an answer is besides a page.
+pub(crate) enum Refusal {
+    /// Ask again, or stop.
+    Trouble(Trouble),
+    /// The provider understood, and does not want to: 400, 404, 422.
+    Refused {
+        /// Its status and words.
+        words: String,
+    },
+}
+
+/// Reads the status of an answer; `wait` is for a 429 that names no time, `cures` are for 401, 402 and 403.
+pub(crate) fn judge(settings: &Settings, response: &Response, wait: Duration, cures: [&str; 3]) -> Result<(), Refusal> {
+    let status = response.status;
+    let words = words_of(settings, response);
+    let said = if words.is_empty() { format!("status {status}") } else { format!("status {status}, \"{words}\"") };
+    let stop = |why: String| Err(Refusal::Trouble(Trouble::Stop { why }));
+    match status {
+        200..=299 => Ok(()),
+        401 => stop(format!("{} ({said})", cures[0])),
+        402 => stop(format!("{} ({said})", cures[1])),
+        403 => stop(format!("{} ({said})", cures[2])),
+        429 => again(Some(response.retry_after().unwrap_or(wait)), format!("too many requests ({said})")),
+        408 | 425 | 500..=599 => again(response.retry_after(), format!("the provider has trouble ({said})")),
+        400 | 404 | 422 => Err(Refusal::Refused { words: said }),
+        _ => stop(format!("the provider's history is not where it should be ({said}); check the address of this source")),
+    }
+}
+
+fn again(after: Option<Duration>, why: String) -> Result<(), Refusal> {
+    Err(Refusal::Trouble(Trouble::Again { after, why }))
+}
+
+/// An answer that is not the JSON it should be.
+pub(crate) fn broken(what: &str) -> Trouble {
+    Trouble::Again { after: None, why: format!("the answer is {what}") }
+}
+
+/// The words of a refusal, fit for a log: no key, no control characters, not long.
+pub(crate) fn words_of(settings: &Settings, response: &Response) -> String {
+    let (mut name, mut words) = (None, None);
+    let mut json = Json::new(std::str::from_utf8(&response.body).unwrap_or_default());
+    let read = json.object(|key, json| {
+        match key {
+            "error" => name = json.text()?.or(name.take()),
+            "message" | "msg" | "detail" => words = json.text()?.or(words.take()),
+            _ => {}
+        }
+        Ok(())
+    });
+    if read.is_err() {
+        return String::new();
+    }
+    let parts: Vec<_> = [name, words].into_iter().flatten().collect();
+    let mut words = parts.join(": ");
+    if let Some(key) = &settings.credentials.key {
+        words = words.replace(key.expose(), "***").replace(&percent_encode(key.expose()), "***");
+    }
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
+}
+
+/// Intervals as a verdict wants them.
+pub(crate) fn merged(intervals: impl IntoIterator<Item = (UnixMicros, UnixMicros)>) -> Vec<(UnixMicros, UnixMicros)> {
+    let mut set = IntervalSet::new();
+    for (from, to) in intervals {
+        set.insert(from, to);
+    }
+    set.iter().collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look at the clock")]
+pub(crate) mod peer {
+    //! A fake history to walk through, with a hole in the tape, and what a walk did to it.
+
+    use std::collections::{BTreeMap, HashSet};
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::model::{EventId, Provider};
+    use crate::provider::history::{Next, Proof, Verdict, Walk, decode_page};
+    use crate::provider::past::{Index, Past};
+    use crate::provider::{Asked, Rest, RestSettings, decode, default_settings, form_values, tamper};
+
+    pub(crate) const KEY: &str = "sb_live_hunter2";
+
+    /// 2026-01-05T12:00:00Z and so many milliseconds.
+    pub(crate) fn ms(ms: i64) -> UnixMicros {
+        UnixMicros(1_767_614_400_000_000 + ms * 1_000)
+    }
+
+    pub(crate) struct Tape(pub(crate) HashSet<u64>);
+
+    impl Known for Tape {
+        fn holds(&mut self, kind: EventKind, id: &EventId) -> bool {
+            kind == EventKind::Tweet && matches!(id, EventId::Tweet(id) if self.0.contains(&id.0))
+        }
+    }
+
+    /// Everything that happened, and the part of it that was not received.
+    pub(crate) struct Peer {
+        pub(crate) provider: Provider,
+        pub(crate) rest: Rest,
+        pub(crate) envelopes: Vec<(UnixMicros, String)>,
+        index: Index,
+        shelf: Vec<Bytes>,
+        now: UnixMicros,
+        start: Instant,
+        pub(crate) wanted: Wanted,
+        /// Ids that are missing, with their time.
+        pub(crate) lost: BTreeMap<u64, UnixMicros>,
+        received: HashSet<u64>,
+    }
+
+    impl Peer {
+        /// Nothing was received in `[down, up)`; events come at most 10 s late.
+        pub(crate) fn new(
+            provider: Provider,
+            mut envelopes: Vec<(UnixMicros, String)>,
+            down: UnixMicros,
+            up: UnixMicros,
+        ) -> Self {
+            envelopes.sort_by_key(|(at, _)| *at);
+            let (mut index, mut shelf) = (Index::default(), Vec::new());
+            let (mut lost, mut received, mut selectors) = (BTreeMap::new(), HashSet::new(), BTreeMap::new());
+            for (at, text) in &envelopes {
+                let decoded = decode(provider, text.as_bytes());
+                index.note(*at, &decoded, shelf.len() as u64);
+                shelf.push(Bytes::from(text.clone()));
+                for event in &decoded.events {
+                    let EventId::Tweet(id) = event.id else { continue };
+                    if (down..up).contains(at) {
+                        lost.insert(id.0, event.published_at.unwrap());
+                    } else {
+                        received.insert(id.0);
+                        if !event.selector.is_empty() {
+                            selectors.entry(event.selector.clone()).or_insert_with(|| Bytes::from(text.clone()));
+                        }
+                    }
+                }
+            }
+            lost.retain(|id, _| !received.contains(id));
+            let wanted = Wanted {
+                scope: "*".to_owned(),
+                from: down.minus(Duration::from_secs(10)),
+                to: up,
+                margin: Duration::from_secs(30),
+                selectors: selectors.into_iter().collect(),
+            };
+            let settings = RestSettings { key: Secret::new(KEY), rate_limits: false, ..RestSettings::default() };
+            let now = envelopes.last().map_or(up, |(at, _)| *at).plus(Duration::from_secs(60));
+            let rest = Rest::new(provider, settings);
+            Self { provider, rest, envelopes, index, shelf, now, start: Instant::now(), wanted, lost, received }
+        }
+
+        pub(crate) fn settings(&self) -> Settings {
+            let mut settings = default_settings(self.provider);
+            settings.credentials.key = Secret::new(KEY);
+            settings
+        }
+
+        pub(crate) fn walk(&self) -> Walk {
+            Walk::new(&self.settings(), self.wanted.clone(), None)
+        }
+
+        pub(crate) fn ask(&mut self, method: &str, target: &str, body: &str) -> Response {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let headers = vec![("x-api-key".to_owned(), KEY.to_owned())];
+            let asked = Asked { method, path, query, headers: &headers, body: body.as_bytes(), wants_upgrade: false };
+            let mut past = Past::new(self.provider, &mut self.index, &mut self.shelf, self.now);
+            self.rest.asked(&asked, &mut past, self.start)
+        }
+    }
+
+    /// What a walk did.
+    pub(crate) struct Ran {
+        pub(crate) verdict: Verdict,
+        /// Targets, in order.
+        pub(crate) asked: Vec<String>,
+        pub(crate) brought: HashSet<u64>,
+        pub(crate) new: u64,
+        pub(crate) micro_usd: u64,
+        /// Rows that each search or log has in it.
+        pub(crate) rows: BTreeMap<String, HashSet<String>>,
+    }
+
+    impl Ran {
+        pub(crate) fn is_filled(&self) -> bool {
+            self.verdict.kinds.iter().all(|(_, proof)| *proof == Proof::Filled)
+        }
+
+        pub(crate) fn rest(&self) -> Vec<(UnixMicros, UnixMicros)> {
+            match &self.verdict.kinds[0].1 {
+                Proof::Partial { rest, .. } => rest.clone(),
+                _ => Vec::new(),
+            }
+        }
+
+        /// Nothing is lost in silence: everything was brought, or lies in what the verdict leaves open.
+        pub(crate) fn check(&self, peer: &Peer, what: &str) {
+            let rest = self.rest();
+            for (id, at) in &peer.lost {
+                let open = rest.iter().any(|(from, to)| from <= at && at < to);
+                assert!(open || self.brought.contains(id), "{what}: {id} at {at} is lost; {:?}", self.verdict);
+            }
+        }
+    }
+
+    /// Walks to the end; `change` sees the number of the answer, the target, the answer before and the answer.
+    pub(crate) fn run(
+        peer: &mut Peer,
+        mut walk: Walk,
+        resume: bool,
+        mut change: impl FnMut(usize, &str, Option<&Value>, Response) -> Response,
+    ) -> Ran {
+        let mut tape = Tape(peer.received.clone());
+        let (mut asked, mut brought, mut rows) = (Vec::new(), HashSet::new(), BTreeMap::<String, HashSet<String>>::new());
+        let (mut new, mut micro_usd, mut before) = (0, 0, None);
+        for n in 0..2_000 {
+            let request = match walk.next() {
+                Next::Ask(request) => request,
+                Next::Done(verdict) => return Ran { verdict, asked, brought, new, micro_usd, rows },
+            };
+            let target = request.target.expose().to_owned();
+            assert!(matches!(walk.next(), Next::Ask(again) if again.target == request.target), "asking twice changes nothing");
+            assert!(!request.shown.contains(KEY) && !format!("{request:?}").contains(KEY), "{}", request.shown);
+            let honest = peer.ask(request.method, &target, &request.body);
+            let page: Option<Value> = serde_json::from_slice(&honest.body).ok();
+            let response = change(n, &target, before.as_ref(), honest);
+            if page.as_ref().is_some_and(|page| page.get("rules").is_none() && page.get("monitors").is_none()) {
+                before = page;
+            }
+            let ids: Vec<u64> = match response.status {
+                200 => decode_page(peer.provider, &response.body)
+                    .events
+                    .into_iter()
+                    .map(|event| match event.id {
+                        EventId::Tweet(id) => id.0,
+                        EventId::Text(text) => panic!("{text}"),
+                    })
+                    .collect(),
+                _ => Vec::new(),
+            };
+            rows.entry(list_of(&target)).or_default().extend(row_ids(&response, &ids));
+            brought.extend(&ids);
+            asked.push(target);
+            match walk.answered(&response, &mut tape) {
+                Ok(page) => {
+                    new += page.new;
+                    micro_usd += page.micro_usd;
+                }
+                Err(Trouble::Again { .. }) => {}
+                Err(Trouble::Stop { why }) => panic!("{why}"),
+            }
+            tape.0.extend(ids);
+            if resume {
+                let cursor = walk.cursor();
+                assert!(!cursor.contains(KEY) && !cursor.contains('\n'));
+                walk = Walk::new(&peer.settings(), peer.wanted.clone(), Some(&cursor));
+                assert_eq!(walk.cursor(), cursor);
+            }
+        }
+        panic!("no end: {:?}", &asked[asked.len() - 6..]);
+    }
+
+    /// The list a request asks a page of.
+    fn list_of(target: &str) -> String {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let query = form_values(query).find(|(name, _)| name == "query").map(|(_, query)| query).unwrap_or_default();
+        let query = query.split(" since_time:").next().unwrap_or_default().to_owned();
+        if path.ends_with("/tweets/") { path.to_owned() } else { format!("{path} {query}") }
+    }
+
+    fn row_ids(response: &Response, ids: &[u64]) -> Vec<String> {
+        let page: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        match page["logs"].as_array() {
+            Some(logs) => logs.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect(),
+            None => ids.iter().map(u64::to_string).collect(),
+        }
+    }
+
+    pub(crate) const TAMPERS: [&str; 10] = [
+        "repeat_page",
+        "cursor_loop",
+        "missing_row",
+        "lying_next",
+        "shuffle",
+        "duplicate_row",
+        "429",
+        "500",
+        "truncated",
+        "error",
+    ];
+
+    /// A wrong answer in place of a right one.
+    pub(crate) fn tampered(
+        how: &str,
+        provider: Provider,
+        target: &str,
+        before: Option<&Value>,
+        honest: Response,
+        roll: u64,
+    ) -> Response {
+        match how {
+            "429" => return tamper::refusal(provider, 429, Some(Duration::from_secs(2)), None),
+            "500" => return tamper::refusal(provider, 500, None, None),
+            "truncated" => return Response { body: honest.body.slice(..honest.body.len() / 2), ..honest },
+            "error" => return Response::json(200, r#"{"status":"error","msg":"try later"}"#),
+            _ => {}
+        }
+        let Ok(mut page) = serde_json::from_slice::<Value>(&honest.body) else { return honest };
+        let asked = target.split_once('?').and_then(|(_, query)| tamper::cursor_asked(provider, query));
+        let row = tamper::row(provider, &page, None, roll);
+        let changed = match how {
+            "repeat_page" => before.is_some_and(|before| tamper::repeat_page(provider, &mut page, before)),
+            "cursor_loop" => tamper::cursor_loop(provider, &mut page, &asked.unwrap_or_else(|| "made-up".to_owned())),
+            "missing_row" => row.is_some_and(|row| tamper::missing_row(provider, &mut page, row)),
+            "lying_next" => tamper::lying_next(provider, &mut page),
+            "shuffle" => tamper::shuffle(provider, &mut page, roll),
+            _ => row.is_some_and(|row| tamper::duplicate_row(provider, &mut page, row)),
+        };
+        if changed { Response { body: page.to_string().into(), ..honest } } else { honest }
+    }
+}
