@@ -131,6 +131,14 @@ fn the_authoritys_file_goes_with_the_replay_unless_it_was_named() {
     script(&desk, &["--speed", "max", "--tls"], &record).expect(0);
     assert!(desk.run(&["cat", "--kind", "frame", "--raw"]).expect(0).text().lines().count() > 100);
 
+    // So do our own buttons.
+    let run = script(
+        &desk,
+        &["--tls", "--start", "paused"],
+        &format!("{birdtape} control && curl_ca=$CURL_CA_BUNDLE && test -f $curl_ca"),
+    );
+    assert!(run.expect(0).err.contains("paused at "));
+
     let run = script(&desk, &["--tls", "--tls-ca", "ca.pem"], same).expect(0);
     assert!(run.text().trim().ends_with("/ca.pem") && desk.path("ca.pem").exists(), "{}", run.text());
 }
