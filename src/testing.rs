@@ -103,6 +103,10 @@ impl TestingError {
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
+            // A replay has no flag for the provider; an import has.
+            Self::Lines(ImportError::Unrecognised { .. }) => {
+                Some("`birdtape import --provider …` makes a tape of it whose lines are kept as they are; replay that")
+            }
             Self::Lines(error) => error.hint(),
             Self::CutOff { .. } => Some("get a whole copy of it, or `birdtape import` what is there and replay the tape"),
             Self::EmptyKey => Some("leave it out to accept any key"),
@@ -413,5 +417,9 @@ mod tests {
         assert!(said(Replay::of(FIXTURE).key("").start().await.unwrap_err()).1);
         let (words, has_hint) = said(Replay::of(FIXTURE).faults(dir.path().join("no.toml")).unwrap_err());
         assert!(words.contains("no.toml") && has_hint, "{words}");
+        let strange = dir.path().join("strange.txt");
+        std::fs::write(&strange, "root:x:0:0\n").unwrap();
+        let error = Replay::of(strange).start().await.unwrap_err();
+        assert!(error.hint().unwrap().contains("birdtape import"), "{error}: {:?}", error.hint());
     }
 }

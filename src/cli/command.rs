@@ -28,8 +28,9 @@ const ANY_KEY: &str = "replay";
 /// Variables for keys. A key that is set already is left alone: it may be the one under test.
 const KEYS: [&str; 5] = ["TWITTERAPI_IO_API_KEY", "TWEETSTREAM_API_KEY", "SCRAPEBADGER_API_KEY", "X_AUTH_TOKEN", "X_CT0"];
 
-/// Variables by which OpenSSL, Python's requests, Node, and we ourselves learn of an authority.
-const CA_FILES: [&str; 4] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "BIRDTAPE_CA_FILE"];
+/// Variables by which OpenSSL, curl, Python's requests, Node, and we ourselves learn of an authority. curl has one of its
+/// own because it goes before OpenSSL's, where a system sets it.
+const CA_FILES: [&str; 5] = ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "BIRDTAPE_CA_FILE"];
 
 /// Variables for the command: where the fake providers are, and what opens them.
 pub(super) fn environment(

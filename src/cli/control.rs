@@ -1,11 +1,13 @@
 //! `birdtape control`: the buttons of a running replay.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::args::Common;
 use super::exit::{Exit, Outcome, failed, usage};
-use super::out::{Out, say};
+use super::out::{Out, count, say};
 use super::signal;
 use crate::model::{Provider, Request, Secret};
 use crate::net::{self, Limits, SystemNetwork, TlsOptions};
@@ -28,6 +30,9 @@ pub(super) struct Args {
     /// Address of the replay, as it printed it
     #[arg(value_name = "BASE", env = "BIRDTAPE_BASE_URL", hide_env_values = true)]
     base: String,
+    /// Certificate of the authority that a replay with --tls made, as it printed it
+    #[arg(long, value_name = "FILE", env = "BIRDTAPE_CA_FILE", hide_env_values = true)]
+    ca_file: Option<PathBuf>,
     #[command(subcommand)]
     button: Option<Button>,
 }
@@ -89,10 +94,16 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         body: if body.is_null() { String::new() } else { body.to_string() },
         shown: args.base.clone(),
     };
-    let network = SystemNetwork::new(TlsOptions::default())?;
+    // An empty variable names no file, as in the configuration.
+    let ca_file = args.ca_file.clone().filter(|path| !path.as_os_str().is_empty());
+    let network = SystemNetwork::new(TlsOptions { ca_file, ..TlsOptions::default() })?;
     let answer = signal::block_on(async |_| Ok(net::request(&network, &request, &Limits::default()).await))?;
     let answer = answer.map_err(|(_, detail)| {
-        failed(format!("{} does not answer: {detail}", args.base), "is `birdtape replay` running, and is this its address?")
+        let hint = match detail.contains("TLS failed") {
+            true => "give the file of its authority with --ca-file, as `birdtape replay --tls` printed it",
+            false => "is `birdtape replay` running, and is this its address?",
+        };
+        failed(format!("{} does not answer: {detail}", args.base), hint)
     })?;
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     if answer.status != 200 {
@@ -116,7 +127,12 @@ fn tell(common: &Common, status: &Value) -> Result<()> {
     for (provider, of) in status["providers"].as_object().into_iter().flatten() {
         let n = |name: &str| of[name].as_u64().unwrap_or_default();
         if n("played") + n("clients") + n("requests") > 0 {
-            say(&format!("{provider}: {} played, {} clients, {} requests", n("played"), n("clients"), n("requests")));
+            say(&format!(
+                "{provider}: {} played, {}, {}",
+                n("played"),
+                count(n("clients"), "client"),
+                count(n("requests"), "request")
+            ));
         }
     }
     Ok(())

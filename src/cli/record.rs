@@ -28,6 +28,9 @@ const EVENTS: usize = 16 << 10;
 /// How often the line on a terminal is written again.
 const REFRESH: Duration = Duration::from_millis(500);
 
+/// Said at the first Ctrl-C.
+const STOPPING: &str = "stopping; once more to stop at once (what was not yet committed is then a gap)";
+
 /// Record what providers send
 ///
 /// Every envelope is kept byte for byte and safe on disk within the commit interval. Without arguments all sources of the
@@ -87,7 +90,8 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let teller = Teller::start(common.json, &dir, names)?;
     let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) };
     let sink = teller.sink();
-    let recorded = signal::block_on(async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));
+    let recorded =
+        signal::block_on_saying(STOPPING, async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));
     let told = teller.finish();
     let outcome = recorded?;
     let exit = exit(&outcome.sources);

@@ -34,7 +34,7 @@ use crate::testing::Fixture;
 /// number when a signal ended it, 127 when it cannot be started). The program finds the addresses in BIRDTAPE_BASE_URL,
 /// TWITTERAPI_IO_WS_URL, TWEETSTREAM_WS_URL, SCRAPEBADGER_WS_URL, X_LIVE_URL, the same names with _BASE_URL for requests
 /// (X_BASE_URL), and a key wherever none is set: TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY,
-/// X_AUTH_TOKEN, X_CT0. With --tls also SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and BIRDTAPE_CA_FILE. stdin
+/// X_AUTH_TOKEN, X_CT0. With --tls also SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and BIRDTAPE_CA_FILE. stdin
 /// and stdout are the program's; the line with the addresses goes to stderr.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -192,6 +192,10 @@ fn list_switches(common: &Common) -> Result<()> {
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
+    // A variable of a script that holds nothing would otherwise be waited for without end.
+    if args.command.is_empty() && std::env::args_os().any(|argument| argument == "--") {
+        return Err(usage("no command stands behind --", "name the program to run, or leave -- out to serve until Ctrl-C"));
+    }
     let key = match &args.key {
         Some(text) => Some(Secret::new(text).ok_or_else(|| usage("--key is empty", "leave it out to accept any key"))?),
         None => None,

@@ -12,9 +12,17 @@ const INTERRUPTED: i32 = 130;
 
 /// Runs an asynchronous command to its end. The first signal is passed on by the receiver, the second ends the process at once.
 pub(super) fn block_on<T, F: Future<Output = Result<T>>>(command: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<T> {
+    block_on_saying("stopping; once more to stop at once", command)
+}
+
+/// As [`block_on`], with the words for the first signal.
+pub(super) fn block_on_saying<T, F: Future<Output = Result<T>>>(
+    words: &'static str,
+    command: impl FnOnce(watch::Receiver<bool>) -> F,
+) -> Result<T> {
     runtime()?.block_on(async {
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(listen(stop));
+        tokio::spawn(listen(stop, words));
         command(stopped).await
     })
 }
@@ -47,13 +55,13 @@ pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn listen(stop: watch::Sender<bool>) {
+async fn listen(stop: watch::Sender<bool>, words: &str) {
     let Ok(mut listener) = Listener::new() else {
         // Without handlers the system ends us, as it does every program. The sender stays, so that nobody stops.
         return std::future::pending().await;
     };
     listener.next().await;
-    say("stopping; once more to stop at once (what was not yet committed is then a gap)");
+    say(words);
     stop.send_replace(true);
     listener.next().await;
     std::process::exit(INTERRUPTED);

@@ -95,8 +95,12 @@ fn key_of(id: &EventId) -> u64 {
 }
 
 impl Index {
-    /// Notes the events of an envelope; envelopes are given in the order they were received.
+    /// Notes the events of an envelope; envelopes are given in the order they were received. A time before that of the
+    /// envelope before (a clock was set back, a file is dated by stamps) counts as the same time.
     pub fn note(&mut self, received_at: UnixMicros, decoded: &Decoded, place: u64) {
+        // Deliveries are searched by time, and the player sends none before the one before it either.
+        let before = self.sightings.last().map_or(received_at.0, |sighting| sighting.received_at);
+        let received_at = UnixMicros(received_at.0.max(before));
         for event in &decoded.events {
             self.note_event(received_at, decoded.provider_at, event, place);
         }
@@ -480,5 +484,26 @@ mod tests {
             let all = [(3, second(4)), (2, second(3)), (1, second(3)), (0, second(3))];
             assert_eq!(seen, [&all[..], &all[1..]].concat());
         });
+    }
+
+    #[test]
+    fn lists_every_delivery_although_a_time_goes_back() {
+        let rule = |id: u64| format!(r#"{{"type":"new_tweet","source":"monitor","monitor_id":"a","tweet_id":"{id}"}}"#);
+        let envelopes = [(second(2), rule(id(0))), (second(9), rule(id(1))), (second(3), rule(id(2)))];
+        let envelopes: Vec<_> = envelopes.iter().map(|(at, text)| (*at, text.as_str())).collect();
+        let numbers = |now: i64, span: Range<UnixMicros>| {
+            with_past(Provider::Scrapebadger, &envelopes, second(now), |past| {
+                let mut seen = Vec::new();
+                past.deliveries(&[EventKind::Tweet], span, |n, item| {
+                    seen.push((n, item.received_at));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                seen
+            })
+        };
+        assert_eq!(numbers(5, ALL_TIME), [(0, second(2))], "what is played later is not there yet");
+        assert_eq!(numbers(9, ALL_TIME), [(2, second(9)), (1, second(9)), (0, second(2))]);
+        assert_eq!(numbers(9, second(9)..second(10)), [(2, second(9)), (1, second(9))]);
     }
 }

@@ -32,7 +32,7 @@ use sha2::{Digest as _, Sha256};
 use super::Provider;
 use super::shift::{self, Edits, Facts, Role, Scheme};
 use crate::model::json::{self, Bad, Json, Kind};
-use crate::model::{Secret, TweetId};
+use crate::model::{Secret, TweetId, UnixMicros, parse_legacy_date};
 
 /// A sort of thing that can be redacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +199,11 @@ impl Redactor {
     }
 
     fn number(&self, what: What, digits: &str) -> String {
-        if what == What::UserId && self.has(Class::UserIds) { self.id(digits) } else { digits.to_owned() }
+        match what {
+            What::UserId if self.has(Class::UserIds) => self.id(digits),
+            What::Born if self.has(Class::UserIds) => year_of_stamp(digits),
+            _ => digits.to_owned(),
+        }
     }
 
     fn field(&self, what: What, text: &str) -> String {
@@ -207,7 +211,8 @@ impl Redactor {
             What::Handle if !self.has(Class::Handles) => text.to_owned(),
             What::Handle => self.handle_field(text),
             What::UserId if self.has(Class::UserIds) => self.digit_runs(text, 1),
-            What::UserId => text.to_owned(),
+            What::Born if self.has(Class::UserIds) => year_of_date(text),
+            What::UserId | What::Born => text.to_owned(),
             What::MediaId if self.has(Class::Media) => self.digit_runs(text, ID_DIGITS),
             What::MediaId | What::Structure => text.to_owned(),
             What::Session => self.session(text),
@@ -563,6 +568,8 @@ enum What {
     Media,
     MediaId,
     UserId,
+    /// When an account was made: to the second, that names it.
+    Born,
     Session,
     Topic,
     /// Words of the protocol, times, ids of others: stays.
@@ -575,6 +582,8 @@ fn what(role: Role, key: &str, follows: bool) -> What {
     match key {
         "api_key_id" | "connection_id" | "session_id" | "api_key" | "key_id" => What::Session,
         "topic" => What::Topic,
+        "joinedAt" | "user_created_at" => What::Born,
+        "createdAt" | "created_at" if role == Role::Person => What::Born,
         "userName"
         | "screen_name"
         | "handle"
@@ -628,6 +637,24 @@ fn what(role: Role, key: &str, follows: bool) -> What {
         | "monitor_id" | "eventId" | "requestId" | "content_type" | "conversationId" | "inReplyToId" => What::Structure,
         _ => What::Unknown,
     }
+}
+
+/// The beginning of the year of a date in either of the providers' forms; another form goes altogether.
+fn year_of_date(text: &str) -> String {
+    let at = parse_legacy_date(text).or_else(|| UnixMicros::parse_rfc3339(text));
+    let Some(year) = at.and_then(|at| at.date().get(..4)?.parse::<i16>().ok()) else { return String::new() };
+    if !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return format!("{year:04}-01-01T00:00:00.000Z");
+    }
+    let first = jiff::civil::date(year, 1, 1);
+    first.to_zoned(jiff::tz::TimeZone::UTC).map_or(String::new(), |first| first.strftime("%a %b %d %H:%M:%S %z %Y").to_string())
+}
+
+/// The beginning of the year of a stamp in milliseconds; a number that is none becomes 0.
+fn year_of_stamp(digits: &str) -> String {
+    let at = digits.parse().ok().map(UnixMicros::from_millis);
+    let start = at.and_then(|at| UnixMicros::parse_rfc3339(&format!("{}-01-01T00:00:00Z", at.date().get(..4)?)));
+    start.map_or(0, UnixMicros::millis).to_string()
 }
 
 /// Takes what a scalar is, where it stands in the bytes (without quotes), whether it is a string, and its text.

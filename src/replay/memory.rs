@@ -23,10 +23,10 @@ use crate::provider::past::{Index, Past, Shelf, Unreadable};
 const AHEAD: Duration = Duration::from_secs(900);
 
 /// Envelopes of a tape that are fetched together: those near each other are asked for together.
-const TOGETHER: u64 = 128;
+const TOGETHER: u64 = 1_024;
 
 /// Envelopes of a tape kept at hand.
-const SHELF_BYTES: usize = 32 << 20;
+const SHELF_BYTES: usize = 64 << 20;
 
 /// Envelopes of a made-up world that are remembered.
 const KEPT_BYTES: usize = 256 << 20;

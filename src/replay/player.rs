@@ -311,8 +311,8 @@ impl Player {
             Happening::Reset => Item::Reset,
             Happening::Stalled => Item::Stall,
         };
-        if is_max {
-            // No time passes between an end and what came of it: the refusals are there before anybody comes back.
+        if !matches!(item, Item::Stall) {
+            // Who comes back meets what the recorder met when it did, however soon that is.
             self.head = Head::of(self.pieces.recv().await);
             while let Head::Happening(_, Happening::Refused(response)) = &self.head {
                 lock(&self.tally.refusals).push_back(response.clone());

@@ -50,6 +50,8 @@ fn a_command_that_ends_badly_says_how() {
     let desk = Desk::new();
     script(&desk, &[], "kill -9 $$").expect(137);
     desk.run(&["replay", FIXTURE, "--", "./no-such-program"]).fails(127, &["cannot start `./no-such-program`", "hint: "]);
+    // An empty variable of a script is no wish to serve for ever.
+    desk.run(&["replay", FIXTURE, "--"]).fails(2, &["no command stands behind --", "hint: name the program"]);
     desk.run(&["replay", "no-such-file", "--", "true"]).fails(1, &["no-such-file"]);
 }
 
@@ -130,6 +132,14 @@ fn the_authoritys_file_goes_with_the_replay_unless_it_was_named() {
     let record = format!("{birdtape} record --provider tweetstream --base-url $BIRDTAPE_BASE_URL --until-idle 1");
     script(&desk, &["--speed", "max", "--tls"], &record).expect(0);
     assert!(desk.run(&["cat", "--kind", "frame", "--raw"]).expect(0).text().lines().count() > 100);
+
+    // So do our own buttons.
+    let run = script(
+        &desk,
+        &["--tls", "--start", "paused"],
+        &format!("{birdtape} control && curl_ca=$CURL_CA_BUNDLE && test -f $curl_ca"),
+    );
+    assert!(run.expect(0).err.contains("paused at "));
 
     let run = script(&desk, &["--tls", "--tls-ca", "ca.pem"], same).expect(0);
     assert!(run.text().trim().ends_with("/ca.pem") && desk.path("ca.pem").exists(), "{}", run.text());

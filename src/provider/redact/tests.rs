@@ -197,3 +197,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn when_an_account_was_made_is_told_by_the_year() {
+    assert_eq!(year_of_date("Wed Sep 10 17:28:07 +0000 2014"), "Wed Jan 01 00:00:00 +0000 2014");
+    assert_eq!(year_of_date("2014-09-10T17:28:07.123Z"), "2014-01-01T00:00:00.000Z");
+    assert_eq!((year_of_date("long ago"), year_of_stamp("1410370087123")), (String::new(), "1388534400000".to_owned()));
+    let line = br#"{"v":1,"t":"account","op":"follow","id":"e","ts":1,"d":{"kind":"FOLLOW","eventId":"e","observedAt":1410370087123,"actor":{"id":"7","handle":"@ann","joinedAt":1410370087123},"target":{"id":"8","handle":"@bob","joinedAt":1410370087124}}}"#;
+    let envelope = Bytes::from_static(line);
+    let redaction: Redaction = "all".parse().unwrap();
+    let mut redactor = Redactor::new(redaction, Secret::new("k").unwrap());
+    redactor.learn(Provider::Tweetstream, &envelope);
+    let text = String::from_utf8(redactor.envelope(Provider::Tweetstream, &envelope).to_vec()).unwrap();
+    assert_eq!(text.matches("1388534400000").count(), 2, "{text}");
+    assert!(!text.contains("\"joinedAt\":1410370087"), "{text}");
+}

@@ -268,6 +268,25 @@ async fn what_happened_happens_again() {
 }
 
 #[tokio::test]
+async fn who_comes_back_at_once_meets_the_refusal_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = posts(30);
+    troubled(dir.path(), &all);
+    let feed = Feed::Tape { dir: dir.path().to_owned() };
+    // Held right behind the close: the recorded refusal came a second later.
+    let replay = play(Options { as_happened: true, start: Start::Paused, ..Options::new(feed) }).await;
+    let mut client = connect(&replay, TS).await;
+    // The recorded opening is a step of its own.
+    replay.control().step(12).unwrap();
+    let (got, end) = drain(&mut client).await;
+    assert_eq!((got, code(&end)), (bytes(&all[..10]), Some(1012)));
+    match try_connect(&replay, TS, KEY, Framing::Sse).await {
+        Err(OpenError::Refused(response)) => assert_eq!(response.status, 429),
+        other => panic!("not refused but {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn history_knows_what_exists_at_the_virtual_instant() {
     let dir = tempfile::tempdir().unwrap();
     let envelopes = world(600);
