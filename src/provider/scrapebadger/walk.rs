@@ -111,6 +111,11 @@ struct Log {
     /// Pages from the first one not newer than the window on are read one by one.
     reading: bool,
     page: u64,
+    /// Pages seen on the way; they are not asked again unless the log grew meanwhile and rows moved.
+    visited: Vec<u64>,
+    total: u64,
+    /// The first page seen to be older than the window.
+    end: Option<u64>,
     /// How often this page was asked again.
     retries: u8,
     done: bool,
@@ -130,6 +135,9 @@ impl Log {
             above: None,
             reading: false,
             page: 1,
+            visited: Vec::new(),
+            total: 0,
+            end: None,
             retries: 0,
             done: false,
             left: false,
@@ -149,11 +157,18 @@ impl Log {
         let n_pages = total.div_ceil(PAGE as u64).max(1);
         let newer = !rows.is_empty() && rows.iter().all(|row| row.detected_at >= hi);
         let older = rows.iter().all(|row| row.detected_at < lo);
-        if self.reading {
-            self.done = older || self.page >= n_pages;
-            self.page += 1;
-            return;
+        if total != self.total {
+            self.total = total;
+            self.end = None;
+            self.visited.clear();
         }
+        if older {
+            self.end = Some(self.end.map_or(self.page, |end| end.min(self.page)));
+        }
+        if self.reading {
+            return self.read_on(n_pages);
+        }
+        self.visited.push(self.page);
         if newer {
             self.below = self.below.max(self.page);
         } else {
@@ -163,9 +178,10 @@ impl Log {
             Some(above) if above > self.below + 1 => self.below + (above - self.below) / 2,
             Some(above) => {
                 self.reading = true;
-                // The page was seen on the way here; the one at hand may say that nothing follows.
-                self.done = above >= n_pages || (above == self.page && older);
-                above + 1
+                // Pages that are asked again bring the same rows, and may.
+                self.ids.clear();
+                self.page = above;
+                return self.read_on(n_pages);
             }
             None if self.below >= n_pages => {
                 self.done = true;
@@ -173,6 +189,17 @@ impl Log {
             }
             None => (self.below * 2).min(n_pages),
         };
+    }
+
+    /// To the next page that was not seen, or the end.
+    fn read_on(&mut self, n_pages: u64) {
+        let last = self.end.map_or(n_pages, |end| end.min(n_pages));
+        self.done = self.page >= last;
+        self.page += 1;
+        while !self.done && self.visited.contains(&self.page) {
+            self.done = self.page >= last;
+            self.page += 1;
+        }
     }
 }
 
@@ -770,8 +797,8 @@ mod tests {
 
     #[test]
     fn no_lie_loses_anything_in_silence() {
-        for (seed, dialect) in [(5, Dialect::C), (6, Dialect::B)] {
-            let wrong = lies(&mut peer(seed, 12.0, dialect), 1);
+        for (seed, dialect, step) in [(5, Dialect::C, 1), (6, Dialect::B, 2)] {
+            let wrong = lies(&mut peer(seed, 6.0, dialect), step);
             assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         }
     }
