@@ -20,6 +20,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::history::{Known, Trouble, Wanted};
 use super::{Auth, Settings, percent_encode};
@@ -54,6 +55,15 @@ pub(crate) type Met = HashMap<u64, bool>;
 /// Whether the tape held a post before this walk brought it.
 pub(crate) fn was_known(id: u64, met: &mut Met, known: &mut dyn Known) -> bool {
     *met.entry(id).or_insert_with(|| known.holds(EventKind::Tweet, &EventId::Tweet(TweetId(id))))
+}
+
+/// Tells pages with the same rows: order and doubled rows do not count. 0 is a page without rows.
+pub(crate) fn face(ids: impl Iterator<Item = u64>) -> u64 {
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let bytes: Vec<_> = ids.iter().flat_map(|id| id.to_be_bytes()).collect();
+    if bytes.is_empty() { 0 } else { xxh3_64(&bytes).max(1) }
 }
 
 /// The stretch and its surroundings; instants in microseconds, since this is stored.
@@ -112,6 +122,8 @@ struct Window {
     oldest: Option<(i64, u64)>,
     /// Whether this look brought something the walk had not met.
     news: bool,
+    /// Whether its first page was asked again, because it was that of another search.
+    retried: bool,
     #[serde(skip)]
     ids: HashSet<u64>,
     #[serde(skip)]
@@ -129,6 +141,7 @@ impl Window {
             cursor: None,
             oldest: None,
             news: false,
+            retried: false,
             ids: HashSet::new(),
             cursors: HashSet::new(),
         }
@@ -197,10 +210,17 @@ impl Sweep {
         Some((limited(&self.text, window.lo, window.hi, window.max_id), window.cursor.as_deref()))
     }
 
-    /// A page came: its rows, and the cursor of the next one if it claims more. Gives the number of new rows.
-    pub(crate) fn page(&mut self, rows: &[Row], next: Option<&str>, met: &mut Met, known: &mut dyn Known) -> u64 {
+    /// A page came: its rows, and the cursor of the next one if it claims more; `is_twin` when its rows are those of the
+    /// page before, whatever that was asked for. Gives the number of new rows.
+    pub(crate) fn page(&mut self, rows: &[Row], next: Option<&str>, is_twin: bool, met: &mut Met, known: &mut dyn Known) -> u64 {
         let Some(window) = self.windows.front_mut() else { return 0 };
         let before = window.oldest;
+        let is_twin = is_twin && window.look == 0;
+        if is_twin && before.is_none() && !window.retried {
+            window.retried = true;
+            self.doubt = true;
+            return 0;
+        }
         let (mut new, mut is_fresh, mut past_until, mut past_id) = (0, false, false, false);
         for row in rows {
             let at = second(row.at);
@@ -231,19 +251,22 @@ impl Sweep {
             return new;
         }
         let is_below = !rows.is_empty() && rows.iter().all(|row| second(row.at) < window.lo);
-        let Some(next) = next.filter(|_| !is_below) else {
+        // The last page may be an earlier one again.
+        let is_again = (is_twin && before.is_some()) || (!is_fresh && window.cursor.is_some() && !rows.is_empty());
+        let next = next.filter(|_| !is_below);
+        if is_below || (next.is_none() && !is_again) {
             self.finish(before);
             return new;
-        };
-        let repeats = window.cursor.as_deref() == Some(next) || !window.cursors.insert(next.to_owned());
-        let is_stuck = rows.is_empty() || !is_fresh || repeats;
-        if is_stuck {
+        }
+        let repeats = next.is_none_or(|next| window.cursor.as_deref() == Some(next) || !window.cursors.insert(next.to_owned()));
+        if rows.is_empty() || !is_fresh || is_again || repeats {
             self.doubt = true;
             self.windowed = true;
-            if let Some(window) = self.windows.front().filter(|window| window.oldest.is_none() && window.look == 0) {
+            let (lo, hi, look) = (window.lo, window.hi, window.look);
+            if window.oldest.is_none() && look < LOOKS_MAX {
                 // Empty, and it claims more: that is looked at again.
-                let again = Window::new(window.lo, window.hi, None, 1);
-                self.windows.push_back(again);
+                self.confirmed |= look == 0;
+                self.windows.push_back(Window::new(lo, hi, None, look + 1));
             }
         } else if window.look == 0 && rows.len() < self.page {
             let hi = before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi);
@@ -253,7 +276,7 @@ impl Sweep {
         if self.windowed {
             self.shrink(before, past_until, past_id);
         } else if let Some(window) = self.windows.front_mut() {
-            window.cursor = Some(next.to_owned());
+            window.cursor = next.map(str::to_owned);
         }
         new
     }
@@ -346,8 +369,10 @@ impl Sweep {
         self.settled = true;
         let (lo, hi) = (self.stretch.lo(), self.stretch.hi());
         if (!self.left || !self.right) && self.above_last.is_none() {
-            self.confirmed = true;
-            self.windows.push_back(Window::new(lo, hi, None, 1));
+            // A window that was empty and claimed more was looked at again already.
+            if !std::mem::replace(&mut self.confirmed, true) {
+                self.windows.push_back(Window::new(lo, hi, None, 1));
+            }
             return;
         }
         if !self.left {
@@ -556,7 +581,6 @@ pub(crate) mod peer {
     pub(crate) struct Peer {
         pub(crate) provider: Provider,
         pub(crate) rest: Rest,
-        pub(crate) envelopes: Vec<(UnixMicros, String)>,
         index: Index,
         shelf: Vec<Bytes>,
         now: UnixMicros,
@@ -594,7 +618,8 @@ pub(crate) mod peer {
                     }
                 }
             }
-            lost.retain(|id, _| !received.contains(id));
+            let from = down.minus(Duration::from_secs(10));
+            lost.retain(|id, at| !received.contains(id) && (from..up).contains(at));
             let wanted = Wanted {
                 scope: "*".to_owned(),
                 from: down.minus(Duration::from_secs(10)),
@@ -605,7 +630,7 @@ pub(crate) mod peer {
             let settings = RestSettings { key: Secret::new(KEY), rate_limits: false, ..RestSettings::default() };
             let now = envelopes.last().map_or(up, |(at, _)| *at).plus(Duration::from_secs(60));
             let rest = Rest::new(provider, settings);
-            Self { provider, rest, envelopes, index, shelf, now, start: Instant::now(), wanted, lost, received }
+            Self { provider, rest, index, shelf, now, start: Instant::now(), wanted, lost, received }
         }
 
         pub(crate) fn settings(&self) -> Settings {
@@ -651,14 +676,61 @@ pub(crate) mod peer {
             }
         }
 
-        /// Nothing is lost in silence: everything was brought, or lies in what the verdict leaves open.
-        pub(crate) fn check(&self, peer: &Peer, what: &str) {
+        /// What is lost in silence: neither brought nor left open by the verdict.
+        pub(crate) fn silently_lost(&self, peer: &Peer) -> Vec<String> {
             let rest = self.rest();
-            for (id, at) in &peer.lost {
-                let open = rest.iter().any(|(from, to)| from <= at && at < to);
-                assert!(open || self.brought.contains(id), "{what}: {id} at {at} is lost; {:?}", self.verdict);
+            let open = |at: &UnixMicros| rest.iter().any(|(from, to)| from <= at && at < to);
+            let lost = peer.lost.iter().filter(|(id, at)| !open(at) && !self.brought.contains(id));
+            lost.map(|(id, at)| format!("{id} at {at}")).collect()
+        }
+
+        pub(crate) fn check(&self, peer: &Peer, what: &str) {
+            assert_eq!(self.silently_lost(peer), [""; 0], "{what}: {:?}", self.verdict);
+        }
+    }
+
+    /// Every lie at every answer, and some all the time; gives what went wrong.
+    pub(crate) fn lies(peer: &mut Peer, step: usize) -> Vec<String> {
+        let provider = peer.provider;
+        let walk = peer.walk();
+        let n_asked = run(peer, walk, false, |_, _, _, honest| honest).asked.len();
+        let mut wrong = Vec::new();
+        for how in TAMPERS {
+            for at in (0..n_asked).step_by(step) {
+                let mut walk = peer.walk();
+                if how == "missing_row" {
+                    walk.doubt();
+                }
+                let ran = run(peer, walk, at % 2 == 1, |n, target, before, honest| match n == at {
+                    true => tampered(how, provider, target, before, honest, at as u64),
+                    false => honest,
+                });
+                let lost = ran.silently_lost(peer);
+                // One lie is seen through.
+                if !lost.is_empty() || !ran.is_filled() || ran.asked.len() > 3 * n_asked + 12 {
+                    wrong.push(format!(
+                        "{how} at {at}: {} of {n_asked} requests, {:?}, lost {} ({:?})",
+                        ran.asked.len(),
+                        ran.verdict,
+                        lost.len(),
+                        lost.first()
+                    ));
+                }
+            }
+            // All the time: the walk ends, and what it cannot have it declares.
+            if !matches!(how, "error" | "missing_row") {
+                let walk = peer.walk();
+                let ran = run(peer, walk, false, |n, target, before, honest| match n % 2 == 1 {
+                    true => tampered(how, provider, target, before, honest, n as u64),
+                    false => honest,
+                });
+                let lost = ran.silently_lost(peer);
+                if !lost.is_empty() {
+                    wrong.push(format!("{how} half the time: {} lost, {:?}", lost.len(), ran.verdict));
+                }
             }
         }
+        wrong
     }
 
     /// Walks to the end; `change` sees the number of the answer, the target, the answer before and the answer.

@@ -29,7 +29,7 @@ use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetI
 use crate::provider::Settings;
 use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, get, groups, is_handle, judge, merged, was_known,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -94,6 +94,8 @@ struct State {
     errors: u8,
     holes: Vec<String>,
     doubt: bool,
+    /// The page before, by its rows.
+    face: u64,
     n_pages: u64,
     n_rows: u64,
 }
@@ -109,6 +111,11 @@ struct Log {
     /// Pages from the first one not newer than the window on are read one by one.
     reading: bool,
     page: u64,
+    /// Pages seen on the way; they are not asked again unless the log grew meanwhile and rows moved.
+    visited: Vec<u64>,
+    total: u64,
+    /// The first page seen to be older than the window.
+    end: Option<u64>,
     /// How often this page was asked again.
     retries: u8,
     done: bool,
@@ -128,6 +135,9 @@ impl Log {
             above: None,
             reading: false,
             page: 1,
+            visited: Vec::new(),
+            total: 0,
+            end: None,
             retries: 0,
             done: false,
             left: false,
@@ -147,11 +157,18 @@ impl Log {
         let n_pages = total.div_ceil(PAGE as u64).max(1);
         let newer = !rows.is_empty() && rows.iter().all(|row| row.detected_at >= hi);
         let older = rows.iter().all(|row| row.detected_at < lo);
-        if self.reading {
-            self.done = older || self.page >= n_pages;
-            self.page += 1;
-            return;
+        if total != self.total {
+            self.total = total;
+            self.end = None;
+            self.visited.clear();
         }
+        if older {
+            self.end = Some(self.end.map_or(self.page, |end| end.min(self.page)));
+        }
+        if self.reading {
+            return self.read_on(n_pages);
+        }
+        self.visited.push(self.page);
         if newer {
             self.below = self.below.max(self.page);
         } else {
@@ -161,9 +178,10 @@ impl Log {
             Some(above) if above > self.below + 1 => self.below + (above - self.below) / 2,
             Some(above) => {
                 self.reading = true;
-                // The page was seen on the way here; the one at hand may say that nothing follows.
-                self.done = above >= n_pages || (above == self.page && older);
-                above + 1
+                // Pages that are asked again bring the same rows, and may.
+                self.ids.clear();
+                self.page = above;
+                return self.read_on(n_pages);
             }
             None if self.below >= n_pages => {
                 self.done = true;
@@ -171,6 +189,17 @@ impl Log {
             }
             None => (self.below * 2).min(n_pages),
         };
+    }
+
+    /// To the next page that was not seen, or the end.
+    fn read_on(&mut self, n_pages: u64) {
+        let last = self.end.map_or(n_pages, |end| end.min(n_pages));
+        self.done = self.page >= last;
+        self.page += 1;
+        while !self.done && self.visited.contains(&self.page) {
+            self.done = self.page >= last;
+            self.page += 1;
+        }
     }
 }
 
@@ -210,6 +239,7 @@ impl Walk {
             errors: 0,
             holes: Vec::new(),
             doubt: false,
+            face: 0,
             n_pages: 0,
             n_rows: 0,
         });
@@ -294,12 +324,20 @@ impl Walk {
             self.refused("an error with status 200".to_owned());
             return Ok(Page::default());
         }
+        // Rows of a log and posts are told apart by what comes before them.
+        let sort = u64::from(read.has_logs);
+        let ids = read.posts.iter().map(|(id, _)| id.0).chain(read.logs.iter().map(|row| row.tweet_id));
+        let face = match ids.clone().next() {
+            Some(_) => face(ids.chain([sort])),
+            None => 0,
+        };
+        let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
         let (n_rows, new) = match self.state.ask.clone() {
             Ask::Monitors(page) => self.take_monitors(text, page)?,
             Ask::Rules(page) => self.take_rules(text, page)?,
-            Ask::Log => self.take_log(&read, known)?,
+            Ask::Log => self.take_log(&read, is_twin, known),
             Ask::Posts(ids) => self.take_posts(&ids, &read, known),
-            Ask::Search => self.take_search(&read, known),
+            Ask::Search => self.take_search(&read, is_twin, known),
             Ask::Nothing => (0, 0),
         };
         let is_free = matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_) | Ask::Log);
@@ -394,8 +432,8 @@ impl Walk {
         Ask::Log
     }
 
-    fn take_log(&mut self, read: &Answer, known: &mut dyn Known) -> Result<(u64, u64), Trouble> {
-        let Some(log) = self.state.logs.iter_mut().find(|log| !log.done) else { return Ok((0, 0)) };
+    fn take_log(&mut self, read: &Answer, is_twin: bool, known: &mut dyn Known) -> (u64, u64) {
+        let Some(log) = self.state.logs.iter_mut().find(|log| !log.done) else { return (0, 0) };
         let stretch = &self.state.stretch;
         let mut is_fresh = read.logs.is_empty();
         for row in &read.logs {
@@ -415,11 +453,11 @@ impl Walk {
         }
         let before = (log.page - 1).saturating_mul(PAGE as u64);
         let expected = read.total.unwrap_or(0).saturating_sub(before).min(PAGE as u64);
-        if (read.logs.len() as u64) < expected || !is_fresh {
+        if (read.logs.len() as u64) < expected || !is_fresh || (is_twin && log.retries == 0) {
             log.ids.clear();
             if log.retries < RETRIES_MAX {
                 log.retries += 1;
-                return Ok((read.logs.len() as u64, 0));
+                return (read.logs.len() as u64, 0);
             }
             log.failed = Some("a page of its delivery log stayed incomplete".to_owned());
         }
@@ -427,7 +465,7 @@ impl Walk {
         let (lo, hi) = (UnixMicros(stretch.lo().saturating_mul(1_000_000)), UnixMicros(stretch.hi().saturating_mul(1_000_000)));
         let total = read.total.unwrap_or(before + read.logs.len() as u64);
         log.step(&read.logs, total, lo, hi);
-        Ok((read.logs.len() as u64, 0))
+        (read.logs.len() as u64, 0)
     }
 
     fn take_posts(&mut self, ids: &[u64], read: &Answer, known: &mut dyn Known) -> (u64, u64) {
@@ -452,11 +490,11 @@ impl Walk {
         (read.posts.len() as u64, new)
     }
 
-    fn take_search(&mut self, read: &Answer, known: &mut dyn Known) -> (u64, u64) {
+    fn take_search(&mut self, read: &Answer, is_twin: bool, known: &mut dyn Known) -> (u64, u64) {
         let rows: Vec<_> = read.posts.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
         let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) else { return (0, 0) };
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let new = sweep.page(&rows, next, &mut self.met, known);
+        let new = sweep.page(&rows, next, is_twin, &mut self.met, known);
         // The logs named it, ids did not give it, the search does.
         self.state.gone.retain(|id| !rows.iter().any(|row| row.id == *id));
         (rows.len() as u64, new)
@@ -704,5 +742,172 @@ impl Answer {
             self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at) });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::model::Provider;
+    use crate::provider::history::Walk as AnyWalk;
+    use crate::provider::sweep::peer::{Peer, Ran, Tape, lies, ms, run};
+    use crate::provider::synthetic::{Dialect, Options, World};
+    use crate::provider::tamper;
+
+    fn peer(seed: u64, rate: f64, dialect: Dialect) -> Peer {
+        let mix = [0.0, 0.0, 1.0, 0.0];
+        let options = Options { seed, start: ms(0), rate, mix, dialect, authors: 10, ..Options::default() };
+        let all = World::new(options).take_while(|one| one.at < ms(300_000));
+        let all = all.map(|one| (one.at, String::from_utf8(one.bytes.to_vec()).unwrap())).collect();
+        Peer::new(Provider::Scrapebadger, all, ms(120_000), ms(180_000))
+    }
+
+    fn honest(peer: &mut Peer, walk: AnyWalk) -> Ran {
+        run(peer, walk, false, |_, _, _, honest| honest)
+    }
+
+    /// Pages that everything on them needs; lists have one each.
+    fn least(ran: &Ran) -> usize {
+        ran.rows.values().map(|rows| rows.len().div_ceil(PAGE).max(1)).sum()
+    }
+
+    #[test]
+    fn brings_back_a_hole_with_one_request_too_many_at_most() {
+        for (seed, rate, dialect) in [(1, 20.0, Dialect::B), (2, 10.0, Dialect::C), (3, 40.0, Dialect::B), (4, 20.0, Dialect::A)]
+        {
+            let mut peer = peer(seed, rate, dialect);
+            let walk = peer.walk();
+            let price = walk.price();
+            let ran = honest(&mut peer, walk);
+            ran.check(&peer, "honest");
+            println!(
+                "{} lost, {} requests, {} at the least: {}",
+                peer.lost.len(),
+                ran.asked.len(),
+                least(&ran),
+                ran.verdict.evidence
+            );
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+            assert!(ran.new as usize >= peer.lost.len() && peer.lost.len() > 50);
+            assert!(ran.asked.len() <= least(&ran) + 1, "{:#?}", ran.asked);
+            assert!(price.requests as usize <= ran.asked.len() && price.micro_usd <= ran.micro_usd);
+        }
+    }
+
+    #[test]
+    fn no_lie_loses_anything_in_silence() {
+        for (seed, dialect, step) in [(5, Dialect::C, 3), (6, Dialect::B, 6)] {
+            let wrong = lies(&mut peer(seed, 6.0, dialect), step);
+            assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        }
+    }
+
+    #[test]
+    fn goes_on_after_every_page() {
+        let mut peer = peer(7, 15.0, Dialect::B);
+        let walk = peer.walk();
+        let without = honest(&mut peer, walk);
+        let walk = peer.walk();
+        let with = run(&mut peer, walk, true, |_, _, _, honest| honest);
+        assert_eq!((with.asked, with.new, with.verdict), (without.asked, without.new, without.verdict));
+    }
+
+    #[test]
+    fn a_window_far_from_the_end_of_the_log_is_found() {
+        let mut peer = peer(8, 60.0, Dialect::C);
+        peer.wanted.from = ms(20_000);
+        peer.wanted.to = ms(25_000);
+        peer.wanted.margin = Duration::from_secs(5);
+        peer.lost.clear();
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert!(ran.is_filled(), "{:?}", ran.verdict);
+        let n_logs = ran.asked.iter().filter(|target| target.contains("/logs")).count();
+        assert!(n_logs < 30, "{n_logs} of at least 150 pages");
+    }
+
+    #[test]
+    fn an_empty_window_and_what_is_gone() {
+        let mut peer = peer(9, 5.0, Dialect::C);
+        peer.lost.clear();
+        (peer.wanted.from, peer.wanted.to) = (ms(-7_200_000), ms(-7_100_000));
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert!(ran.is_filled(), "searched twice: {:?}", ran.verdict);
+        assert_eq!(ran.new, 0);
+
+        // A rule that the tape has and the provider has not: nobody can tell what it would have delivered.
+        let mut peer = self::peer(9, 20.0, Dialect::B);
+        let rule = peer.wanted.selectors.iter().find(|(id, envelope)| is_rule(id, envelope) == Some(true)).unwrap().0.clone();
+        assert_eq!(peer.ask("DELETE", &format!("{RULES}/{rule}"), "").status, 204);
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        ran.check(&peer, "gone");
+        assert_eq!(ran.rest(), [(peer.wanted.from, peer.wanted.to)]);
+
+        // A post that the log names and nobody gives out.
+        let mut peer = self::peer(10, 20.0, Dialect::C);
+        let (id, at) = peer.lost.iter().next().map(|(id, at)| (id.to_string(), *at)).unwrap();
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, false, |_, _, _, honest| {
+            let mut page: Value = serde_json::from_slice(&honest.body).unwrap();
+            if let Some(rows) = page["data"].as_array_mut() {
+                rows.retain(|row| row["id"] != id.as_str());
+            }
+            Response { body: page.to_string().into(), ..honest }
+        });
+        ran.check(&peer, "gone");
+        assert_eq!(ran.rest(), [(at, UnixMicros(at.0 + 1_000))]);
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let peer = peer(11, 5.0, Dialect::C);
+        let said = |response: Response| {
+            let mut walk = peer.walk();
+            walk.next();
+            walk.answered(&response, &mut Tape(HashSet::new()))
+        };
+        for status in [401, 402, 403] {
+            let refusal = tamper::refusal(Provider::Scrapebadger, status, None, None);
+            assert!(matches!(said(refusal), Err(Trouble::Stop { why }) if why.contains(';')));
+        }
+        let slow = |wait| tamper::refusal(Provider::Scrapebadger, 429, wait, None);
+        let wait = Duration::from_secs(17);
+        assert!(matches!(said(slow(Some(wait))), Err(Trouble::Again { after: Some(after), .. }) if after == wait));
+        assert!(matches!(said(slow(None)), Err(Trouble::Again { after: Some(TOO_FAST_WAIT), .. })));
+        assert!(matches!(said(Response::json(200, "{")), Err(Trouble::Again { .. })));
+        let mut settings = peer.settings();
+        settings.auth = crate::provider::Auth::Query;
+        let mut walk = AnyWalk::new(&settings, peer.wanted.clone(), None);
+        let Next::Ask(request) = walk.next() else { panic!() };
+        assert!(request.target.expose().ends_with("&api_key=sb_live_hunter2") && request.shown.ends_with("&api_key=***"));
+    }
+
+    #[test]
+    fn reads_pages_strictly() {
+        let ids = |body: &str| -> Vec<String> {
+            let decoded = decode_page(body.as_bytes());
+            decoded.events.iter().map(|event| format!("{:?}", event.id)).collect()
+        };
+        for id in [r#""1990000000000000001""#, "1990000000000000001"] {
+            let body = format!(r#"{{"data":[{{"id":{id},"full_text":"x"}}],"next_cursor":null}}"#);
+            assert_eq!(ids(&body), ["Tweet(TweetId(1990000000000000001))"], "{body}");
+        }
+        for body in [
+            "",
+            "[]",
+            "{",
+            "not json",
+            r#"{"data":null,"next_cursor":null}"#,
+            r#"{"data":[{"id":"1990000000000000001","username":"somebody"}]}"#,
+            r#"{"data":[{"id":1.99e18,"text":"x"},{"id":"x","text":"x"},{}]}"#,
+            r#"{"logs":[{"id":"r","tweet_id":"1990000000000000001","tweet_text":"x"}],"total":1}"#,
+            r#"{"type":"tweet","tweet_id":"1990000000000000001","tweet":{"id":"1990000000000000001","text":"x"}}"#,
+            r#"{"data":[{"id":"1990000000000000001","text":"x"}]"#,
+        ] {
+            assert_eq!(ids(body), [""; 0], "{body}");
+        }
     }
 }
