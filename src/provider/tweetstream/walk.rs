@@ -40,6 +40,12 @@ const VERSION: u8 = 1;
 /// Passes over one family at most: the first, and those after a page was caught lying. Ours.
 const PASSES_MAX: u8 = 4;
 
+/// Second looks at most, one for each page that turned out not to be the last. Ours.
+const LOOKS_MAX: u8 = 20;
+
+/// Fewer rows than this are no provider's page size. Ours.
+const CAP_MIN: usize = 10;
+
 /// Times that a page without any use is asked for again. Ours.
 const TRIES_MAX: u8 = 3;
 
@@ -102,14 +108,14 @@ struct Course {
     /// To be asked; the last one first.
     windows: Vec<Window>,
     pass: u8,
-    /// Pages of this pass.
-    n_pages: u64,
     /// Whether the windows are a second look.
     is_looking: bool,
-    has_looked: bool,
+    n_looks: u8,
+    /// The last look, or pass, brought nothing new.
+    is_quiet: bool,
     /// A page of this pass was caught lying.
     has_lied: bool,
-    /// Rows that lie in the stretch and were new in this pass or look.
+    /// Rows that were new in this pass or look.
     n_found: u64,
     /// Events known from the stream were seen before the stretch, and after it.
     is_low_edge_seen: bool,
@@ -124,6 +130,8 @@ struct Course {
     /// Milliseconds that rows were seen to span.
     oldest: Option<i64>,
     newest: Option<i64>,
+    /// The oldest one of this pass.
+    reached: Option<i64>,
     /// What could not be had, in microseconds.
     rest: Vec<(i64, i64)>,
     why: Vec<String>,
@@ -339,18 +347,21 @@ impl Walk {
             let is_inside = row.event.published_at.is_some_and(|at| from <= at && at < to);
             let is_own = !self.seen.insert(row.hash);
             let is_known = known.holds(row.event.kind, &row.event.id);
-            told.new += u64::from(is_inside && !is_own && !is_known);
+            let is_new = !is_own && !is_known;
+            told.new += u64::from(is_inside && is_new);
+            // Beyond the newest one seen so far, new rows are only what happened meanwhile.
+            let is_late = course.newest.is_some_and(|newest| row.early() < newest);
+            // Below the oldest one even a known row shows that a look is not quiet.
+            let is_below = course.is_looking && course.oldest.is_none_or(|oldest| row.late() < oldest);
+            course.n_found += u64::from((is_new && (is_inside || is_late)) || is_below);
             // Only the first pass can prove an edge by the stream: later its own rows are on the tape.
-            if is_believed && is_known && !is_own && course.pass == 1 && !course.is_looking {
+            if is_believed && is_known && !is_own && course.pass == 1 {
                 let published_at = row.event.published_at.unwrap_or(UnixMicros::from_millis(row.time));
                 course.is_low_edge_seen |= published_at < from && row.received < from.millis();
                 course.is_high_edge_seen |= published_at >= to;
             }
         }
-        // Only new rows whose post is known can make a meta new; it comes with the post and is not counted apart.
-        course.n_found += told.new;
         course.windows.pop();
-        course.n_pages += 1;
         if is_believed {
             let n_handles = self.state.watchlist.as_ref().map_or(0, Vec::len);
             let in_group = |handle: &str, group: (usize, usize)| {
@@ -383,7 +394,7 @@ impl Walk {
                 (false, false) => "met nothing known",
                 _ => "met what is known at one end",
             };
-            let look = if course.has_looked || course.pass > 1 { " and was looked at again" } else { "" };
+            let look = if course.n_looks > 0 || course.pass > 1 { " and was looked at again" } else { "" };
             format!("{} {edges}{look}", kind.name())
         });
         let told = told.collect::<Vec<_>>().join(", ");
@@ -473,13 +484,12 @@ impl Course {
     ) {
         if let (Some(oldest), Some(newest)) = (placed.iter().map(Placed::late).min(), placed.iter().map(Placed::early).max()) {
             self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+            self.reached = Some(self.reached.map_or(oldest, |known| known.min(oldest)));
             self.newest = Some(self.newest.map_or(newest, |known| known.max(newest)));
         }
         let n = page.rows.len().max(page.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0));
         if n < self.cap {
-            if !self.is_looking {
-                self.n_last = n;
-            }
+            self.n_last = n;
             return;
         }
         let by_time = self.may_be_time && !self.may_be_received && placed.is_sorted_by(|a, b| a.time >= b.time);
@@ -533,44 +543,47 @@ impl Course {
         }
     }
 
-    /// No window is left: done, or another look.
+    /// No window is left: done, or another look, or another pass.
     fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros)) {
-        if self.is_looking {
-            self.is_looking = false;
-            if self.n_found == 0 {
-                (self.is_low_edge_seen, self.is_high_edge_seen) = (true, true);
-            } else {
-                // A page that was taken for the last one was not: so many rows are all it ever gives.
-                self.has_lied = true;
-                self.cap = self.cap.min(self.n_last.max(1));
+        // A pass that does not come down to where another one was ended too early.
+        let is_short = !self.is_looking && self.pass > 1 && self.reached > self.oldest;
+        let is_second = self.is_looking || self.pass > 1;
+        self.is_looking = false;
+        if is_second && (self.n_found > 0 || is_short) {
+            self.has_lied = true;
+            // A page that was taken for the last one was not: so many rows may be all it ever gives.
+            if self.n_last >= CAP_MIN {
+                self.cap = self.cap.min(self.n_last);
             }
-        } else if self.pass > 1 && !self.has_lied {
-            self.has_lied = self.n_found > 0;
-            (self.is_low_edge_seen, self.is_high_edge_seen) = (true, true);
+        } else if is_second {
+            self.is_quiet = true;
+            // Lies that were caught in a second pass were asked again; what counts is that nothing new came.
+            self.has_lied &= self.pass == 1;
         }
-        if self.has_lied && self.pass == PASSES_MAX {
-            self.rest.push((stretch.0.0, stretch.1.0));
-            self.why.push("the history gives other rows each time it is asked".to_owned());
+        let is_proven = self.is_quiet || (self.is_low_edge_seen && self.is_high_edge_seen);
+        if self.pass == 1 && !is_proven && self.n_looks < LOOKS_MAX {
+            self.look(main);
+        } else if !self.has_lied && is_proven {
             self.is_done = true;
-        } else if self.has_lied {
+        } else if self.pass < PASSES_MAX {
             self.pass += 1;
-            (self.has_lied, self.n_found, self.n_pages) = (false, 0, 0);
+            (self.has_lied, self.is_quiet, self.n_found, self.reached) = (false, false, 0, None);
             // What was given up is tried again.
             self.rest.clear();
             self.why.clear();
             self.windows.push(main.clone());
-        } else if (self.is_low_edge_seen && self.is_high_edge_seen) || self.has_looked {
-            self.is_done = true;
         } else {
-            self.look(main);
+            self.rest.push((stretch.0.0, stretch.1.0));
+            self.why.push("the history gives other rows each time it is asked".to_owned());
+            self.is_done = true;
         }
     }
 
     /// A second look at the ends that met nothing known.
     fn look(&mut self, main: &Window) {
-        (self.is_looking, self.has_looked, self.n_found) = (true, true, 0);
+        (self.is_looking, self.n_looks, self.n_found) = (true, self.n_looks + 1, 0);
         match (self.oldest, self.newest) {
-            (Some(oldest), Some(newest)) if self.n_pages > 1 => {
+            (Some(oldest), Some(newest)) => {
                 if !self.is_low_edge_seen {
                     self.windows.push(Window { end: oldest.saturating_add(1), ..main.clone() });
                 }
