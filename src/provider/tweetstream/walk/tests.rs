@@ -226,13 +226,13 @@ fn more_rows_at_one_instant_than_a_page_holds() {
 
 #[test]
 fn a_lying_history_is_caught_or_not_believed() {
-    let envelopes = world(80.0, 240);
-    let wanted = wanted(90, 150);
+    let envelopes = world(60.0, 200);
+    let wanted = wanted(90, 130);
     let all = there_is(&envelopes, wanted.from, wanted.to);
     for kind in ["repeat_page", "missing_row", "shuffle", "duplicate_row", "429", "500", "truncated", "empty"] {
-        for every in [2, 3, 5] {
+        for every in [2, 5] {
             for switches in [ALL_SWITCHES[0], ALL_SWITCHES[3]] {
-                let mut tape = tape_without(&envelopes, 95, 145);
+                let mut tape = tape_without(&envelopes, 95, 125);
                 let mut before: Option<Value> = None;
                 let mut meddle = |n: usize, _: &Request, response: Response| {
                     let page: Option<Value> = serde_json::from_slice(&response.body).ok();
