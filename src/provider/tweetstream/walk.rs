@@ -46,6 +46,9 @@ const LOOKS_MAX: u8 = 20;
 /// Fewer rows than this are no provider's page size. Ours.
 const CAP_MIN: usize = 10;
 
+/// A page that lacks no more rows than this may be a full one of which some were left out. Ours.
+const SLACK: usize = 10;
+
 /// Times that a page without any use is asked for again. Ours.
 const TRIES_MAX: u8 = 3;
 
@@ -147,6 +150,8 @@ struct Window {
     /// The row that set the end: its hash, and the earlier of its times. It must be there again.
     seam: Option<(u64, i64)>,
     n_tries: u8,
+    /// The page before was all but full.
+    after_short: bool,
 }
 
 /// A row with both its times in milliseconds.
@@ -488,7 +493,11 @@ impl Course {
             self.newest = Some(self.newest.map_or(newest, |known| known.max(newest)));
         }
         let n = page.rows.len().max(page.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0));
-        if n < self.cap {
+        // If there is more below a page that lacks a row or two, then it was full and they are missing.
+        let is_below = |at: i64| placed.iter().any(|row| row.late() < at);
+        self.has_lied |= window.after_short && window.seam.is_some_and(|(_, at)| is_below(at));
+        let slack = if self.cap == PAGE_MAX { SLACK } else { 0 };
+        if n + slack < self.cap {
             self.n_last = n;
             return;
         }
@@ -501,7 +510,11 @@ impl Course {
         let Some((last, row)) = last else { return self.again(window) };
         if last + 1 < window.end {
             let seam = Some((row.hash, row.early()));
-            return self.windows.push(Window { end: last + 1, seam, n_tries: 0, ..window.clone() });
+            return self.windows.push(Window { end: last + 1, seam, n_tries: 0, after_short: n < self.cap, ..window.clone() });
+        }
+        if n < self.cap {
+            self.n_last = n;
+            return;
         }
         // More rows than fit on a page at one instant: these by account, what lies below for all.
         let low = placed.iter().map(Placed::early).min().unwrap_or(last);
