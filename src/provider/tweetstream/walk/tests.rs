@@ -243,11 +243,9 @@ fn a_lying_history_is_caught_or_not_believed() {
                     let provider = Provider::Tweetstream;
                     with_page(response, |page| match kind {
                         "repeat_page" => drop(last.map(|last| tamper::repeat_page(provider, page, &last))),
-                        "missing_row" => {
-                            // A full page loses a row. Of a short one that could not be told.
-                            if page["data"].as_array().is_some_and(|rows| rows.len() == PAGE_MAX) {
-                                tamper::missing_row(provider, page, n * 37 % PAGE_MAX);
-                            }
+                        // A full page loses a row. Of a short one that could not be told.
+                        "missing_row" if page["data"].as_array().is_some_and(|rows| rows.len() == PAGE_MAX) => {
+                            tamper::missing_row(provider, page, n * 37 % PAGE_MAX);
                         }
                         "shuffle" => drop(tamper::shuffle(provider, page, n as u64)),
                         "duplicate_row" => drop(tamper::duplicate_row(provider, page, 0)),
