@@ -33,6 +33,8 @@ pub struct Wanted {
 }
 
 /// What is on the tape already; asked about single events.
+///
+/// While a page is shown, that page's own events do not count: an edge would be proven by itself.
 pub trait Known {
     /// Whether such an event was ever received.
     fn holds(&mut self, kind: EventKind, id: &EventId) -> bool;
@@ -201,6 +203,14 @@ pub fn pace_of(settings: &Settings) -> Duration {
         Provider::Scrapebadger => Duration::from_millis(200),
         Provider::XLive => Duration::from_millis(1_800),
     }
+}
+
+/// When a limit ends, for providers that name an instant and not a wait: for a shell that knows the time.
+///
+/// Observed: X's `x-rate-limit-reset` and ScrapeBadger's `x-ratelimit-reset` are in Unix seconds.
+pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
+    let seconds = response.header("x-rate-limit-reset").or_else(|| response.header("x-ratelimit-reset"))?;
+    seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
 }
 
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.

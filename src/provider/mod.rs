@@ -15,6 +15,9 @@
 //! A frame is kept before it is understood: the shell hands it to the archive first, then here.
 //! Unknown fields are ignored; unknown messages are kept, counted and passed on; neither is an error.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod drive;
 pub mod history;
 pub mod past;
 pub mod redact;

@@ -3,7 +3,7 @@
 //! Owns TweetStream's JSON, its close codes and its ways to carry a key. Knows no socket and no clock.
 //! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer of the live
 //! connection, `rest.rs` the one beside it, with `history.rs` for what happened, `watchlist.rs` for who is tracked and `fields.rs` for
-//! parts of envelopes as they were written.
+//! parts of envelopes as they were written. `walk.rs` is who asks for history, `page.rs` reads what comes.
 //!
 //! | message | role | what we do | evidence |
 //! | --- | --- | --- | --- |
@@ -32,6 +32,7 @@
 mod client;
 mod fields;
 mod history;
+mod page;
 mod rest;
 mod server;
 mod walk;
@@ -44,9 +45,10 @@ use super::{Auth, Credentials, Settings, Switch, Values};
 use crate::model::{Framing, Provider};
 
 pub use client::Client;
+pub use page::decode_page;
 pub use rest::Rest;
 pub use server::Server;
-pub use walk::{Walk, decode_page};
+pub use walk::Walk;
 pub use wire::decode;
 
 /// Where TweetStream's pages disagree.

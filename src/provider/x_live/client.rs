@@ -201,7 +201,7 @@ impl Client {
             (format!("?topic={encoded}"), format!("?topic={readable}"))
         };
         let endpoint = self.endpoint();
-        let mut headers = self.session_headers();
+        let mut headers = session_headers(&self.settings);
         let accept = match self.settings.framing {
             Framing::Sse => "text/event-stream",
             Framing::Lines => "*/*",
@@ -219,28 +219,6 @@ impl Client {
     fn endpoint(&self) -> Endpoint {
         let own = || Endpoint { tls: true, host: HOST.to_owned(), port: 443 };
         self.settings.base.as_ref().map_or_else(own, |base| base.endpoint.clone())
-    }
-
-    /// What a browser session sends with every request.
-    ///
-    /// Documented: twikit. Its bearer is a public constant of the web client, which no page vouches for: it is
-    /// sent when it is configured. X's web bundle and mautrix-twitter open the stream with the cookies alone.
-    fn session_headers(&self) -> Vec<(&'static str, String)> {
-        let credentials = &self.settings.credentials;
-        let text = |part: &Option<Secret>| part.as_ref().map_or("", Secret::expose).to_owned();
-        let (auth_token, ct0) = (text(&credentials.auth_token), text(&credentials.ct0));
-        let mut headers = vec![
-            ("cookie", format!("auth_token={auth_token}; ct0={ct0}")),
-            ("x-csrf-token", ct0),
-            ("x-twitter-auth-type", "OAuth2Session".to_owned()),
-            ("x-twitter-active-user", "yes".to_owned()),
-            ("x-twitter-client-language", "en".to_owned()),
-            ("referer", "https://x.com/".to_owned()),
-        ];
-        if let Some(key) = &credentials.key {
-            headers.push(("authorization", format!("Bearer {}", key.expose())));
-        }
-        headers
     }
 
     /// Chooses what stands in the address, once per dial: only what stood there may count as served.
@@ -442,7 +420,7 @@ impl Client {
     fn request(&self, post: &Post) -> Request {
         let prefix = self.settings.base.as_ref().map_or("", |base| base.prefix.as_str());
         let endpoint = self.endpoint();
-        let mut headers = self.session_headers();
+        let mut headers = session_headers(&self.settings);
         headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
         headers.push(("livepipeline-session", post.session_id.expose().to_owned()));
         let list = |topics: &[String]| percent_encode(&topics.join(","));
@@ -761,6 +739,28 @@ fn sane(millis: u64) -> Option<Duration> {
 /// When to refresh: 20 s before the ttl as X's web bundle, or at 80 % as XActions where that is later.
 fn refresh_after(ttl: Duration) -> Duration {
     ttl.saturating_sub(REFRESH_MARGIN).max(ttl * 4 / 5)
+}
+
+/// What a browser session sends with every request.
+///
+/// Documented: twikit. Its bearer is a public constant of the web client, which no page vouches for: it is
+/// sent when it is configured. X's web bundle and mautrix-twitter open the stream with the cookies alone.
+pub(super) fn session_headers(settings: &Settings) -> Vec<(&'static str, String)> {
+    let credentials = &settings.credentials;
+    let text = |part: &Option<Secret>| part.as_ref().map_or("", Secret::expose).to_owned();
+    let (auth_token, ct0) = (text(&credentials.auth_token), text(&credentials.ct0));
+    let mut headers = vec![
+        ("cookie", format!("auth_token={auth_token}; ct0={ct0}")),
+        ("x-csrf-token", ct0),
+        ("x-twitter-auth-type", "OAuth2Session".to_owned()),
+        ("x-twitter-active-user", "yes".to_owned()),
+        ("x-twitter-client-language", "en".to_owned()),
+        ("referer", "https://x.com/".to_owned()),
+    ];
+    if let Some(key) = &credentials.key {
+        headers.push(("authorization", format!("Bearer {}", key.expose())));
+    }
+    headers
 }
 
 /// A conversation's id names its members: it is not shown.

@@ -4,6 +4,7 @@
 //! opened with the cookies of a browser session, and has no ids, no stamps and no resume.
 //! `wire.rs` reads an envelope, `client.rs` is the recorder's machine, `server.rs` the fake peer of the endless
 //! response, `rest.rs` the one beside it, with `totals.rs` for counters as of now and `dm.rs` for conversations.
+//! `walk.rs` is who asks for what the stream did not bring, `page.rs` reads what comes.
 //!
 //! | message | role | what we do | evidence |
 //! | --- | --- | --- | --- |
@@ -31,6 +32,7 @@
 
 mod client;
 mod dm;
+mod page;
 mod rest;
 mod server;
 mod totals;
@@ -43,9 +45,10 @@ use super::{Auth, Credentials, Settings, Switch, Values};
 use crate::model::{Framing, Provider};
 
 pub use client::Client;
+pub use page::decode_page;
 pub use rest::Rest;
 pub use server::Server;
-pub use walk::{Walk, decode_page};
+pub use walk::Walk;
 pub use wire::decode;
 
 /// Where public clients of X disagree.
