@@ -6,20 +6,24 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::TweetId;
-use crate::provider::percent_encode;
+use crate::provider::{percent_encode, recognise};
 use crate::replay::faults::Script;
-use crate::testing::Fixture;
 
 const TIO: Provider = Provider::TwitterapiIo;
 const SB: Provider = Provider::Scrapebadger;
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/synthetic/mixed-400.jsonl");
 
-/// What the fixture holds, at the times it is played.
+/// What the fixture holds, at the providers' own stamps; a line without one comes with the line before.
 fn fixture() -> Vec<Envelope> {
-    match Fixture::read(Path::new(FIXTURE)).unwrap().feed {
-        Feed::Lines { envelopes } => envelopes,
-        _ => panic!("no lines"),
-    }
+    let text = std::fs::read(FIXTURE).unwrap();
+    let mut at = UnixMicros(0);
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read = lines.map(|line| {
+        let provider = recognise(line).unwrap();
+        at = decode(provider, line).provider_at.unwrap_or(at);
+        Envelope { provider, at, bytes: Bytes::copy_from_slice(line) }
+    });
+    read.collect()
 }
 
 fn value(envelope: &Envelope) -> Value {
