@@ -236,15 +236,14 @@ pub struct Planned {
     pub price: Price,
 }
 
+/// Gaps that would be filled, and those that are left out with the reason.
+pub type Plan = (Vec<Planned>, Vec<(String, String)>);
+
 /// Which gaps would be filled, at which price; and which are left out, and why. Asks nobody.
 ///
 /// # Errors
 /// When the tape cannot be read, or a gap that was asked for cannot be filled at all.
-pub fn plan(
-    options: &Options,
-    disk: Arc<dyn Disk>,
-    now: UnixMicros,
-) -> Result<(Vec<Planned>, Vec<(String, String)>), BackfillError> {
+pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<Plan, BackfillError> {
     let budget = [(options.budget.requests, "requests"), (options.budget.rows, "rows"), (options.budget.micro_usd, "dollars")];
     if let Some((_, unit)) = budget.into_iter().find(|(bound, _)| *bound == Some(0)) {
         return Err(BackfillError::NoBudget { unit });

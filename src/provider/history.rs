@@ -169,6 +169,7 @@ impl Walk {
     }
 
     /// What to do next. Asking twice without an answer in between gives the same request.
+    #[allow(clippy::should_implement_trait, reason = "it is asked again until there is an answer")]
     pub fn next(&mut self) -> Next {
         each!(self, walk => walk.next())
     }

@@ -5,7 +5,7 @@
 //!
 //! Memory: about 130 bytes for each event, and what the shelf keeps at hand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
@@ -64,8 +64,7 @@ pub struct Index {
     /// Entries by (published_at, key); only the first `n_sorted` of them are in order.
     by_time: Vec<u32>,
     is_sorted: bool,
-    /// Where each stands first and last.
-    selectors: BTreeMap<String, (u64, u64)>,
+    selectors: BTreeMap<String, Selector>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +83,17 @@ struct Sighting {
     entry: u32,
     /// The one before of the same event; itself for the first.
     before: u32,
+    /// Number of what selected it, from 1; 0 is nothing.
+    selector: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Selector {
+    /// Names it in sightings.
+    number: u32,
+    /// Where it stands first and last.
+    first: u64,
+    last: u64,
 }
 
 /// Ids in a form of fixed size: a post's number, or a text's hash.
@@ -111,6 +121,7 @@ impl Index {
         let Ok(sighting) = u32::try_from(self.sightings.len()) else { return };
         // A clock may have been set back, and stamps stand in for it in files: what came later is not earlier for that.
         let received_at = self.sightings.last().map_or(received_at, |last| received_at.max(UnixMicros(last.received_at)));
+        let selector = self.note_selector(&event.selector, place);
         let key = key_of(&event.id);
         let n_entries = self.entries.len() as u32;
         let entry = *self.by_key.entry((event.kind.code(), key)).or_insert(n_entries);
@@ -124,12 +135,20 @@ impl Index {
                 sighting
             }
         };
-        self.sightings.push(Sighting { received_at: received_at.0, place, entry, before });
-        match self.selectors.get_mut(&event.selector) {
-            Some((_, last)) => *last = place,
-            None if event.selector.is_empty() => {}
-            None => drop(self.selectors.insert(event.selector.clone(), (place, place))),
+        self.sightings.push(Sighting { received_at: received_at.0, place, entry, before, selector });
+    }
+
+    fn note_selector(&mut self, selector: &str, place: u64) -> u32 {
+        if let Some(known) = self.selectors.get_mut(selector) {
+            known.last = place;
+            return known.number;
         }
+        if selector.is_empty() {
+            return 0;
+        }
+        let number = self.selectors.len() as u32 + 1;
+        self.selectors.insert(selector.to_owned(), Selector { number, first: place, last: place });
+        number
     }
 
     /// Number of different events.
@@ -248,6 +267,27 @@ impl<'a> Past<'a> {
         }
     }
 
+    /// Ids of the posts published within the span that this rule or monitor ever brought; reads no envelope.
+    pub fn selected_by(&self, selector: &str, published: Range<UnixMicros>) -> HashSet<u64> {
+        let Some(Selector { number, .. }) = self.index.selectors.get(selector) else { return HashSet::new() };
+        let of =
+            |entry: &&Entry| entry.kind == EventKind::Tweet && (published.start.0..published.end.0).contains(&entry.published_at);
+        let is_chosen = |entry: &&Entry| {
+            let mut at = entry.last;
+            loop {
+                let sighting = &self.index.sightings[at as usize];
+                if sighting.selector == *number {
+                    return true;
+                }
+                if at == entry.first {
+                    return false;
+                }
+                at = sighting.before;
+            }
+        };
+        self.index.entries.iter().filter(of).filter(is_chosen).map(|entry| entry.key).collect()
+    }
+
     /// Whether such an event exists by now; reads no envelope.
     pub fn has(&self, kind: EventKind, id: &EventId) -> bool {
         let at = self.index.by_key.get(&(kind.code(), key_of(id)));
@@ -290,7 +330,7 @@ impl<'a> Past<'a> {
     /// When an envelope cannot be read.
     pub fn selectors(&mut self) -> Result<Vec<(String, Bytes)>, Unreadable> {
         let mut named = Vec::with_capacity(self.index.selectors.len());
-        for (selector, (first, last)) in &self.index.selectors {
+        for (selector, Selector { first, last, .. }) in &self.index.selectors {
             // A shelf may forget old envelopes.
             let envelope = match self.shelf.fetch(*first)? {
                 None => self.shelf.fetch(*last)?,

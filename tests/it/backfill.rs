@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use birdtape::archive::{Archive, Lost, Options, Tape};
-use birdtape::model::{Body, Cause, ConnId, Draft, EventId, EventKind, Provider, RecordKind, SourceName, UnixMicros, Via};
+use birdtape::model::{
+    Body, Cause, ConnId, Draft, EventId, EventKind, Provider, RecordKind, SourceName, TweetId, UnixMicros, Via,
+};
 use birdtape::provider::synthetic::{self, Envelope, World};
-use birdtape::provider::{decode, decode_record};
+use birdtape::provider::{decode, decode_record, default_lateness_horizon};
 use birdtape::segment::RealDisk;
 
 use crate::program::{Desk, Run};
 use crate::server::Replay;
-
-const HORIZON: Duration = Duration::from_secs(60);
 
 fn second(seconds: i64) -> UnixMicros {
     UnixMicros(1_767_614_400_000_000 + seconds * 1_000_000)
@@ -32,9 +32,10 @@ fn recorded_but_for(desk: &Desk, provider: Provider, envelopes: &[Envelope], hol
     let (name, dir) = (SourceName::from(provider), desk.path("tape"));
     let mut archive = Archive::open(&dir, Arc::new(RealDisk), Options::default(), decode_record, "a test", second(0)).unwrap();
     archive.add_source(&name, provider).unwrap();
-    archive.start_source(&name, HORIZON, ("boot".to_owned(), Duration::ZERO), second(0)).unwrap();
+    archive.start_source(&name, default_lateness_horizon(provider), ("boot".to_owned(), Duration::ZERO), second(0)).unwrap();
+    let horizon = default_lateness_horizon(provider);
     let mut is_cut_off = false;
-    archive.live(&name, "*", HORIZON, second(0), "the first frame").unwrap();
+    archive.live(&name, "*", horizon, second(0), "the first frame").unwrap();
     for envelope in envelopes {
         if hole.contains(&envelope.at) {
             if !is_cut_off {
@@ -53,7 +54,7 @@ fn recorded_but_for(desk: &Desk, provider: Provider, envelopes: &[Envelope], hol
             body: Body::Bytes(envelope.bytes.clone()),
         };
         if is_cut_off {
-            archive.live(&name, "*", HORIZON, envelope.at, "a frame").unwrap();
+            archive.live(&name, "*", horizon, envelope.at, "a frame").unwrap();
             is_cut_off = false;
         }
         archive.append(&name, &draft, Some(&decode(provider, &envelope.bytes))).unwrap();
@@ -118,8 +119,11 @@ impl Scene {
         crate::program::finished(command.args(more))
     }
 
-    fn still_missing(&self) -> usize {
-        self.missing.difference(&on_tape(&self.desk, self.provider)).count()
+    /// When those were published that are still not there, in seconds of the broadcast.
+    fn still_missing(&self) -> Vec<i64> {
+        let have = on_tape(&self.desk, self.provider);
+        let published = |id: &u64| TweetId(*id).published_at().unwrap_or_default().since(second(0)) / 1_000_000;
+        self.missing.difference(&have).map(published).collect()
     }
 
     fn state(&self) -> String {
@@ -140,11 +144,11 @@ fn a_hole_is_filled_and_proven() {
         assert_eq!(scene.state(), "open", "a dry run changes nothing");
 
         let run = scene.backfill(&history.base, &[]).expect(0);
-        assert_eq!(scene.still_missing(), 0, "{provider}: {}\n{}", run.text(), run.err);
+        assert_eq!(scene.still_missing(), Vec::<i64>::new(), "{provider}: {}\n{}", run.text(), run.err);
         assert_eq!(scene.state(), "filled", "{provider}: {}\n{}", run.text(), run.err);
         scene.desk.run(&["verify"]).expect(0);
         scene.desk.run(&["rebuild"]).expect(0);
-        assert_eq!((scene.state().as_str(), scene.still_missing()), ("filled", 0), "a rebuild knows it, too");
+        assert_eq!((scene.state().as_str(), scene.still_missing()), ("filled", vec![]), "a rebuild knows it, too");
         let again = scene.backfill(&history.base, &[]).expect(0);
         assert!(!again.text().contains("\"event\":\"began\""), "nothing is left to do: {}", again.text());
     }
@@ -156,10 +160,10 @@ fn a_walk_goes_on_where_its_budget_ended() {
     let history = scene.history(&[]);
     let first = scene.backfill(&history.base, &["--max-requests", "4"]).expect(3);
     assert!(first.text().contains("the budget of 4 requests is used up"), "{}", first.text());
-    assert!(scene.still_missing() > 0);
+    assert!(!scene.still_missing().is_empty());
     scene.desk.run(&["verify"]).expect(0);
     let rest = scene.backfill(&history.base, &[]).expect(0);
-    assert_eq!((scene.still_missing(), scene.state().as_str()), (0, "filled"), "{}\n{}", rest.text(), rest.err);
+    assert_eq!((scene.still_missing(), scene.state().as_str()), (vec![], "filled"), "{}\n{}", rest.text(), rest.err);
 }
 
 #[test]

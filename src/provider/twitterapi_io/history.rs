@@ -8,7 +8,7 @@
 //! agent skill (2026-04) where named.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use base64::Engine;
@@ -127,7 +127,38 @@ fn search_page(query: &str, order: Option<&str>, cursor: Option<&str>, past: &mu
     let parsed = Query::parse(query).map_err(|error| Refusal::Bad(error.to_string()))?;
     let name = xxh3_64(format!("{order:?} {query}").as_bytes());
     let list = List { span: narrowed(parsed.span(), &parsed.ids()), ids: parsed.ids(), order, name };
-    list.page(cursor, past, |_, seen| parsed.matches(seen))
+    let chosen = chosen_by_rule(query, &list.span, past)?;
+    list.page(cursor, past, |post, seen| parsed.matches(seen) || chosen.contains(&post.id.0))
+}
+
+/// Posts that a rule of exactly this text has brought: the provider found that they match, whatever we would find.
+fn chosen_by_rule(query: &str, span: &Range<UnixMicros>, past: &mut Past<'_>) -> Result<HashSet<u64>, Refusal> {
+    let query = bare(query);
+    let mut chosen = HashSet::new();
+    for (rule, envelope) in past.selectors().map_err(|error| Refusal::Broken(error.to_string()))? {
+        let said: Value = serde_json::from_slice(&envelope).unwrap_or_default();
+        if said["rule_value"].as_str().is_some_and(|value| bare(value) == query) {
+            chosen.extend(past.selected_by(&rule, span.clone()));
+        }
+    }
+    Ok(chosen)
+}
+
+/// A search without its limits of time and id, in single spaces.
+fn bare(query: &str) -> String {
+    const LIMITS: [&str; 5] = ["since_time:", "until_time:", "since_id:", "max_id:", "include:nativeretweets"];
+    let words = query.split_whitespace().filter(|word| !LIMITS.iter().any(|limit| word.starts_with(limit)));
+    let text = words.collect::<Vec<_>>().join(" ");
+    let inside = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    // Only a pair that encloses all of it.
+    let encloses = |inside: &str| {
+        let mut depth = 0_i32;
+        inside.chars().all(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth >= 0
+        })
+    };
+    inside.filter(|inside| encloses(inside)).map_or_else(|| text.clone(), |inside| inside.trim().to_owned())
 }
 
 /// The part of a span in which ids of that range were given out: an id says when its post was published, and `wire.rs`
