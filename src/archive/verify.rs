@@ -376,6 +376,10 @@ fn compare(
     Ok(CatalogCheck::Equal(ours.len()))
 }
 
+fn of_coverage(source: &str, what: String) -> Damage {
+    Damage { source: Some(source.to_owned()), place: "coverage".to_owned(), what, known: false, lost: None }
+}
+
 /// Each scope's timeline, from its beginning to its frontier, is covered or in a gap; no instant is both.
 fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
     for source in catalog.sources()? {
@@ -392,13 +396,7 @@ fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
                 }
                 if !rest.is_empty() {
                     let what = format!("scope {} is said to be backfilled from {from} to {to} without a gap", scope.scope);
-                    damage.push(Damage {
-                        source: Some(source.name.clone()),
-                        place: "coverage".to_owned(),
-                        what,
-                        known: false,
-                        lost: None,
-                    });
+                    damage.push(of_coverage(&source.name, what));
                 }
             }
             for row in coverage.iter().filter(|row| row.scope == scope.scope && row.class != BACKFILLED) {
@@ -411,13 +409,7 @@ fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
             }
             if both != covered {
                 let what = format!("scope {} has instants that are covered and in a gap", scope.scope);
-                damage.push(Damage {
-                    source: Some(source.name.clone()),
-                    place: "coverage".to_owned(),
-                    what,
-                    known: false,
-                    lost: None,
-                });
+                damage.push(of_coverage(&source.name, what));
             }
             let Some((_, end)) = covered.iter().last() else { continue };
             let mut rest = IntervalSet::new();
@@ -430,13 +422,7 @@ fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
             }
             if let Some((from, to)) = rest.iter().next() {
                 let what = format!("scope {} has a silent hole from {from} to {to}", scope.scope);
-                damage.push(Damage {
-                    source: Some(source.name.clone()),
-                    place: "coverage".to_owned(),
-                    what,
-                    known: false,
-                    lost: None,
-                });
+                damage.push(of_coverage(&source.name, what));
             }
         }
     }
