@@ -239,7 +239,8 @@ impl Filler {
     /// Puts an answer on the tape; it is durable with the step that follows.
     fn keep(&mut self, planned: &Planned, request: &Request, response: &Response) -> Result<Decoded, BackfillError> {
         let provider = planned.source.settings.provider;
-        let decoded = if response.status == 200 { decode_page(provider, &response.body) } else { Decoded::default() };
+        // Whatever the status: a rebuild has the bytes alone, and must come to the same.
+        let decoded = decode_page(provider, &response.body);
         let headers = response.headers.iter().filter(|(name, _)| TELLING_HEADERS.contains(&name.as_str()));
         let headers: serde_json::Map<_, _> = headers.map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut info = json!({

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
-use crate::model::json::Json;
+use crate::model::json::{Json, Kind};
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
 
 /// A stretch of a scope that is to be asked for.
@@ -218,18 +218,22 @@ pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
 ///
 /// The same for the live writer and a rebuild, so it knows nothing but the bytes.
 pub fn decode_page(provider: Provider, body: &[u8]) -> Decoded {
-    let decoded = match provider {
+    match provider {
         Provider::TwitterapiIo => twitterapi_io::decode_page(body),
         Provider::Tweetstream => tweetstream::decode_page(body),
         Provider::Scrapebadger => scrapebadger::decode_page(body),
         Provider::XLive => x_live::decode_page(body),
-    };
-    Decoded { json: is_one_value(body), ..decoded }
+    }
 }
 
-/// Whether these bytes are exactly one JSON object or array on one line.
-fn is_one_value(body: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(body) else { return false };
-    let mut json = Json::new(text);
-    text.starts_with(['{', '[']) && json.skip().is_ok() && json.finish().is_ok() && !json.is_multi_line()
+/// Whether these bytes are one JSON object or array, and then whether they are exactly that, on one line.
+pub(crate) fn one_value(body: &[u8]) -> Option<bool> {
+    let text = std::str::from_utf8(body).ok()?;
+    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
+    let mut json = Json::new(trimmed);
+    if !matches!(json.kind(), Kind::Object | Kind::Array) {
+        return None;
+    }
+    json.skip().and_then(|()| json.finish()).ok()?;
+    Some(!json.is_multi_line() && trimmed.len() == body.len())
 }

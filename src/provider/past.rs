@@ -270,22 +270,23 @@ impl<'a> Past<'a> {
     /// Ids of the posts published within the span that this rule or monitor ever brought; reads no envelope.
     pub fn selected_by(&self, selector: &str, published: Range<UnixMicros>) -> HashSet<u64> {
         let Some(Selector { number, .. }) = self.index.selectors.get(selector) else { return HashSet::new() };
-        let of =
-            |entry: &&Entry| entry.kind == EventKind::Tweet && (published.start.0..published.end.0).contains(&entry.published_at);
-        let is_chosen = |entry: &&Entry| {
-            let mut at = entry.last;
-            loop {
-                let sighting = &self.index.sightings[at as usize];
-                if sighting.selector == *number {
-                    return true;
-                }
-                if at == entry.first {
-                    return false;
-                }
-                at = sighting.before;
+        let entries = &self.index.entries;
+        let until = |at: UnixMicros| self.index.by_time.partition_point(|place| entries[*place as usize].published_at < at.0);
+        let (start, end) = (until(published.start), until(published.end));
+        let within = self.index.by_time.get(start..end).unwrap_or_default().iter();
+        let posts = within.map(|place| entries[*place as usize]).filter(|entry| entry.kind == EventKind::Tweet);
+        posts.filter(|entry| self.was_selected(*entry, *number)).map(|entry| entry.key).collect()
+    }
+
+    fn was_selected(&self, entry: Entry, selector: u32) -> bool {
+        let mut at = entry.last;
+        loop {
+            let sighting = self.index.sightings[at as usize];
+            if sighting.selector == selector || at == entry.first {
+                return sighting.selector == selector;
             }
-        };
-        self.index.entries.iter().filter(of).filter(is_chosen).map(|entry| entry.key).collect()
+            at = sighting.before;
+        }
     }
 
     /// Whether such an event exists by now; reads no envelope.
@@ -323,14 +324,14 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
-    /// Every selector known so far, with the first envelope that has it; also those of envelopes that are still to come a
-    /// little later, since rules and monitors are there before what they select.
+    /// Selectors that are news to the caller, each with the first envelope that has it; also those of envelopes that are
+    /// still to come a little later, since rules and monitors are there before what they select.
     ///
     /// # Errors
     /// When an envelope cannot be read.
-    pub fn selectors(&mut self) -> Result<Vec<(String, Bytes)>, Unreadable> {
-        let mut named = Vec::with_capacity(self.index.selectors.len());
-        for (selector, Selector { first, last, .. }) in &self.index.selectors {
+    pub fn selectors(&mut self, is_known: impl Fn(&str) -> bool) -> Result<Vec<(String, Bytes)>, Unreadable> {
+        let mut named = Vec::new();
+        for (selector, Selector { first, last, .. }) in self.index.selectors.iter().filter(|(name, _)| !is_known(name)) {
             // A shelf may forget old envelopes.
             let envelope = match self.shelf.fetch(*first)? {
                 None => self.shelf.fetch(*last)?,
@@ -502,7 +503,7 @@ mod tests {
             })
             .unwrap();
             assert_eq!(seen, [(1, "b".to_owned()), (0, "a".to_owned())]);
-            let selectors: Vec<_> = past.selectors().unwrap().into_iter().map(|(name, _)| name).collect();
+            let selectors: Vec<_> = past.selectors(|_| false).unwrap().into_iter().map(|(name, _)| name).collect();
             assert_eq!(selectors, ["a", "b"]);
         });
         // The clock went back between: none is lost, each is found by the instant it is told with.

@@ -39,28 +39,26 @@ pub(super) struct Memory {
     next: Option<Played>,
     last_at: UnixMicros,
     index: Index,
-    shelf: Box<dyn Shelf + Send>,
-    kept: Option<Arc<std::sync::Mutex<Kept>>>,
+    envelopes: Envelopes,
 }
 
 impl Memory {
     /// Remembers nothing yet.
     pub(super) fn new(origin: &Arc<Origin>, provider: Provider) -> Result<Self, ReplayError> {
         let reader = origin.plays(provider).then(|| origin.reader(provider, None)).transpose()?;
-        let (shelf, kept): (Box<dyn Shelf + Send>, _) = if origin.can_fetch() {
+        let envelopes = if origin.can_fetch() {
             let origin = Arc::clone(origin);
-            (Box::new(Fetched { origin, provider, groups: VecDeque::new(), bytes: 0 }), None)
+            Envelopes::Fetched(Fetched { origin, provider, groups: VecDeque::new(), bytes: 0 })
         } else {
-            let kept = Arc::new(std::sync::Mutex::new(Kept::default()));
-            (Box::new(Shared(Arc::clone(&kept))), Some(kept))
+            Envelopes::Kept(Kept::default())
         };
-        Ok(Self { provider, reader, next: None, last_at: UnixMicros(i64::MIN), index: Index::default(), shelf, kept })
+        Ok(Self { provider, reader, next: None, last_at: UnixMicros(i64::MIN), index: Index::default(), envelopes })
     }
 
     /// The past at that instant.
     pub(super) fn at(&mut self, now: UnixMicros) -> Past<'_> {
         self.read_to(now.plus(AHEAD));
-        Past::new(self.provider, &mut self.index, &mut *self.shelf, now)
+        Past::new(self.provider, &mut self.index, &mut self.envelopes, now)
     }
 
     fn read_to(&mut self, until: UnixMicros) {
@@ -77,9 +75,9 @@ impl Memory {
                 }
             }
             let Some(played) = self.next.take_if(|played| played.at <= until) else { return };
-            let place = match &self.kept {
-                Some(kept) => super::player::lock(kept).keep(played.body.clone()),
-                None => played.place,
+            let place = match &mut self.envelopes {
+                Envelopes::Kept(kept) => kept.keep(played.body.clone()),
+                Envelopes::Fetched(_) => played.place,
             };
             // Stamps of imported envelopes may go back a little; the order is the tape's.
             self.last_at = self.last_at.max(played.at);
@@ -91,6 +89,23 @@ impl Memory {
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Memory").field("provider", &self.provider).field("n_events", &self.index.len()).finish_non_exhaustive()
+    }
+}
+
+/// Where the envelopes are.
+enum Envelopes {
+    /// On a tape.
+    Fetched(Fetched),
+    /// Here.
+    Kept(Kept),
+}
+
+impl Shelf for Envelopes {
+    fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable> {
+        match self {
+            Self::Fetched(fetched) => fetched.fetch(place),
+            Self::Kept(kept) => Ok(kept.get(place)),
+        }
     }
 }
 
@@ -114,15 +129,10 @@ impl Kept {
         }
         self.n_forgotten + self.envelopes.len() as u64 - 1
     }
-}
 
-struct Shared(Arc<std::sync::Mutex<Kept>>);
-
-impl Shelf for Shared {
-    fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable> {
-        let kept = super::player::lock(&self.0);
-        let at = place.checked_sub(kept.n_forgotten).and_then(|at| usize::try_from(at).ok());
-        Ok(at.and_then(|at| kept.envelopes.get(at).cloned()))
+    fn get(&self, place: u64) -> Option<Bytes> {
+        let at = place.checked_sub(self.n_forgotten).and_then(|at| usize::try_from(at).ok())?;
+        self.envelopes.get(at).cloned()
     }
 }
 
@@ -135,7 +145,7 @@ struct Fetched {
     bytes: usize,
 }
 
-impl Shelf for Fetched {
+impl Fetched {
     fn fetch(&mut self, place: u64) -> Result<Option<Bytes>, Unreadable> {
         let first = place / TOGETHER * TOGETHER;
         match self.groups.iter().position(|(known, _)| *known == first) {

@@ -200,7 +200,7 @@ impl Player {
         let Head::Envelope(chunk, next) = &self.head else { return Next::Happen };
         let (chunk, next) = (Arc::clone(chunk), *next);
         let provider = self.provider;
-        let end = self.timeline.with(|clock, now| {
+        let (end, steps) = self.timeline.with(|clock, now| {
             let end = if clock.is_paused() {
                 next + 1
             } else if clock.speed() == Speed::Max {
@@ -212,7 +212,6 @@ impl Player {
             clock.play(provider, chunk.at(end - 1));
             (end, steps)
         });
-        let (end, steps) = end;
         if steps {
             self.timeline.tell();
         }

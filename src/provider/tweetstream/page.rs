@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use super::watchlist::normalized;
 use crate::model::json::{Bad, Json, Kind};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, TweetId, UnixMicros};
+use crate::provider::history::one_value;
 
 /// A page.
 #[derive(Debug, Default)]
@@ -34,14 +35,7 @@ pub(super) struct Row {
 /// Keys are those of the live envelopes: a post of Truth Social is kept apart, what was found out about it is not, because
 /// the live envelope does not name its platform.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or("");
-    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
-    let mut json = Json::new(trimmed);
-    let container = matches!(json.kind(), Kind::Object | Kind::Array);
-    if !container || json.skip().and_then(|()| json.finish()).is_err() {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    }
-    let json = !json.is_multi_line() && trimmed.len() == body.len();
+    let Some(json) = one_value(body) else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
     let page = read(body);
     let message = if page.is_some() { Message::Data } else { Message::Other };
     let rows = page.map(|page| page.rows).unwrap_or_default();

@@ -8,7 +8,7 @@
 //! agent skill (2026-04) where named.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use base64::Engine;
@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::post::Post;
 use super::rest::{Answered, Fields, Params, Refusal, body_of, price};
+use super::rules::Rules;
 use crate::model::{EventId, EventKind, Provider, TweetId, UnixMicros};
 use crate::provider::past::Past;
 use crate::provider::search::{Candidate, Query};
@@ -58,11 +59,17 @@ pub(super) enum Call {
 }
 
 /// Answers a request for posts.
-pub(super) fn answer(call: Call, asked: &Asked<'_>, past: &mut Past<'_>, switches: &Switches) -> Result<Answered, Refusal> {
+pub(super) fn answer(
+    call: Call,
+    asked: &Asked<'_>,
+    past: &mut Past<'_>,
+    rules: &Rules,
+    switches: &Switches,
+) -> Result<Answered, Refusal> {
     let params = Params(asked);
     match call {
-        Call::Search => search(&params, past),
-        Call::BulkSearch => bulk_search(&Fields::read(asked)?, past),
+        Call::Search => search(&params, past, rules),
+        Call::BulkSearch => bulk_search(&Fields::read(asked)?, past, rules),
         Call::LastTweets => {
             let dialect = switches.word(Provider::TwitterapiIo, "last_tweets");
             last_tweets(&params, past, Whose::by_id_or_name(&params)?, dialect)
@@ -110,15 +117,21 @@ fn said<T: Serialize>(list: T) -> Result<String, Refusal> {
     body_of(&Said { list, status: SUCCESS, msg: Some(SUCCESS), message: None })
 }
 
-fn search(params: &Params<'_>, past: &mut Past<'_>) -> Result<Answered, Refusal> {
+fn search(params: &Params<'_>, past: &mut Past<'_>, rules: &Rules) -> Result<Answered, Refusal> {
     let query = params.required("query")?;
     let cursor = params.text("cursor");
-    let page = search_page(&query, params.text("queryType").as_deref(), cursor.as_deref(), past)?;
+    let page = search_page(&query, params.text("queryType").as_deref(), cursor.as_deref(), past, rules)?;
     Ok(Answered { body: body_of(&page.listed())?, credits: price(page.tweets.len()) })
 }
 
 /// Time limits beside the query are ignored, as observed (public client, 2026-09): they belong into it.
-fn search_page(query: &str, order: Option<&str>, cursor: Option<&str>, past: &mut Past<'_>) -> Result<Page, Refusal> {
+fn search_page(
+    query: &str,
+    order: Option<&str>,
+    cursor: Option<&str>,
+    past: &mut Past<'_>,
+    rules: &Rules,
+) -> Result<Page, Refusal> {
     let order = match order {
         None | Some("Latest") => Order::Newest,
         Some("Top") => Order::Engagement,
@@ -127,38 +140,8 @@ fn search_page(query: &str, order: Option<&str>, cursor: Option<&str>, past: &mu
     let parsed = Query::parse(query).map_err(|error| Refusal::Bad(error.to_string()))?;
     let name = xxh3_64(format!("{order:?} {query}").as_bytes());
     let list = List { span: narrowed(parsed.span(), &parsed.ids()), ids: parsed.ids(), order, name };
-    let chosen = chosen_by_rule(query, &list.span, past)?;
-    list.page(cursor, past, |post, seen| parsed.matches(seen) || chosen.contains(&post.id.0))
-}
-
-/// Posts that a rule of exactly this text has brought: the provider found that they match, whatever we would find.
-fn chosen_by_rule(query: &str, span: &Range<UnixMicros>, past: &mut Past<'_>) -> Result<HashSet<u64>, Refusal> {
-    let query = bare(query);
-    let mut chosen = HashSet::new();
-    for (rule, envelope) in past.selectors().map_err(|error| Refusal::Broken(error.to_string()))? {
-        let said: Value = serde_json::from_slice(&envelope).unwrap_or_default();
-        if said["rule_value"].as_str().is_some_and(|value| bare(value) == query) {
-            chosen.extend(past.selected_by(&rule, span.clone()));
-        }
-    }
-    Ok(chosen)
-}
-
-/// A search without its limits of time and id, in single spaces.
-fn bare(query: &str) -> String {
-    const LIMITS: [&str; 5] = ["since_time:", "until_time:", "since_id:", "max_id:", "include:nativeretweets"];
-    let words = query.split_whitespace().filter(|word| !LIMITS.iter().any(|limit| word.starts_with(limit)));
-    let text = words.collect::<Vec<_>>().join(" ");
-    let inside = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
-    // Only a pair that encloses all of it.
-    let encloses = |inside: &str| {
-        let mut depth = 0_i32;
-        inside.chars().all(|c| {
-            depth += i32::from(c == '(') - i32::from(c == ')');
-            depth >= 0
-        })
-    };
-    inside.filter(|inside| encloses(inside)).map_or_else(|| text.clone(), |inside| inside.trim().to_owned())
+    let brought = rules.brought(query, &list.span, past);
+    list.page(cursor, past, |post, seen| parsed.matches(seen) || brought.contains(&post.id.0))
 }
 
 /// The part of a span in which ids of that range were given out: an id says when its post was published, and `wire.rs`
@@ -173,7 +156,7 @@ fn narrowed(mut span: Range<UnixMicros>, ids: &RangeInclusive<u64>) -> Range<Uni
     span
 }
 
-fn bulk_search(fields: &Fields, past: &mut Past<'_>) -> Result<Answered, Refusal> {
+fn bulk_search(fields: &Fields, past: &mut Past<'_>, rules: &Rules) -> Result<Answered, Refusal> {
     #[derive(Serialize)]
     struct Bulk {
         results: BTreeMap<String, Box<RawValue>>,
@@ -195,7 +178,7 @@ fn bulk_search(fields: &Fields, past: &mut Past<'_>) -> Result<Answered, Refusal
     for (n, one) in queries.iter().enumerate() {
         let text = |name: &str| one[name].as_str().map(str::trim).filter(|text| !text.is_empty());
         let found = match text("query") {
-            Some(query) => search_page(query, text("queryType"), text("cursor"), past),
+            Some(query) => search_page(query, text("queryType"), text("cursor"), past, rules),
             None => Err(Refusal::Bad("query is required".to_owned())),
         };
         let body = match found {

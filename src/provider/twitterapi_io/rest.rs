@@ -216,7 +216,12 @@ impl Rest {
         let free = |body: String| Answered { body, credits: 0 };
         match call {
             Call::History(_) | Call::UserInfo if self.is_broke() => Err(Refusal::NoCredits),
-            Call::History(call) => history::answer(*call, asked, past, &self.settings.switches),
+            Call::History(call) => {
+                if matches!(call, history::Call::Search | history::Call::BulkSearch) {
+                    self.rules.learn(past)?;
+                }
+                history::answer(*call, asked, past, &self.rules, &self.settings.switches)
+            }
             Call::UserInfo => history::user_info(asked, past),
             Call::MyInfo => Ok(free(self.my_info()?)),
             Call::Rule(call) => {

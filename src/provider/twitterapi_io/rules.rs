@@ -7,6 +7,7 @@
 //! `created_at` of a row from the provider's own agent skill (2026-04), `cost_credit` observed to be always 0.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::{Number, Value};
@@ -32,6 +33,8 @@ const TAPE_INTERVAL: u64 = 100;
 pub(super) struct Rules {
     rules: Vec<Rule>,
     known: HashSet<String>,
+    /// Ids of the tape's rules with the bare text they had there.
+    recorded: Vec<(String, String)>,
     added: u64,
     /// Shortest intervals to add and to update with, in seconds.
     interval_min: (f64, f64),
@@ -59,17 +62,16 @@ impl Rules {
             "0.05" => ((0.05, 0.05), Some(60)),
             _ => ((100.0, 0.1), None),
         };
-        Self { rules: Vec::new(), known: HashSet::new(), added: 0, interval_min, interval_default }
+        Self { rules: Vec::new(), known: HashSet::new(), recorded: Vec::new(), added: 0, interval_min, interval_default }
     }
 
     /// Takes in the rules of the tape that are not known yet.
     pub(super) fn learn(&mut self, past: &mut Past<'_>) -> Result<(), Refusal> {
-        for (rule_id, envelope) in past.selectors()? {
-            if !self.known.insert(rule_id.clone()) {
-                continue;
-            }
+        for (rule_id, envelope) in past.selectors(|name| self.known.contains(name))? {
+            self.known.insert(rule_id.clone());
             let said: Value = serde_json::from_slice(&envelope).unwrap_or_default();
             let text = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
+            self.recorded.push((rule_id.clone(), bare(&text("rule_value"))));
             let at = decode(Provider::TwitterapiIo, &envelope).provider_at.unwrap_or_else(|| past.now());
             self.rules.push(Rule {
                 tag: text("rule_tag"),
@@ -83,6 +85,14 @@ impl Rules {
             });
         }
         Ok(())
+    }
+
+    /// Ids of the posts that rules of exactly this text have brought: the provider found that they match, whatever we
+    /// would find.
+    pub(super) fn brought(&self, query: &str, span: &Range<UnixMicros>, past: &Past<'_>) -> HashSet<u64> {
+        let query = bare(query);
+        let same = self.recorded.iter().filter(|(_, text)| *text == query);
+        same.flat_map(|(rule_id, _)| past.selected_by(rule_id, span.clone())).collect()
     }
 
     /// Ids of rules that are not active.
@@ -169,4 +179,21 @@ fn interval(fields: &Fields, min: f64) -> Result<Number, Refusal> {
         Some(Value::Number(n)) if n.as_f64().is_some_and(|n| (min..=INTERVAL_MAX).contains(&n)) => Ok(n.clone()),
         Some(_) => Err(Refusal::Bad(format!("interval_seconds must be a number from {min} to {INTERVAL_MAX}"))),
     }
+}
+
+/// A search without its limits of time and id, in single spaces.
+fn bare(query: &str) -> String {
+    const LIMITS: [&str; 5] = ["since_time:", "until_time:", "since_id:", "max_id:", "include:nativeretweets"];
+    let words = query.split_whitespace().filter(|word| !LIMITS.iter().any(|limit| word.starts_with(limit)));
+    let text = words.collect::<Vec<_>>().join(" ");
+    let inside = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    // Only a pair that encloses all of it.
+    let encloses = |inside: &str| {
+        let mut depth = 0_i32;
+        inside.chars().all(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth >= 0
+        })
+    };
+    inside.filter(|inside| encloses(inside)).map_or_else(|| text.clone(), |inside| inside.trim().to_owned())
 }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use crate::model::json::{Bad, Json, Kind};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, TweetId, UnixMicros};
+use crate::provider::history::one_value;
 
 /// What stands on a page.
 #[derive(Debug, Default)]
@@ -50,14 +51,7 @@ impl Entry {
 /// A total has no time of its own, like the live envelopes. A message has its own id: the live envelope names only the
 /// conversation, so the two never meet.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or("");
-    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
-    let mut json = Json::new(trimmed);
-    let container = matches!(json.kind(), Kind::Object | Kind::Array);
-    if !container || json.skip().and_then(|()| json.finish()).is_err() {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    }
-    let json = !json.is_multi_line() && trimmed.len() == body.len();
+    let Some(json) = one_value(body) else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
     let page = read(body).unwrap_or_default();
     let message = if page.posts.is_some() || page.talk.is_some() { Message::Data } else { Message::Other };
     let totals = page.posts.unwrap_or_default().into_iter().map(|id| Event {

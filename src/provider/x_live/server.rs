@@ -45,20 +45,6 @@ impl Server {
         Self { settings, ttl, refuse_direct_messages, peers: HashMap::new() }
     }
 
-    /// Lets subscriptions live for another time than X's two minutes.
-    #[must_use]
-    pub fn with_ttl(self, ttl: Duration) -> Self {
-        Self { ttl, ..self }
-    }
-
-    /// Says whether `/dm_…` topics may be added to an open session.
-    ///
-    /// Documented in both directions: twikit says no, mautrix-twitter does it. The default is no.
-    #[must_use]
-    pub fn with_direct_messages_any_time(self, any_time: bool) -> Self {
-        Self { refuse_direct_messages: !any_time, ..self }
-    }
-
     /// Answers an opening or a change of topics.
     pub fn asked(&mut self, peer: PeerId, asked: &Asked<'_>, now: Instant) -> Answer {
         self.expire(now);
@@ -254,6 +240,12 @@ mod tests {
         }
     }
 
+    fn switched(switch: &str) -> Server {
+        let mut settings = ServerSettings { key: Secret::new("right"), ..ServerSettings::default() };
+        settings.switches.set(switch).unwrap();
+        Server::new(settings)
+    }
+
     fn server() -> Server {
         Server::new(ServerSettings { key: Secret::new("right"), max_connections: None, ..ServerSettings::default() })
     }
@@ -391,7 +383,7 @@ mod tests {
         assert_eq!(post(&mut server, "made-up-session-1", "sub_topics=/tweet_engagement/5"), ok);
         server.gone(1);
         assert!(post(&mut server, "made-up-session-1", "sub_topics=").starts_with("404"));
-        let mut lenient = super::tests::server().with_direct_messages_any_time(true);
+        let mut lenient = super::tests::switched("x_live.dm_topics=any_time");
         ask(&mut lenient, 1, "GET /live_pipeline/events?topic=/x", &[COOKIES], "");
         lenient.greeting(1, None);
         assert_eq!(post(&mut lenient, ours, "sub_topics=/dm_update/1-2"), ok);
@@ -531,7 +523,7 @@ mod tests {
 
     #[test]
     fn joined_a_shorter_ttl_at_the_server_is_kept_too() {
-        let mut joined = Joined::new(server().with_ttl(Duration::from_secs(5)), &["/tweet_engagement/1"]);
+        let mut joined = Joined::new(switched("x_live.ttl_ms=5000"), &["/tweet_engagement/1"]);
         joined.pass(30);
         assert!(joined.deliver(engagement(1).as_bytes()));
         joined.check(expect![[r#"

@@ -28,7 +28,8 @@ pub(super) struct Stream {
     pub(super) ledger: Ledger,
     /// Monitors and rules of the tape that were deleted.
     pub(super) deleted: BTreeSet<String>,
-    knows_tape: bool,
+    /// Monitors and rules of the tape that were met.
+    known: BTreeSet<String>,
     n_made: u64,
 }
 
@@ -83,13 +84,11 @@ pub(super) struct Hook {
 }
 
 impl Stream {
-    /// Learns what the tape delivered since it was last asked, and, the first time, what it delivers at all.
+    /// Learns what the tape delivered since it was last asked, and by which monitors and rules.
     pub(super) fn catch_up(&mut self, past: &mut Past<'_>) -> Result<(), Unreadable> {
-        if !self.knows_tape {
-            for (id, envelope) in past.selectors()? {
-                self.add_from_tape(id, &envelope, past.now());
-            }
-            self.knows_tape = true;
+        for (id, envelope) in past.selectors(|id| self.known.contains(id))? {
+            self.known.insert(id.clone());
+            self.add_from_tape(id, &envelope, past.now());
         }
         let Self { monitors, ledger, .. } = self;
         ledger.catch_up(past, |selector, author| {
