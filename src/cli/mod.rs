@@ -41,6 +41,7 @@ mod status;
 mod summary;
 mod synthetic;
 mod tail;
+mod timeline;
 mod topics;
 mod verify;
 
