@@ -160,7 +160,11 @@ fn coverage(tape: &Tape, sources: &[String]) -> Result<Coverage> {
 pub(super) fn draw(out: &mut Out, tape: &Tape, sources: &[String], (from, to): Window) -> Result<()> {
     let coverage = coverage(tape, sources)?;
     let since = coverage.iter().flat_map(|(_, scopes)| scopes).map(|scope| scope.since).min();
-    let last = tape.sources()?.into_iter().filter(|row| sources.contains(&row.name)).map(|row| UnixMicros(row.last_us)).max();
+    // Where evidence or a gap ends; of a gap that still grows, what was recorded last.
+    let mut last = coverage.iter().flat_map(|(_, scopes)| scopes).filter_map(|scope| scope.frontier).max();
+    for gap in sources.iter().map(|name| tape.catalog().gaps(Some(name))).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        last = last.max(Some(UnixMicros(gap.to_us.unwrap_or(tape.source(&gap.source)?.last_us))));
+    }
     let (Some(from), Some(to)) = (from.or(since), to.or(last)) else { return out.line("nothing was recorded live yet") };
     if from >= to {
         return out.line("nothing is covered yet");
