@@ -23,6 +23,7 @@ CREATE TABLE scope (
     until_us   INTEGER,                  -- first instant it no longer promises
     horizon_us INTEGER NOT NULL,         -- lateness horizon
     detail     TEXT NOT NULL,
+    text       TEXT,                     -- what selects its events: a rule's text, a list of accounts
     n          INTEGER NOT NULL,         -- the note that says so
     PRIMARY KEY (source, scope, version)
 ) STRICT, WITHOUT ROWID;
@@ -115,13 +116,39 @@ CREATE TABLE gap_step (
     to_us  INTEGER,
     detail TEXT NOT NULL,
     cursor TEXT,                         -- where a walk through history stands
+    requests  INTEGER NOT NULL,          -- spent on this step: requests, rows that came back, millionths of a US dollar
+    rows      INTEGER NOT NULL,
+    micro_usd INTEGER NOT NULL,
     PRIMARY KEY (source, n)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE gap_kind (
+    source TEXT NOT NULL,
+    gap_n  INTEGER NOT NULL,
+    kind   TEXT NOT NULL,                -- kind of event, '*' for all
+    state  TEXT NOT NULL,                -- 'filled', 'partial', 'unfillable'
+    why    TEXT NOT NULL,
+    rest   TEXT NOT NULL,                -- what is not proven of a partial one: JSON, [[from_us, to_us], ...]
+    PRIMARY KEY (source, gap_n, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE audit (
+    source  TEXT NOT NULL,
+    n       INTEGER NOT NULL,            -- the note
+    scope   TEXT NOT NULL,
+    at_us   INTEGER NOT NULL,            -- when history was asked
+    from_us INTEGER NOT NULL,
+    to_us   INTEGER NOT NULL,
+    asked   INTEGER NOT NULL,            -- events that history has in the window
+    missed  INTEGER NOT NULL,            -- of them not on the tape until then
+    PRIMARY KEY (source, n)
+) STRICT, WITHOUT ROWID;
+
+-- Evidence only: what is backfilled, missing or unverifiable follows from the gaps.
 CREATE TABLE coverage (
     source  TEXT NOT NULL,
     scope   TEXT NOT NULL,
-    class   TEXT NOT NULL,               -- 'live', 'backfilled'
+    class   TEXT NOT NULL,               -- 'live', 'audited'
     from_us INTEGER NOT NULL,
     to_us   INTEGER NOT NULL,
     PRIMARY KEY (source, scope, class, from_us)

@@ -45,6 +45,9 @@ pub enum Fact {
         horizon_us: u64,
         /// What it promises, in words.
         detail: String,
+        /// What selects its events: a rule's text, a list of accounts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
     },
     /// A gap is opened; its id is the source's name and this record's number.
     Gap {
@@ -80,9 +83,27 @@ pub enum Fact {
         /// Where a walk through history stands, to go on from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
-        /// Stretches that are proven whole from now on.
+        /// What is known now of each kind of event; a kind that was named before and is not named here stays as it is.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        filled: Vec<Stretch>,
+        kinds: Vec<KindResult>,
+        /// What was spent on this step.
+        #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+        spent: Spent,
+    },
+    /// History was asked for a stretch that was covered, and had this to say.
+    Audit {
+        /// `*` or a topic.
+        scope: String,
+        /// First instant that was asked for.
+        #[serde(with = "stamp")]
+        from: UnixMicros,
+        /// First instant that was not.
+        #[serde(with = "stamp")]
+        to: UnixMicros,
+        /// Events that history has there.
+        asked: u64,
+        /// Of them not on the tape until then.
+        missed: u64,
     },
     /// The wall clock stepped against the monotonic one.
     Clock {
@@ -105,6 +126,38 @@ pub enum Fact {
         /// Uncompressed bytes behind the last good commit, never announced.
         torn_bytes: u64,
     },
+}
+
+/// What is known of one kind of event in a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindResult {
+    /// The kind by name ([`EventKind`](crate::model::EventKind)); `*` is all of them.
+    pub kind: String,
+    /// `filled`, `partial` or `unfillable` ([`GapState`](crate::model::GapState) by name).
+    pub state: String,
+    /// In words, where something is left.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Of a partial one: stretches that are not proven, inside the gap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rest: Vec<Stretch>,
+}
+
+/// What a step cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Requests made.
+    pub requests: u64,
+    /// Rows that came back.
+    pub rows: u64,
+    /// Millionths of a US dollar, by the provider's list or its own word.
+    pub micro_usd: u64,
+}
+
+impl Spent {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A half-open stretch of published time.
@@ -215,7 +268,8 @@ mod tests {
                 to: Some(at),
                 detail: "first frame".into(),
                 cursor: None,
-                filled: Vec::new(),
+                kinds: Vec::new(),
+                spent: Spent::default(),
             },
         ];
         let lines: Vec<String> = facts.iter().map(to_json).collect();

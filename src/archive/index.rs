@@ -3,24 +3,21 @@
 //! The live writer and the rebuild feed the same records in the same order into the same code, so their catalogs
 //! are equal by construction; a test compares them all the same.
 //!
-//! Coverage is written only from evidence: a record that came off a live connection, or a note that proves life.
-//! The frontier of a scope is `last evidence - lateness horizon`. A gap takes everything from its start away, and
-//! coverage resumes where the gap ends; so each instant of a scope's timeline is covered or in a gap, up to the frontier.
+//! Coverage is written only from evidence (see `frontier.rs`): the frontier of a scope is `last evidence - lateness
+//! horizon`. A gap takes everything from its start away, and coverage resumes where the gap ends; so each instant of a
+//! scope's timeline is covered or in a gap, up to the frontier.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::fact::{Closed, Fact, Opened};
+use super::coverage::{self, AUDITED, LIVE};
+use super::fact::{Closed, Fact, KindResult, Opened, Spent};
+use super::frontier::{Evidence, Moved, Timeline};
 use crate::catalog::{
-    BlockRow, Catalog, CatalogError, Change, ConnectionRow, CoverageRow, GapRow, GapStepRow, IdSet, LastSeenRow, ScopeRow,
-    SourceRow,
+    AuditRow, BlockRow, Catalog, CatalogError, Change, ConnectionRow, CoverageRow, GapKindRow, GapRow, GapStepRow, IdSet,
+    LastSeenRow, ScopeRow, SourceRow,
 };
 use crate::model::{Event, EventId, EventKind, IntervalSet, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::BlockSpan;
-
-/// Class of coverage that came by the live connection.
-const LIVE: &str = "live";
-/// Class of coverage that came from history.
-pub(super) const BACKFILLED: &str = "backfilled";
 
 /// The scope that stands for everything a source delivers.
 pub const ALL: &str = "*";
@@ -43,24 +40,6 @@ pub(super) struct Indexed<'a> {
     pub(super) events: &'a [Event],
 }
 
-/// A scope as it stands.
-#[derive(Clone, Debug)]
-pub(super) struct ScopeIndex {
-    pub(super) row: ScopeRow,
-    /// Covered intervals.
-    live: IntervalSet,
-    /// Intervals of gaps that history was proven to have filled.
-    backfilled: IntervalSet,
-    /// Where the running interval began, or begins.
-    resume: UnixMicros,
-    /// The frontier that evidence has reached; it only moves on from here.
-    reached: UnixMicros,
-    /// Bounded gaps that lie, in part, beyond that frontier.
-    cuts: Vec<(UnixMicros, UnixMicros)>,
-    /// The gap that is still growing.
-    pub(super) open_gap: Option<u64>,
-}
-
 /// Everything the catalog knows about one source.
 #[derive(Debug)]
 pub(super) struct SourceIndex {
@@ -73,12 +52,14 @@ pub(super) struct SourceIndex {
     pub(super) started: bool,
     /// Whether a recorder began and never took leave: it is at work, or it died.
     pub(super) running: bool,
-    pub(super) evidence: Option<UnixMicros>,
-    pending_evidence: Option<UnixMicros>,
-    pub(super) scopes: BTreeMap<String, ScopeIndex>,
+    evidence: Option<Evidence>,
+    pending_evidence: Option<Evidence>,
+    pub(super) scopes: BTreeMap<String, Timeline>,
     connections: BTreeMap<u64, ConnectionRow>,
     last_seen: HashMap<EventKind, HashMap<String, LastSeen>>,
     gaps: BTreeMap<u64, GapRow>,
+    /// By gap and kind.
+    gap_kinds: BTreeMap<(u64, String), GapKindRow>,
     block_ids: Vec<u64>,
     dirty: Dirty,
 }
@@ -104,20 +85,6 @@ struct LastSeen {
     dirty: bool,
 }
 
-impl ScopeIndex {
-    fn new(row: ScopeRow, resume: UnixMicros) -> Self {
-        Self {
-            row,
-            live: IntervalSet::new(),
-            backfilled: IntervalSet::new(),
-            resume,
-            reached: UnixMicros(i64::MIN),
-            cuts: Vec::new(),
-            open_gap: None,
-        }
-    }
-}
-
 impl SourceIndex {
     pub(super) fn new(name: &str, provider: &str) -> Self {
         Self {
@@ -134,6 +101,7 @@ impl SourceIndex {
             connections: BTreeMap::new(),
             last_seen: HashMap::new(),
             gaps: BTreeMap::new(),
+            gap_kinds: BTreeMap::new(),
             block_ids: Vec::new(),
             dirty: Dirty { source: true, ..Dirty::default() },
         }
@@ -147,32 +115,33 @@ impl SourceIndex {
         for gap in catalog.gaps(Some(&row.name))? {
             index.gaps.insert(gap.n, gap);
         }
+        for row in catalog.gap_kinds(&row.name)? {
+            index.gap_kinds.insert((row.gap_n, row.kind.clone()), row);
+        }
         for scope in catalog.scopes(&row.name)? {
             let name = scope.scope.clone();
             let open_gap =
                 index.gaps.values().rev().find(|g| g.scope == name && g.to_us.is_none() && is_open(&g.state)).map(|g| g.n);
-            let resume = UnixMicros(scope.since_us);
-            let fresh = ScopeIndex::new(scope, resume);
-            index.scopes.insert(name, ScopeIndex { open_gap, ..fresh });
+            match index.scopes.get_mut(&name) {
+                Some(timeline) => timeline.promise(scope),
+                None => drop(index.scopes.insert(name.clone(), Timeline::new(scope))),
+            }
+            if let Some(timeline) = index.scopes.get_mut(&name) {
+                timeline.open_gap = open_gap;
+            }
         }
         for interval in catalog.coverage(&row.name)? {
             let Some(scope) = index.scopes.get_mut(&interval.scope) else { continue };
-            if interval.class == BACKFILLED {
-                scope.backfilled.insert(UnixMicros(interval.from_us), UnixMicros(interval.to_us));
-            } else {
-                scope.live.insert(UnixMicros(interval.from_us), UnixMicros(interval.to_us));
-                scope.reached = UnixMicros(interval.to_us);
-            }
+            scope.remember(&interval.class, UnixMicros(interval.from_us), UnixMicros(interval.to_us));
         }
         for (name, scope) in &mut index.scopes {
-            // Of a gap that reaches beyond the last coverage the rest is still to be left out.
             let mine = index.gaps.values().filter(|gap| gap.scope == ALL || gap.scope == *name);
             let bounded = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?))));
-            scope.cuts = bounded.filter(|(_, to)| *to > scope.reached).collect();
+            scope.remember_gaps(bounded);
         }
         for conn in catalog.connections(&row.name)? {
             index.next_conn = index.next_conn.max(conn.conn + 1);
-            index.evidence = index.evidence.max(Some(UnixMicros(conn.evidence_us)));
+            index.evidence = index.evidence.max(Some(Evidence::remembered(conn.evidence_us)));
             if conn.closed_n.is_none() {
                 index.connections.insert(conn.conn, conn);
             }
@@ -225,16 +194,12 @@ impl SourceIndex {
         self.gaps.values().filter(|gap| is_open(&gap.state))
     }
 
-    /// Where a gap of this scope begins: one horizon before the last evidence, never before the promise.
+    /// Where a gap of this scope begins.
     ///
     /// It may reach into a gap that ended after that evidence: each row tells all of its own loss.
     pub(super) fn frontier(&mut self, scope: &str) -> Option<UnixMicros> {
         self.settle();
-        let scope = self.scopes.get(scope)?;
-        let since = UnixMicros(scope.row.since_us);
-        let covered = scope.live.iter().last().map_or(scope.resume, |(_, to)| to);
-        let by_evidence = self.evidence.map_or(covered, |at| UnixMicros(at.0 - scope.row.horizon_us));
-        Some(covered.min(by_evidence).max(since))
+        Some(self.scopes.get(scope)?.frontier(self.evidence))
     }
 
     /// Takes the next record in. Records up to the last one known only fill the block's id set.
@@ -252,13 +217,14 @@ impl SourceIndex {
         for event in record.events.iter().filter(|_| record.kind == RecordKind::Frame) {
             self.saw(event, record.n, record.at);
         }
-        let live = matches!(record.via, Via::Ws | Via::Sse | Via::Lines | Via::Webhook);
         match record.kind {
-            RecordKind::Frame if live => self.life(record.conn, record.at, true),
             RecordKind::Open => self.opened(&record),
             RecordKind::Close => self.closed(&record),
             RecordKind::Note => self.noted(&record),
             RecordKind::Frame | RecordKind::Sent | RecordKind::Http => {}
+        }
+        if let Some(evidence) = Evidence::of(&record) {
+            self.life(record.conn, evidence, record.kind == RecordKind::Frame);
         }
     }
 
@@ -292,13 +258,13 @@ impl SourceIndex {
         }
     }
 
-    fn life(&mut self, conn: u64, at: UnixMicros, frame: bool) {
+    fn life(&mut self, conn: u64, evidence: Evidence, frame: bool) {
         self.started = true;
-        self.evidence = self.evidence.max(Some(at));
-        self.pending_evidence = self.pending_evidence.max(Some(at));
+        self.evidence = self.evidence.max(Some(evidence));
+        self.pending_evidence = self.pending_evidence.max(Some(evidence));
         if let Some(row) = self.connections.get_mut(&conn) {
             row.frames += u64::from(frame);
-            row.evidence_us = row.evidence_us.max(at.0);
+            row.evidence_us = row.evidence_us.max(evidence.at().0);
             self.dirty.connections.insert(conn);
         }
     }
@@ -317,7 +283,6 @@ impl SourceIndex {
             ..ConnectionRow::default()
         };
         self.connections.insert(record.conn, row);
-        self.life(record.conn, record.at, false);
     }
 
     fn closed(&mut self, record: &Indexed<'_>) {
@@ -335,8 +300,7 @@ impl SourceIndex {
         match fact {
             Fact::Start { .. } => (self.started, self.running) = (true, true),
             Fact::Stop { .. } => self.running = false,
-            Fact::Alive { .. } => self.life(record.conn, record.at, false),
-            Fact::Scope { scope, version, since, until, horizon_us, detail } => {
+            Fact::Scope { scope, version, since, until, horizon_us, detail, text } => {
                 self.settle();
                 let row = ScopeRow {
                     source: self.name.clone(),
@@ -346,20 +310,37 @@ impl SourceIndex {
                     until_us: until.map(|u| u.0),
                     horizon_us: horizon_us as i64,
                     detail,
+                    text,
                     n: record.n.0,
                 };
                 self.dirty.rows.push(Change::Scope(row.clone()));
-                let fresh = || ScopeIndex::new(row.clone(), since);
-                let entry = self.scopes.entry(scope).or_insert_with(fresh);
-                entry.resume = entry.resume.max(since);
-                entry.row = row;
+                match self.scopes.get_mut(&scope) {
+                    Some(timeline) => timeline.promise(row),
+                    None => drop(self.scopes.insert(scope, Timeline::new(row))),
+                }
             }
             Fact::Gap { scope, cause, from, to, detail, lost_n: _ } => self.gap_opened(record, scope, cause, from, to, detail),
-            Fact::GapStep { gap, state, cause, to, detail, cursor, filled } => {
-                let filled = filled.into_iter().map(|stretch| (stretch.from, stretch.to)).collect();
-                self.gap_stepped(record, Stepped { gap, state, cause, to, detail, cursor, filled });
+            Fact::GapStep { gap, state, cause, to, detail, cursor, kinds, spent } => {
+                self.gap_stepped(record, Stepped { gap, state, cause, to, detail, cursor, kinds, spent });
             }
-            Fact::Clock { .. } | Fact::Dropped { .. } | Fact::Recovered { .. } => {}
+            Fact::Audit { scope, from, to, asked, missed } => {
+                self.settle();
+                self.dirty.rows.push(Change::Audit(AuditRow {
+                    source: self.name.clone(),
+                    n: record.n.0,
+                    scope: scope.clone(),
+                    at_us: record.at.0,
+                    from_us: from.0,
+                    to_us: to.0,
+                    asked,
+                    missed,
+                }));
+                if let Some(timeline) = self.scopes.get_mut(&scope) {
+                    timeline.audit(from, to);
+                    self.dirty.coverage_all.insert(scope);
+                }
+            }
+            Fact::Alive { .. } | Fact::Clock { .. } | Fact::Dropped { .. } | Fact::Recovered { .. } => {}
         }
     }
 
@@ -388,22 +369,16 @@ impl SourceIndex {
             if row.scope != ALL && &row.scope != name {
                 continue;
             }
-            scope.live.remove(from, to.unwrap_or(UnixMicros(i64::MAX)));
-            match to {
-                Some(to) if to > scope.reached => scope.cuts.push((from, to)),
-                Some(_) => {}
-                None if &row.scope == name => scope.open_gap = Some(row.n),
-                None => {}
-            }
+            scope.lose(from, to, (to.is_none() && &row.scope == name).then_some(row.n));
             self.dirty.coverage_all.insert(name.clone());
         }
-        self.step_row(record, &row, row.detail.clone(), None);
+        self.step_row(record, &row, row.detail.clone(), None, Spent::default());
         self.dirty.rows.push(Change::Gap(row.clone()));
         self.gaps.insert(row.n, row);
     }
 
     fn gap_stepped(&mut self, record: &Indexed<'_>, stepped: Stepped) {
-        let Stepped { gap, state, cause, to, detail, cursor, filled } = stepped;
+        let Stepped { gap, state, cause, to, detail, cursor, kinds, spent } = stepped;
         self.settle();
         let Some(mut row) = self.gaps.get(&gap).cloned() else { return };
         (row.state, row.cause) = (state, cause);
@@ -414,26 +389,22 @@ impl SourceIndex {
         if let Some(to) = to {
             row.to_us = Some(to.0);
             for (name, scope) in &mut self.scopes {
-                if row.scope == ALL || &row.scope == name {
-                    scope.resume = scope.resume.max(to);
-                }
-                if scope.open_gap == Some(gap) {
-                    scope.open_gap = None;
-                }
+                scope.resume(gap, to, row.scope == ALL || &row.scope == name);
             }
         }
-        for (from, to) in filled {
-            if let Some(scope) = self.scopes.get_mut(&row.scope) {
-                scope.backfilled.insert(from, to);
-                self.dirty.coverage_all.insert(row.scope.clone());
-            }
+        for KindResult { kind, state, why, rest } in kinds {
+            let rest: Vec<_> = rest.iter().map(|stretch| (stretch.from.0, stretch.to.0)).collect();
+            let rest = serde_json::to_string(&rest).expect("pairs of numbers are always JSON");
+            let row = GapKindRow { source: self.name.clone(), gap_n: gap, kind, state, why, rest };
+            self.gap_kinds.insert((gap, row.kind.clone()), row.clone());
+            self.dirty.rows.push(Change::GapKind(row));
         }
-        self.step_row(record, &row, detail, cursor);
+        self.step_row(record, &row, detail, cursor, spent);
         self.dirty.rows.push(Change::Gap(row.clone()));
         self.gaps.insert(gap, row);
     }
 
-    fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow, detail: String, cursor: Option<String>) {
+    fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow, detail: String, cursor: Option<String>, spent: Spent) {
         self.dirty.rows.push(Change::GapStep(GapStepRow {
             source: gap.source.clone(),
             n: record.n.0,
@@ -444,6 +415,9 @@ impl SourceIndex {
             to_us: gap.to_us,
             detail,
             cursor,
+            requests: spent.requests,
+            rows: spent.rows,
+            micro_usd: spent.micro_usd,
         }));
     }
 
@@ -452,25 +426,25 @@ impl SourceIndex {
         let Some(evidence) = self.pending_evidence.take() else { return };
         let all_is_lost = self.scopes.get(ALL).is_some_and(|scope| scope.open_gap.is_some());
         for (name, scope) in &mut self.scopes {
-            if scope.open_gap.is_some() || all_is_lost || scope.row.until_us.is_some() {
-                continue;
+            match if all_is_lost { Moved::Not } else { scope.advance(evidence) } {
+                Moved::Not => {}
+                Moved::End => drop(self.dirty.coverage_ends.insert(name.clone())),
+                Moved::All => drop(self.dirty.coverage_all.insert(name.clone())),
             }
-            let frontier = UnixMicros(evidence.0 - scope.row.horizon_us);
-            let start = scope.resume.max(scope.reached);
-            if frontier <= start {
-                continue;
+        }
+    }
+
+    /// Each scope's timeline is whole, up to its frontier: covered or in a gap.
+    #[cfg(debug_assertions)]
+    fn assert_no_silent_hole(&self) {
+        let gaps: Vec<_> = self.gaps.values().cloned().collect();
+        let kinds: Vec<_> = self.gap_kinds.values().cloned().collect();
+        for (name, scope) in &self.scopes {
+            let rows = |class, set: &IntervalSet| set.iter().map(|of| row(&self.name, name, class, of)).collect::<Vec<_>>();
+            let evidence = [rows(LIVE, scope.live()), rows(AUDITED, scope.audited())].concat();
+            for of in coverage::of(std::slice::from_ref(&scope.row), &gaps, &kinds, &evidence) {
+                assert_eq!(of.silent_hole(), None, "source {}, scope {name}", self.name);
             }
-            scope.live.insert(start, frontier);
-            scope.reached = frontier;
-            if scope.cuts.is_empty() {
-                self.dirty.coverage_ends.insert(name.clone());
-                continue;
-            }
-            for &(from, to) in &scope.cuts {
-                scope.live.remove(from, to);
-            }
-            scope.cuts.retain(|(_, to)| *to > frontier);
-            self.dirty.coverage_all.insert(name.clone());
         }
     }
 
@@ -522,24 +496,27 @@ impl SourceIndex {
                 events: seen.events,
             }));
         }
-        let row = |scope: &str, class: &str, (from, to): (UnixMicros, UnixMicros)| CoverageRow {
-            source: self.name.clone(),
-            scope: scope.to_owned(),
-            class: class.to_owned(),
-            from_us: from.0,
-            to_us: to.0,
-        };
+        #[cfg(debug_assertions)]
+        if !dirty.coverage_all.is_empty() {
+            self.assert_no_silent_hole();
+        }
         for name in &dirty.coverage_all {
             out.push(Change::ForgetCoverage { source: self.name.clone(), scope: name.clone() });
             let Some(scope) = self.scopes.get(name) else { continue };
-            out.extend(scope.live.iter().map(|interval| Change::Coverage(row(name, LIVE, interval))));
-            out.extend(scope.backfilled.iter().map(|interval| Change::Coverage(row(name, BACKFILLED, interval))));
+            for (class, set) in [(LIVE, scope.live()), (AUDITED, scope.audited())] {
+                out.extend(set.iter().map(|interval| Change::Coverage(row(&self.name, name, class, interval))));
+            }
         }
         for name in dirty.coverage_ends.difference(&dirty.coverage_all) {
-            let last = self.scopes.get(name).and_then(|scope| scope.live.iter().last());
-            out.extend(last.map(|interval| Change::Coverage(row(name, LIVE, interval))));
+            let last = self.scopes.get(name).and_then(|scope| scope.live().iter().last());
+            out.extend(last.map(|interval| Change::Coverage(row(&self.name, name, LIVE, interval))));
         }
     }
+}
+
+fn row(source: &str, scope: &str, class: &str, (from, to): (UnixMicros, UnixMicros)) -> CoverageRow {
+    let (source, scope, class) = (source.to_owned(), scope.to_owned(), class.to_owned());
+    CoverageRow { source, scope, class, from_us: from.0, to_us: to.0 }
 }
 
 /// A block's row.
@@ -568,7 +545,8 @@ struct Stepped {
     to: Option<UnixMicros>,
     detail: String,
     cursor: Option<String>,
-    filled: Vec<(UnixMicros, UnixMicros)>,
+    kinds: Vec<KindResult>,
+    spent: Spent,
 }
 
 fn is_open(state: &str) -> bool {

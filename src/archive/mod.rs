@@ -19,6 +19,9 @@
 //! | `layout.rs` | names of files, `tape.json`, the writer's lock |
 //! | `fact.rs` | bodies of notes, opens and closes |
 //! | `index.rs` | what records add up to: the one computation behind the catalog |
+//! | `frontier.rs` | a scope's timeline, which only evidence moves |
+//! | `coverage.rs` | [`ScopeCoverage`]: classes of instants, by scope, version and kind |
+//! | `certificate.rs` | [`Certificate`], a statement of completeness |
 //! | `writer.rs` | [`Archive`], the one writer, and the gap ledger |
 //! | `recover.rs` | what opening does: leftovers, torn tails, catching up, rebuilding |
 //! | `reader.rs` | [`Tape`], any number of readers, beside a writer |
@@ -27,7 +30,9 @@
 //! One [`Archive`] a tape, moved between threads at will but used by one; any number of [`Tape`]s.
 
 mod certificate;
+mod coverage;
 mod fact;
+mod frontier;
 mod index;
 mod layout;
 mod reader;
@@ -41,7 +46,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use certificate::Certificate;
-pub use fact::{Closed, Fact, Opened, Stretch};
+pub use coverage::{Classes, ScopeCoverage};
+pub use fact::{Closed, Fact, KindResult, Opened, Spent, Stretch};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};
 pub use reader::{Merged, Record, Records, Span, Tape};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::layout::{Layout, TapeInfo};
-use super::{ArchiveError, Result};
+use super::{ArchiveError, Result, ScopeCoverage, coverage};
 use crate::catalog::{Catalog, SegmentRow, SourceRow};
 use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::{Block, BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
@@ -105,6 +105,14 @@ impl Tape {
         let sources = self.sources()?;
         let known = sources.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
         sources.into_iter().find(|s| s.name == name).ok_or_else(|| ArchiveError::UnknownSource { name: name.to_owned(), known })
+    }
+
+    /// Coverage of a source, by scope, version and kind.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn coverage(&self, source: &str) -> Result<Vec<ScopeCoverage>> {
+        coverage::of_source(&self.catalog, source)
     }
 
     /// Records of a source, in order.

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::index::{ALL, BACKFILLED, Indexed, SourceIndex, speaks};
+use super::coverage;
+use super::index::{ALL, Indexed, SourceIndex, speaks};
 use super::layout::{Found, Layout};
 use super::writer::segment_row;
 use super::{ArchiveError, Decode, Fact, Hole, Result};
 use crate::catalog::{Catalog, Change};
-use crate::model::{Decoded, IntervalSet, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockEnd, Disk, Line, Reader, Sealed, Trust, Walk};
 
 /// Something that is not as it should be.
@@ -384,44 +385,16 @@ fn of_coverage(source: &str, what: String) -> Damage {
 fn partition(catalog: &Catalog, damage: &mut Vec<Damage>) -> Result<()> {
     for source in catalog.sources()? {
         let gaps = catalog.gaps(Some(&source.name))?;
-        let coverage = catalog.coverage(&source.name)?;
-        for scope in catalog.scopes(&source.name)? {
-            let mut covered = IntervalSet::new();
-            for row in coverage.iter().filter(|row| row.scope == scope.scope && row.class == BACKFILLED) {
-                let (from, to) = (UnixMicros(row.from_us), UnixMicros(row.to_us));
-                let mut rest = IntervalSet::new();
-                rest.insert(from, to);
-                for gap in gaps.iter().filter(|gap| gap.scope == scope.scope) {
-                    rest.remove(UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
-                }
-                if !rest.is_empty() {
-                    let what = format!("scope {} is said to be backfilled from {from} to {to} without a gap", scope.scope);
-                    damage.push(of_coverage(&source.name, what));
-                }
-            }
-            for row in coverage.iter().filter(|row| row.scope == scope.scope && row.class != BACKFILLED) {
-                covered.insert(UnixMicros(row.from_us), UnixMicros(row.to_us));
-            }
-            let mine = || gaps.iter().filter(|gap| gap.scope == scope.scope || gap.scope == ALL);
-            let mut both = covered.clone();
-            for gap in mine() {
-                both.remove(UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
-            }
-            if both != covered {
-                let what = format!("scope {} has instants that are covered and in a gap", scope.scope);
+        for row in catalog.coverage(&source.name)? {
+            let mut both = gaps.iter().filter(|gap| gap.scope == row.scope || gap.scope == ALL);
+            if both.any(|gap| gap.from_us < row.to_us && gap.to_us.is_none_or(|to| row.from_us < to)) {
+                let what = format!("scope {} has instants that are covered and in a gap", row.scope);
                 damage.push(of_coverage(&source.name, what));
             }
-            let Some((_, end)) = covered.iter().last() else { continue };
-            let mut rest = IntervalSet::new();
-            rest.insert(UnixMicros(scope.since_us), end.min(scope.until_us.map_or(end, UnixMicros)));
-            for (from, to) in covered.iter() {
-                rest.remove(from, to);
-            }
-            for gap in mine() {
-                rest.remove(UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
-            }
-            if let Some((from, to)) = rest.iter().next() {
-                let what = format!("scope {} has a silent hole from {from} to {to}", scope.scope);
+        }
+        for scope in coverage::of_source(catalog, &source.name)? {
+            if let Some((from, to)) = scope.silent_hole() {
+                let what = format!("scope {}, version {}, has a silent hole from {from} to {to}", scope.scope, scope.version);
                 damage.push(of_coverage(&source.name, what));
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::fact::{Closed, Fact, Stretch, to_json};
+use super::fact::{Closed, Fact, KindResult, Spent, to_json};
 use super::index::{ALL, Indexed, SourceIndex};
 use super::layout::Layout;
 use super::recover::Index;
@@ -29,8 +29,10 @@ pub struct Filling<'a> {
     pub detail: &'a str,
     /// Where the walk stands.
     pub cursor: Option<&'a str>,
-    /// Stretches that are proven whole.
-    pub filled: &'a [Stretch],
+    /// What is known now of each kind of event.
+    pub kinds: &'a [KindResult],
+    /// What was spent since the last step.
+    pub spent: Spent,
 }
 
 /// What a commit made durable.
@@ -553,7 +555,7 @@ impl Archive {
         let row = self.index[source].gap(gap).expect("the caller looked the gap up");
         let cause = cause.map_or_else(|| row.cause.clone(), |c| c.name().to_owned());
         let (state, detail) = (state.name().to_owned(), detail.to_owned());
-        let fact = Fact::GapStep { gap, state, cause, to, detail, cursor: None, filled: Vec::new() };
+        let fact = Fact::GapStep { gap, state, cause, to, detail, cursor: None, kinds: Vec::new(), spent: Spent::default() };
         self.note(source, ConnId(0), at, &fact).map(drop)
     }
 
@@ -573,7 +575,8 @@ impl Archive {
             to: row.to_us.map(UnixMicros),
             detail: filling.detail.to_owned(),
             cursor: filling.cursor.map(str::to_owned),
-            filled: filling.filled.to_vec(),
+            kinds: filling.kinds.to_vec(),
+            spent: filling.spent,
         };
         self.note(source, ConnId(0), at, &fact).map(drop)
     }
@@ -618,7 +621,8 @@ impl Archive {
     ) -> Result<()> {
         let detail = if scope == ALL { "everything the provider delivers on this source" } else { "one topic" };
         let horizon_us = u64::try_from(horizon.as_micros()).unwrap_or(u64::MAX);
-        let fact = Fact::Scope { scope: scope.to_owned(), version, since, until, horizon_us, detail: detail.to_owned() };
+        let fact =
+            Fact::Scope { scope: scope.to_owned(), version, since, until, horizon_us, detail: detail.to_owned(), text: None };
         self.note(source, ConnId(0), at, &fact).map(drop)
     }
 

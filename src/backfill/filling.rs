@@ -11,10 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::known::Held;
 use super::{BackfillError, Budget, Event, Filled, Options, Planned};
-use crate::archive::{Archive, ArchiveError, Disk, Filling, Stretch, Tape};
-use crate::model::{
-    Body, ConnId, Decoded, Draft, GapState, IntervalSet, RecordKind, Request, Response, SourceName, UnixMicros, Via,
-};
+use crate::archive::{self, Archive, ArchiveError, Disk, Filling, KindResult, Stretch, Tape};
+use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, SourceName, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
 use crate::provider::history::{Next, Page, Price, Proof, Trouble, Verdict, Walk, decode_page, pace_of};
 
@@ -39,6 +37,8 @@ pub(super) struct Filler {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     spent: Spent,
+    /// What of it stands in the ledger.
+    told: archive::Spent,
     /// Sources whose provider will not answer this key any more, and why.
     given_up: Vec<(SourceName, String)>,
     last_request: Option<Instant>,
@@ -90,6 +90,7 @@ impl Filler {
             dir,
             disk,
             spent: Spent::default(),
+            told: archive::Spent::default(),
             given_up: Vec::new(),
             last_request: None,
             is_stopped: false,
@@ -129,13 +130,13 @@ impl Filler {
         tell(Event::Began { gap: gap.clone(), price: planned.price });
         let mut held = self.held(&planned)?;
         let asked = self.ask(&planned, &gap, &mut walk, &mut held, tell, shutdown.as_mut()).await?;
-        let (state, detail, filled) = match asked {
-            Asked::Verdict(verdict) => conclude(&planned, &verdict),
+        let (state, detail, kinds) = match asked {
+            Asked::Verdict(verdict) => conclude(&verdict),
             Asked::Leave(state, why) => (state, why, Vec::new()),
             Asked::Shutdown => return Ok(None),
         };
         let cursor = matches!(state, GapState::Planned | GapState::Filling).then(|| walk.cursor());
-        self.step(&planned, state, &detail, cursor.as_deref(), &filled)?;
+        self.step(&planned, state, &detail, cursor.as_deref(), &kinds)?;
         let spent = |of: fn(&Spent) -> u64| of(&self.spent) - of(&before);
         Ok(Some(Filled {
             gap,
@@ -268,10 +269,17 @@ impl Filler {
         state: GapState,
         detail: &str,
         cursor: Option<&str>,
-        filled: &[Stretch],
+        kinds: &[KindResult],
     ) -> Result<(), BackfillError> {
         let at = self.clock.wall();
-        self.archive.fill(&planned.source.name, at, planned.gap.n, Filling { state, detail, cursor, filled })?;
+        let now = archive::Spent { requests: self.spent.requests, rows: self.spent.rows, micro_usd: self.spent.micro_usd };
+        let spent = archive::Spent {
+            requests: now.requests - self.told.requests,
+            rows: now.rows - self.told.rows,
+            micro_usd: now.micro_usd - self.told.micro_usd,
+        };
+        self.told = now;
+        self.archive.fill(&planned.source.name, at, planned.gap.n, Filling { state, detail, cursor, kinds, spent })?;
         self.archive.commit(at)?;
         Ok(())
     }
@@ -287,37 +295,33 @@ fn words_of(price: &Price) -> String {
     }
 }
 
-/// The state that follows from what is proven of each kind, in words, and the stretches that are whole.
-fn conclude(planned: &Planned, verdict: &Verdict) -> (GapState, String, Vec<Stretch>) {
-    let (from, to) = (planned.wanted.from, planned.wanted.to);
-    let mut whole = IntervalSet::new();
-    let (mut n_filled, mut n_partial) = (0_u32, 0_u32);
-    let mut words = Vec::new();
-    let mut missing: Vec<(UnixMicros, UnixMicros)> = Vec::new();
+/// The state that follows from what is proven of each kind, in words, and the same by kind.
+fn conclude(verdict: &Verdict) -> (GapState, String, Vec<KindResult>) {
+    let (mut words, mut kinds) = (Vec::new(), Vec::new());
     for (kind, proof) in &verdict.kinds {
         let name = kind.name();
-        words.push(match proof {
-            Proof::Filled => {
-                n_filled += 1;
-                format!("{name}: filled")
-            }
-            Proof::Partial { rest, why } => {
-                n_partial += 1;
-                missing.extend(rest);
-                format!("{name}: partial ({why})")
-            }
-            Proof::Unfillable { why } => format!("{name}: unfillable ({why})"),
+        let (state, why, rest) = match proof {
+            Proof::Filled => (GapState::Filled, "", &[][..]),
+            Proof::Partial { rest, why } => (GapState::Partial, why.as_str(), &rest[..]),
+            Proof::Unfillable { why } => (GapState::Unfillable, why.as_str(), &[][..]),
+        };
+        words.push(if why.is_empty() {
+            format!("{name}: {}", state.name())
+        } else {
+            format!("{name}: {} ({why})", state.name())
+        });
+        kinds.push(KindResult {
+            kind: name.to_owned(),
+            state: state.name().to_owned(),
+            why: why.to_owned(),
+            rest: rest.iter().map(|(from, to)| Stretch { from: *from, to: *to }).collect(),
         });
     }
-    if n_filled + n_partial > 0 {
-        whole.insert(from, to);
-        missing.iter().for_each(|(from, to)| whole.remove(*from, *to));
-    }
-    let state = match (n_partial, n_filled) {
-        (1.., _) => GapState::Partial,
-        (0, 1..) => GapState::Filled,
-        (0, 0) => GapState::Unfillable,
+    let has = |state: GapState| kinds.iter().any(|kind| kind.state == state.name());
+    let state = match (has(GapState::Partial), has(GapState::Filled)) {
+        (true, _) => GapState::Partial,
+        (false, true) => GapState::Filled,
+        (false, false) => GapState::Unfillable,
     };
-    let filled = whole.iter().map(|(from, to)| Stretch { from, to }).collect();
-    (state, format!("{}; {}", verdict.evidence, words.join(", ")), filled)
+    (state, format!("{}; {}", verdict.evidence, words.join(", ")), kinds)
 }

@@ -23,7 +23,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 pub use ids::IdSet;
-pub use rows::{BlockRow, Change, ConnectionRow, CoverageRow, GapRow, GapStepRow, LastSeenRow, ScopeRow, SegmentRow, SourceRow};
+pub use rows::{
+    AuditRow, BlockRow, Change, ConnectionRow, CoverageRow, GapKindRow, GapRow, GapStepRow, LastSeenRow, ScopeRow, SegmentRow,
+    SourceRow,
+};
 
 /// Oldest SQLite without the WAL-reset bug (sqlite.org, "WAL-mode File Format", fixed 2026-03-13).
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -261,7 +264,7 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn scopes(&self, source: &str) -> Result<Vec<ScopeRow>> {
-        let sql = "SELECT source, scope, version, since_us, until_us, horizon_us, detail, n FROM scope WHERE source = ?1 ORDER BY scope, version";
+        let sql = "SELECT source, scope, version, since_us, until_us, horizon_us, detail, text, n FROM scope WHERE source = ?1 ORDER BY scope, version";
         self.list(sql, [source], rows::scope)
     }
 
@@ -299,11 +302,42 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn gap_steps(&self, source: &str, gap_n: u64) -> Result<Vec<GapStepRow>> {
-        let sql = "SELECT source, n, gap_n, at_us, state, cause, to_us, detail, cursor FROM gap_step WHERE source = ?1 AND gap_n = ?2 ORDER BY n";
+        let sql = "SELECT source, n, gap_n, at_us, state, cause, to_us, detail, cursor, requests, rows, micro_usd
+                   FROM gap_step WHERE source = ?1 AND gap_n = ?2 ORDER BY n";
         self.list(sql, params![source, gap_n as i64], rows::gap_step)
     }
 
-    /// Coverage of a source, by scope and time.
+    /// What is known of each kind of event in a source's gaps, by gap and kind.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn gap_kinds(&self, source: &str) -> Result<Vec<GapKindRow>> {
+        let sql = "SELECT source, gap_n, kind, state, why, rest FROM gap_kind WHERE source = ?1 ORDER BY gap_n, kind";
+        self.list(sql, [source], rows::gap_kind)
+    }
+
+    /// Audits of a source, in order.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn audits(&self, source: &str) -> Result<Vec<AuditRow>> {
+        let sql = "SELECT source, n, scope, at_us, from_us, to_us, asked, missed FROM audit WHERE source = ?1 ORDER BY n";
+        self.list(sql, [source], rows::audit)
+    }
+
+    /// What was spent on filling gaps since an instant: requests, rows, millionths of a US dollar; of all sources when
+    /// none is named.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn spent_since(&self, source: Option<&str>, at_us: i64) -> Result<(u64, u64, u64)> {
+        let sql = "SELECT coalesce(sum(requests), 0), coalesce(sum(rows), 0), coalesce(sum(micro_usd), 0) FROM gap_step
+                   WHERE at_us >= ?2 AND (?1 IS NULL OR source = ?1)";
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64));
+        self.ask(|conn| conn.prepare_cached(sql)?.query_row(params![source, at_us], read))
+    }
+
+    /// Coverage of a source by evidence, by scope and time.
     ///
     /// # Errors
     /// When SQLite refuses.
@@ -329,8 +363,20 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn dump(&self, mut keep: impl FnMut(&str, &str, &str) -> bool) -> Result<Vec<String>> {
-        const TABLES: [&str; 10] =
-            ["meta", "source", "scope", "connection", "segment", "block", "last_seen", "gap", "gap_step", "coverage"];
+        const TABLES: [&str; 12] = [
+            "meta",
+            "source",
+            "scope",
+            "connection",
+            "segment",
+            "block",
+            "last_seen",
+            "gap",
+            "gap_step",
+            "gap_kind",
+            "audit",
+            "coverage",
+        ];
         let mut lines = Vec::new();
         for table in TABLES {
             let mut run = |conn: &Connection, lines: &mut Vec<String>| -> rusqlite::Result<()> {
@@ -373,8 +419,8 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             &[&r.name, &r.provider, &(r.last_n as i64), &r.last_us, &r.running],
         ),
         Change::Scope(r) => run(
-            "INSERT OR REPLACE INTO scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            &[&r.source, &r.scope, &r.version, &r.since_us, &r.until_us, &r.horizon_us, &r.detail, &(r.n as i64)],
+            "INSERT OR REPLACE INTO scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            &[&r.source, &r.scope, &r.version, &r.since_us, &r.until_us, &r.horizon_us, &r.detail, &r.text, &(r.n as i64)],
         ),
         Change::Connection(r) => run(
             "INSERT OR REPLACE INTO connection VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -449,8 +495,29 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             &[&r.source, &(r.n as i64), &r.scope, &r.cause, &r.state, &r.from_us, &r.to_us, &r.opened_us, &r.detail],
         ),
         Change::GapStep(r) => run(
-            "INSERT OR REPLACE INTO gap_step VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            &[&r.source, &(r.n as i64), &(r.gap_n as i64), &r.at_us, &r.state, &r.cause, &r.to_us, &r.detail, &r.cursor],
+            "INSERT OR REPLACE INTO gap_step VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            &[
+                &r.source,
+                &(r.n as i64),
+                &(r.gap_n as i64),
+                &r.at_us,
+                &r.state,
+                &r.cause,
+                &r.to_us,
+                &r.detail,
+                &r.cursor,
+                &(r.requests as i64),
+                &(r.rows as i64),
+                &(r.micro_usd as i64),
+            ],
+        ),
+        Change::GapKind(r) => run(
+            "INSERT OR REPLACE INTO gap_kind VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            &[&r.source, &(r.gap_n as i64), &r.kind, &r.state, &r.why, &r.rest],
+        ),
+        Change::Audit(r) => run(
+            "INSERT OR REPLACE INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            &[&r.source, &(r.n as i64), &r.scope, &r.at_us, &r.from_us, &r.to_us, &(r.asked as i64), &(r.missed as i64)],
         ),
         Change::Coverage(r) => run(
             "INSERT OR REPLACE INTO coverage VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -29,7 +29,8 @@ rows! {
 
     /// A version of a scope.
     ScopeRow / scope {
-        source: String, scope: String, version: u32, since_us: i64, until_us: Option<i64>, horizon_us: i64, detail: String, n: u64 as int,
+        source: String, scope: String, version: u32, since_us: i64, until_us: Option<i64>, horizon_us: i64, detail: String,
+        text: Option<String>, n: u64 as int,
     }
 
     /// A connection.
@@ -64,7 +65,15 @@ rows! {
     /// One step in a gap's life.
     GapStepRow / gap_step {
         source: String, n: u64 as int, gap_n: u64 as int, at_us: i64, state: String, cause: String, to_us: Option<i64>, detail: String,
-        cursor: Option<String>,
+        cursor: Option<String>, requests: u64 as int, rows: u64 as int, micro_usd: u64 as int,
+    }
+
+    /// What is known of one kind of event in a gap.
+    GapKindRow / gap_kind { source: String, gap_n: u64 as int, kind: String, state: String, why: String, rest: String }
+
+    /// An audit of a window.
+    AuditRow / audit {
+        source: String, n: u64 as int, scope: String, at_us: i64, from_us: i64, to_us: i64, asked: u64 as int, missed: u64 as int,
     }
 
     /// An interval of coverage.
@@ -112,6 +121,10 @@ pub enum Change {
     Gap(GapRow),
     /// A step of a gap.
     GapStep(GapStepRow),
+    /// What is known of one kind of event in a gap.
+    GapKind(GapKindRow),
+    /// An audit.
+    Audit(AuditRow),
     /// An interval of coverage.
     Coverage(CoverageRow),
     /// All intervals of a scope go (to be written anew).
