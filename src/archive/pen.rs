@@ -55,7 +55,7 @@ pub enum PenError {
 pub type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), PenError>> + Send + 'a>>;
 
 /// Writes leaves.
-pub trait Pen: Send {
+pub trait Pen: Send + Sync {
     /// Hands a leaf over and waits, without holding its thread up, until all of it is durable in one commit.
     ///
     /// # Errors
