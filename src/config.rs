@@ -26,6 +26,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use crate::archive;
+use crate::backfill::{self, Budget, Budgets};
 use crate::model::{Framing, Provider, Secret, SourceName};
 use crate::provider::{self, Auth, Base, Credentials, Settings};
 
@@ -68,6 +69,8 @@ pub struct Config {
     pub archive: archive::Options,
     /// Bounds on memory.
     pub limits: Limits,
+    /// How gaps are filled.
+    pub backfill: Backfill,
     /// What to record, by name; may be empty, see [`require_sources`](Self::require_sources).
     pub sources: Vec<Source>,
     /// For messages: where all this was read.
@@ -97,6 +100,40 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { max_message: 16 << 20, queue_bytes: 16 << 20 }
+    }
+}
+
+/// How gaps are filled from the providers' history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// Whether a recorder fills as it goes.
+    pub automatic: bool,
+    /// How long history needs to know of what was published.
+    pub index_delay: Duration,
+    /// What each source may spend in a day (UTC), as far as somebody said.
+    pub day: Budget,
+    /// What all sources together may spend in a day (UTC).
+    pub day_in_all: Budget,
+    /// Shortest time between two requests; without it what the provider documents.
+    pub pace: Option<Duration>,
+}
+
+impl Backfill {
+    /// What may be spent when somebody asks for it: what was said, and no more.
+    pub fn budgets(&self, run: Budget) -> Budgets {
+        Budgets { run, day: self.day, day_in_all: self.day_in_all }
+    }
+
+    /// What may be spent when nobody asks: where nothing was said, little.
+    pub fn automatic_budgets(&self) -> Budgets {
+        Budgets { day: self.day.or(backfill::AUTOMATIC_DAY), ..self.budgets(Budget::default()) }
+    }
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        let (day, day_in_all) = (Budget::default(), Budget::default());
+        Self { automatic: true, index_delay: backfill::INDEX_DELAY, day, day_in_all, pace: None }
     }
 }
 
@@ -152,6 +189,7 @@ impl Config {
 
         let archive = archive_options(&page.table(&["archive"]), &typed.archive)?;
         let limits = limits(&page.table(&["limits"]), &typed.limits)?;
+        let backfill = filling(&page.table(&["backfill"]), &typed.backfill)?;
         let mut sources = Vec::with_capacity(typed.source.len());
         for (name, typed) in &typed.source {
             let table = page.table(&["source", name]);
@@ -160,7 +198,7 @@ impl Config {
             sources.push(source(&table, name, typed, env)?);
         }
         refuse_rivals(&page, &sources)?;
-        Ok(Self { tape: tape(env, typed.tape), archive, limits, sources, origin })
+        Ok(Self { tape: tape(env, typed.tape), archive, limits, backfill, sources, origin })
     }
 
     /// Finds the tape's directory for a command that needs nothing else: no key is looked for, no source checked.
@@ -196,7 +234,8 @@ impl Config {
         let table = Table { page: None, origin: &origin, path: Vec::new() };
         let sources = vec![source(&table, SourceName::from(provider), &typed, env)?];
         let tape = tape(env, None);
-        Ok(Self { tape, archive: archive::Options::default(), limits: Limits::default(), sources, origin })
+        let (archive, limits, backfill) = (archive::Options::default(), Limits::default(), Backfill::default());
+        Ok(Self { tape, archive, limits, backfill, sources, origin })
     }
 
     /// Refuses a configuration that gives a recorder nothing to do.
@@ -488,6 +527,7 @@ typed! {
         tape: Option<PathBuf>,
         archive: TypedArchive,
         limits: TypedLimits,
+        backfill: TypedBackfill,
         source: BTreeMap<String, TypedSource>,
     }
 }
@@ -507,6 +547,21 @@ typed! {
     TypedLimits {
         max_message: Option<String>,
         queue: Option<String>,
+    }
+}
+
+typed! {
+    /// `[backfill]`
+    TypedBackfill {
+        automatic: Option<bool>,
+        index_delay: Option<String>,
+        max_requests_per_day: Option<i64>,
+        max_items_per_day: Option<i64>,
+        max_usd_per_day: Option<f64>,
+        total_requests_per_day: Option<i64>,
+        total_items_per_day: Option<i64>,
+        total_usd_per_day: Option<f64>,
+        pace: Option<String>,
     }
 }
 
@@ -556,7 +611,8 @@ impl<'a> Page<'a> {
     /// Checks the keys' names, then their sorts of value.
     fn typed(&self) -> Result<TypedFile, ConfigError> {
         self.check_keys(&self.tree, &[], TypedFile::KEYS)?;
-        for (name, keys) in [("archive", TypedArchive::KEYS), ("limits", TypedLimits::KEYS)] {
+        let tables = [("archive", TypedArchive::KEYS), ("limits", TypedLimits::KEYS), ("backfill", TypedBackfill::KEYS)];
+        for (name, keys) in tables {
             if let Some(table) = find(&self.tree, name).and_then(|(_, value)| value.as_table()) {
                 self.check_keys(table, &[name], keys)?;
             }
@@ -607,6 +663,7 @@ impl<'a> Page<'a> {
         };
         let expected = match error.message().rsplit_once("expected ").map_or("another sort", |(_, what)| what) {
             "i64" => "a whole number".to_owned(),
+            "f64" => "a number".to_owned(),
             "a sequence" => "a list of strings".to_owned(),
             "path string" => "a string".to_owned(),
             "a boolean" => "true or false".to_owned(),
@@ -759,6 +816,35 @@ fn limits(table: &Table<'_>, typed: &TypedLimits) -> Result<Limits, ConfigError>
         return Err(table.bad("queue", why));
     }
     Ok(Limits { max_message: max_message as usize, queue_bytes: queue as usize })
+}
+
+fn filling(table: &Table<'_>, typed: &TypedBackfill) -> Result<Backfill, ConfigError> {
+    let default = Backfill::default();
+    let amount = |key, typed: Option<i64>| {
+        let checked = typed.map(|typed| table.number(key, Some(typed), 1, 1..=i64::MAX).map(|n| n as u64));
+        checked.transpose()
+    };
+    let usd = |key, typed: Option<f64>| match typed {
+        None => Ok(None),
+        Some(usd) if (1e-6..1e9).contains(&usd) => Ok(Some((usd * 1e6).round() as u64)),
+        Some(usd) => {
+            let why = format!("is {usd}; allowed are 0.000001 to 1000000000");
+            Err(table.bad_with_cure(key, why, "to spend nothing, set `automatic = false`"))
+        }
+    };
+    let day = Budget {
+        requests: amount("max_requests_per_day", typed.max_requests_per_day)?,
+        rows: amount("max_items_per_day", typed.max_items_per_day)?,
+        micro_usd: usd("max_usd_per_day", typed.max_usd_per_day)?,
+    };
+    let day_in_all = Budget {
+        requests: amount("total_requests_per_day", typed.total_requests_per_day)?,
+        rows: amount("total_items_per_day", typed.total_items_per_day)?,
+        micro_usd: usd("total_usd_per_day", typed.total_usd_per_day)?,
+    };
+    let pace = typed.pace.as_ref().map(|text| table.duration("pace", Some(text), ZERO, ZERO..=DAY)).transpose()?;
+    let index_delay = table.duration("index_delay", typed.index_delay.as_ref(), default.index_delay, ZERO..=7 * DAY)?;
+    Ok(Backfill { automatic: typed.automatic.unwrap_or(default.automatic), index_delay, day, day_in_all, pace })
 }
 
 fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>) -> Result<Source, ConfigError> {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::archive::{ArchiveError, Tape};
-use crate::model::{EventId, EventKind, TweetId, UnixMicros};
+use crate::model::{EventId, EventKind, Provider, TweetId, UnixMicros};
+use crate::provider::decode_record;
 use crate::provider::history::Known;
 
 /// The posts of a window that are on the tape, and everything that came while it was filled.
@@ -16,16 +17,35 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Reads the index for posts published in `[from, to)`.
-    pub(super) fn of(tape: &Tape, source: &str, from: UnixMicros, to: UnixMicros) -> Result<Self, ArchiveError> {
-        let (first, end) = (TweetId::first_at(from).0, TweetId::first_at(to).0);
+    /// Reads the index for posts published in `[from, to)`, and what a recorder has written since the index was.
+    pub(super) fn of(
+        tape: &Tape,
+        source: &str,
+        provider: Provider,
+        from: UnixMicros,
+        to: UnixMicros,
+    ) -> Result<Self, ArchiveError> {
+        let window = TweetId::first_at(from).0..TweetId::first_at(to).0;
         let mut posts = HashSet::new();
         for segment in tape.catalog().segments(source)? {
             for block in tape.catalog().blocks(source, segment.first_n)? {
-                posts.extend(block.ids.iter().filter(|id| (first..end).contains(id)));
+                posts.extend(block.ids.iter().filter(|id| window.contains(id)));
             }
         }
+        tape.unindexed(source, |record| {
+            let events = decode_record(provider, record.via, &record.body).events;
+            let ids = events.into_iter().filter(|event| event.kind.names_a_tweet()).filter_map(|event| match event.id {
+                EventId::Tweet(id) => Some(id.0),
+                EventId::Text(_) => None,
+            });
+            posts.extend(ids.filter(|id| window.contains(id)));
+        })?;
         Ok(Self { posts, others: HashSet::new() })
+    }
+
+    /// How many posts there are.
+    pub(super) fn len(&self) -> u64 {
+        self.posts.len() as u64
     }
 
     /// An event is on the tape from now on.

@@ -12,26 +12,46 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Options`], [`plan`], [`run`] |
 //! | `filling.rs` | one gap from its plan to its verdict |
+//! | `follow.rs` | [`follow`]: filling beside a recorder, without being asked |
 //! | `known.rs` | what is on the tape already |
+//! | `purse.rs` | [`Budgets`], and what was spent of them |
+//! | `pace.rs` | how fast a provider is asked |
+//! | `estimate.rs` | how much there may be in a gap |
 //!
-//! Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
+//! Who writes the tape is handed in as a [`Pen`]: [`run`] has the archive for itself, [`follow`] writes through a
+//! recorder. Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
 
+mod estimate;
 mod filling;
+mod follow;
 mod known;
+mod pace;
+mod purse;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::filling::Filler;
-use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Span, Tape};
+pub use self::estimate::items;
+use self::filling::{Filler, Shared, off_the_runtime};
+pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
+use self::pace::Rate;
+use self::purse::Purse;
+pub use self::purse::{AUTOMATIC_DAY, Budget, Budgets, spent_on_day};
+use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Span, Tape, Writing};
 use crate::model::{GapState, Provider, SourceName, UnixMicros};
-use crate::net::{Clock, Network};
+use crate::net::{Clock, Limits, Network};
 use crate::provider::Settings;
 use crate::provider::decode_record;
-use crate::provider::history::{Price, Walk, Wanted};
+use crate::provider::history::{Price, Walk, Wanted, pace_of};
+
+/// The newest record may be so far in the future of our clock, which is set now and then.
+const CLOCK_APART: Duration = Duration::from_secs(60);
+
+/// Of a scope whose row nobody knows.
+const USUAL_HORIZON: Duration = Duration::from_secs(60);
 
 /// A source whose gaps may be filled.
 #[derive(Clone)]
@@ -50,17 +70,6 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// What may be spent in one run; nothing set is no bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Budget {
-    /// Requests.
-    pub requests: Option<u64>,
-    /// Rows that come back.
-    pub rows: Option<u64>,
-    /// Millionths of a US dollar.
-    pub micro_usd: Option<u64>,
-}
-
 /// What is to be filled, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -73,7 +82,7 @@ pub struct Options {
     /// Only these gaps, as source and number; none is all that are open.
     pub gaps: Vec<(SourceName, u64)>,
     /// What may be spent.
-    pub budget: Budget,
+    pub budgets: Budgets,
     /// Shortest time between two requests to one source; without it the provider's documented pace.
     pub pace: Option<Duration>,
     /// What another writer is told about us.
@@ -134,6 +143,19 @@ pub enum BackfillError {
         /// As configured.
         configured: Provider,
     },
+    /// A clock that was set back, or never set.
+    #[error("this machine's clock says {now}, and source {source_name} was last recorded at {newest}: one of them is wrong")]
+    ClockBehind {
+        /// The source.
+        source_name: String,
+        /// Its newest record.
+        newest: UnixMicros,
+        /// Our clock.
+        now: UnixMicros,
+    },
+    /// Whoever writes the tape.
+    #[error(transparent)]
+    Pen(#[from] PenError),
     /// A budget with which nothing can be asked.
     #[error("a budget of 0 {unit} fills nothing")]
     NoBudget {
@@ -143,10 +165,20 @@ pub enum BackfillError {
 }
 
 impl BackfillError {
+    /// Whether nothing more can be written.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Pen(PenError::Gone | PenError::Archive(_)))
+    }
+
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Archive(error) => error.hint(),
+            Self::Archive(ArchiveError::Locked { .. }) => Some(
+                "a recorder fills gaps by itself: `birdtape status` tells how far it is; or end it first, or give it --no-backfill",
+            ),
+            Self::Archive(error) | Self::Pen(PenError::Archive(error)) => error.hint(),
+            Self::Pen(_) => None,
+            Self::ClockBehind { .. } => Some("set the clock right: gaps and budgets of a day are counted by it"),
             Self::NoGap { .. } | Self::Settled { .. } => Some("`birdtape gaps --open` lists what can be filled"),
             Self::Growing { .. } => Some("run `birdtape record` until the source is live again, then fill"),
             Self::Future { .. } => Some("set the clock right, or wait until the window is over"),
@@ -187,6 +219,36 @@ pub enum Event {
     },
     /// A gap is left.
     Ended(Filled),
+    /// Nothing is asked for a while: of one source, or of all.
+    Rests {
+        /// The source.
+        source: Option<SourceName>,
+        /// Until when; without it not in this run.
+        until: Option<UnixMicros>,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a gap was left before its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// A budget is used up.
+    Budget {
+        /// When there is a new one; never, for a run's.
+        until: Option<UnixMicros>,
+        /// Whether it is all sources' budget.
+        in_all: bool,
+    },
+    /// The provider does not answer this key.
+    Refused,
+    /// The provider asks for a long pause.
+    Asked {
+        /// Until then.
+        until: UnixMicros,
+    },
+    /// A page could not be had.
+    Tries,
 }
 
 /// What became of a gap.
@@ -206,6 +268,8 @@ pub struct Filled {
     pub new: u64,
     /// Cost, in millionths of a US dollar.
     pub micro_usd: u64,
+    /// Why it was left before its verdict.
+    pub halt: Option<Halt>,
 }
 
 /// How a run ended.
@@ -234,6 +298,8 @@ pub struct Planned {
     pub cursor: Option<String>,
     /// The least it costs.
     pub price: Price,
+    /// What the ledger's last step says.
+    last_words: Option<String>,
 }
 
 /// Gaps that would be filled, and those that are left out with the reason.
@@ -244,11 +310,12 @@ pub type Plan = (Vec<Planned>, Vec<(String, String)>);
 /// # Errors
 /// When the tape cannot be read, or a gap that was asked for cannot be filled at all.
 pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<Plan, BackfillError> {
-    let budget = [(options.budget.requests, "requests"), (options.budget.rows, "rows"), (options.budget.micro_usd, "dollars")];
-    if let Some((_, unit)) = budget.into_iter().find(|(bound, _)| *bound == Some(0)) {
+    let budgets = [options.budgets.run, options.budgets.day, options.budgets.day_in_all];
+    if let Some(unit) = budgets.iter().find_map(Budget::nothing_of) {
         return Err(BackfillError::NoBudget { unit });
     }
     let tape = Tape::open(&options.tape, disk)?;
+    check_clock(&tape, now)?;
     let gaps = tape.catalog().gaps(None).map_err(ArchiveError::from)?;
     let wanted = |gap: &GapRow| options.gaps.iter().any(|(source, n)| source.as_str() == gap.source && *n == gap.n);
     for (source, n) in &options.gaps {
@@ -256,7 +323,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
             return Err(BackfillError::NoGap { gap: format!("{source}-{n}") });
         }
     }
-    let (mut planned, mut left) = (Vec::new(), Vec::new());
+    let (mut out, mut left) = (Vec::new(), Vec::new());
     let mut selectors = BTreeMap::new();
     for gap in gaps.into_iter().filter(|gap| options.gaps.is_empty() || wanted(gap)) {
         match possible(&tape, options, &gap, now) {
@@ -269,7 +336,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
                         found
                     }
                 };
-                planned.push(price(&tape, gap, source, known)?);
+                out.push(planned(&tape, gap, source, known)?);
             }
             Err(error) if options.gaps.is_empty() => {
                 // Nobody asked for this one; what is settled needs no word.
@@ -280,7 +347,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
             Err(error) => return Err(error),
         }
     }
-    Ok((planned, left))
+    Ok((out, left))
 }
 
 /// Whether a gap can be filled at all, and by whom.
@@ -318,17 +385,82 @@ fn selectors_of(tape: &Tape, source: &str) -> Result<Vec<(String, bytes::Bytes)>
     Ok(found.into_iter().collect())
 }
 
-fn price(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes::Bytes)>) -> Result<Planned, BackfillError> {
+/// How late the events of a scope may come.
+pub fn horizon_of(scopes: &[ScopeRow], scope: &str) -> Duration {
+    let row = scopes.iter().rev().find(|row| row.scope == scope).or_else(|| scopes.first());
+    row.map_or(USUAL_HORIZON, |row| Duration::from_micros(row.horizon_us.max(0) as u64))
+}
+
+fn planned(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes::Bytes)>) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(&gap.source).map_err(ArchiveError::from)?;
-    let scope = scopes.iter().rev().find(|scope| scope.scope == gap.scope).or_else(|| scopes.first());
-    let margin = scope.map_or(60_000_000, |scope| scope.horizon_us.max(0) as u64);
-    let to = UnixMicros(gap.to_us.unwrap_or(gap.from_us));
-    let (scope, from) = (gap.scope.clone(), UnixMicros(gap.from_us));
-    let wanted = Wanted { scope, from, to, margin: Duration::from_micros(margin), selectors };
+    let margin = horizon_of(&scopes, &gap.scope);
+    let (from, to) = still_wanted(tape, &gap)?;
+    let wanted = Wanted { scope: gap.scope.clone(), from, to, margin, selectors };
     let steps = tape.catalog().gap_steps(&gap.source, gap.n).map_err(ArchiveError::from)?;
-    let cursor = steps.into_iter().rev().find_map(|step| step.cursor);
+    let last_words = steps.last().map(|step| step.detail.clone());
+    // A walk that came to its end is not gone on with; the next one begins anew.
+    let running = steps.into_iter().rev().take_while(|step| step.state != GapState::Partial.name());
+    let cursor = running.filter_map(|step| step.cursor).next();
     let price = Walk::new(&source.settings, wanted.clone(), cursor.as_deref()).price();
-    Ok(Planned { gap, source, wanted, cursor, price })
+    Ok(Planned { gap, source, wanted, cursor, price, last_words })
+}
+
+/// The window of a gap; where parts of it are proven, what encloses the rest.
+fn still_wanted(tape: &Tape, gap: &GapRow) -> Result<(UnixMicros, UnixMicros), BackfillError> {
+    let whole = (UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(gap.from_us)));
+    let kinds = tape.catalog().gap_kinds(&gap.source).map_err(ArchiveError::from)?;
+    let partial = kinds.into_iter().filter(|kind| kind.gap_n == gap.n && kind.state == GapState::Partial.name());
+    let rests = partial.map(|kind| serde_json::from_str::<Vec<(i64, i64)>>(&kind.rest).unwrap_or_default());
+    let mut rests = rests.collect::<Vec<_>>();
+    // A kind without a rest says nothing about where: then all of it is wanted.
+    if rests.is_empty() || rests.iter().any(Vec::is_empty) {
+        return Ok(whole);
+    }
+    let rest = rests.drain(..).flatten().reduce(|(from, to), (a, b)| (from.min(a), to.max(b)));
+    Ok(rest.map_or(whole, |(from, to)| (UnixMicros(from).max(whole.0), UnixMicros(to).min(whole.1))))
+}
+
+/// Refuses a clock that is behind what was recorded: windows and days would be counted wrongly.
+fn check_clock(tape: &Tape, now: UnixMicros) -> Result<(), BackfillError> {
+    let newest = tape.sources()?.into_iter().max_by_key(|source| source.last_us);
+    match newest.map(|source| (UnixMicros(source.last_us), source.name)) {
+        Some((newest, source_name)) if newest > now.plus(CLOCK_APART) => {
+            Err(BackfillError::ClockBehind { source_name, newest, now })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the sources of a tape have spent today, by name.
+///
+/// # Errors
+/// When the tape cannot be read.
+pub fn spent_today(tape: &Tape, now: UnixMicros) -> Result<BTreeMap<String, archive::Spent>, BackfillError> {
+    let each = tape.sources()?.into_iter().map(|source| {
+        let spent = spent_on_day(tape, &source.name, now)?;
+        Ok((source.name, spent))
+    });
+    each.collect()
+}
+
+/// The archive of a job that has it for itself.
+#[derive(Clone)]
+struct Hand(Arc<tokio::sync::Mutex<Option<Archive>>>);
+
+impl Pen for Hand {
+    fn write(&mut self, leaf: Leaf) -> Writing<'_> {
+        Box::pin(async move {
+            let mut place = self.0.lock().await;
+            let Some(mut archive) = place.take() else { return Err(PenError::Gone) };
+            let (archive, written) = off_the_runtime(move || {
+                let written = archive.keep(&leaf).and_then(|()| Ok(archive.commit(leaf.at)?));
+                (archive, written)
+            })
+            .await;
+            *place = Some(archive);
+            written.map(drop)
+        })
+    }
 }
 
 /// Fills gaps one after the other, until all are done, the budget is used up, or `shutdown` is ready.
@@ -342,28 +474,58 @@ pub async fn run(
     tell: &mut (dyn FnMut(Event) + Send),
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Outcome, BackfillError> {
-    let (planned, left) = plan(&options, Arc::clone(&disk), clock.wall())?;
-    let (dir, archive) = (&options.tape, options.archive.clone());
-    let archive = Archive::open(dir, Arc::clone(&disk), archive, decode_record, &options.holder, clock.wall())?;
-    let mut filler = Filler::new(archive, (dir.clone(), disk), clock, &options);
+    let (plan, left) = plan(&options, Arc::clone(&disk), clock.wall())?;
+    let dir = &options.tape;
+    let archive = Archive::open(dir, Arc::clone(&disk), options.archive.clone(), decode_record, &options.holder, clock.wall())?;
+    let purse = Purse::of(&Tape::open(dir, Arc::clone(&disk))?, options.budgets, clock.wall())?;
+    let hand = Hand(Arc::new(tokio::sync::Mutex::new(Some(archive))));
+    let mut filler = Filler {
+        pen: Box::new(hand.clone()),
+        shared: Arc::new(Shared::new(purse)),
+        clock: Arc::clone(&clock),
+        rate: Rate::exactly(Duration::ZERO),
+        dir: dir.clone(),
+        disk,
+        limits: Limits::default(),
+        page: None,
+        unsaid: archive::Spent::default(),
+    };
     let mut outcome = Outcome { left, ..Outcome::default() };
     {
         let mut shutdown = std::pin::pin!(shutdown);
-        for planned in planned {
+        // Sources of which nothing more is asked in this run.
+        let mut rest = BTreeSet::new();
+        for planned in plan {
+            let source = planned.source.name.clone();
+            if rest.contains(&source) {
+                continue;
+            }
+            let pace = pace_of(&planned.source.settings);
+            filler.rate = options.pace.map_or(Rate::below(pace), Rate::exactly);
             let filled = filler.fill(planned, tell, shutdown.as_mut()).await?;
             let Some(filled) = filled else {
                 outcome.stopped = true;
                 break;
             };
             tell(Event::Ended(filled.clone()));
+            let halt = filled.halt.clone();
             outcome.gaps.push(filled);
-            if filler.is_stopped() {
-                outcome.stopped = true;
-                break;
+            match halt {
+                Some(Halt::Budget { in_all: true, .. }) => {
+                    outcome.stopped = true;
+                    break;
+                }
+                Some(Halt::Budget { .. } | Halt::Asked { .. }) => {
+                    outcome.stopped = true;
+                    rest.insert(source);
+                }
+                Some(Halt::Refused) => drop(rest.insert(source)),
+                Some(Halt::Tries) | None => {}
             }
         }
     }
-    outcome.still_open = filler.still_open(options.sources.iter().map(|source| &source.name));
-    filler.close()?;
+    let archive = hand.0.lock().await.take().ok_or(PenError::Gone)?;
+    outcome.still_open = options.sources.iter().map(|source| archive.open_gaps(&source.name).len() as u64).sum();
+    off_the_runtime(move || archive.close(clock.wall())).await?;
     Ok(outcome)
 }

@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::args::{self, Common, When};
+use super::backfill::{spent_json, spent_words};
 use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{self, Out, length, stamp, table};
 use super::timeline;
-use crate::archive::{self, Archive, Classes, Layout, ScopeCoverage, Tape};
+use crate::archive::{self, Archive, Classes, Layout, ScopeCoverage, Spent, Tape};
+use crate::backfill::{self, Due};
 use crate::catalog::{GapKindRow, GapRow, GapStepRow};
 use crate::model::{GapState, IntervalSet, SourceName, UnixMicros};
 use crate::provider;
@@ -211,6 +213,8 @@ fn show(common: &Common, id: &str) -> Outcome {
     let mut out = Out::new();
     if common.json {
         let mut value = to_json(&gap);
+        value["spent"] = spent_json(&spent(&steps));
+        value["tried_again_at"] = tried_again(&tape, &gap)?.map(|at| at.to_string()).into();
         value["steps"] = steps.iter().map(step_to_json).collect();
         let kinds = tape.catalog().gap_kinds(&gap.source)?.into_iter().filter(|kind| kind.gap_n == gap.n);
         value["kinds"] = kinds
@@ -220,13 +224,20 @@ fn show(common: &Common, id: &str) -> Outcome {
         out.json(&value)?;
     } else {
         let kinds = tape.catalog().gap_kinds(&gap.source)?;
-        print(&mut out, &gap, &steps, &kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect::<Vec<_>>())?;
+        let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect();
+        print(&mut out, &gap, &steps, &kinds, tried_again(&tape, &gap)?)?;
     }
     out.flush()?;
     Ok(Exit::Done)
 }
 
-fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow]) -> Result<()> {
+fn print(
+    out: &mut Out,
+    gap: &GapRow,
+    steps: &[GapStepRow],
+    kinds: &[GapKindRow],
+    again: Option<UnixMicros>,
+) -> Result<()> {
     let to =
         gap.to_us.map_or("still growing".to_owned(), |to| format!("{} ({})", stamp(UnixMicros(to)), length(to - gap.from_us)));
     out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
@@ -241,7 +252,40 @@ fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow]
         let why = if kind.why.is_empty() { String::new() } else { format!(", {}", kind.why) };
         out.line(&format!("{:7} {}{why}", format!("{}:", kind.kind), kind.state))?;
     }
+    let spent = spent(steps);
+    if spent != Spent::default() {
+        out.line(&format!("spent:  {}", spent_words(&spent)))?;
+    }
+    if is_open(&gap.state) && gap.to_us.is_some() {
+        let again = again.map_or("tried often enough; `birdtape backfill` tries once more".to_owned(), |at| {
+            format!("a recorder fills it from {} on, within its budget", stamp(at))
+        });
+        out.line(&format!("next:   {again}"))?;
+    }
     Ok(())
+}
+
+/// What was spent on a gap so far.
+fn spent(steps: &[GapStepRow]) -> Spent {
+    steps.iter().fold(Spent::default(), |sum, step| Spent {
+        requests: sum.requests + step.requests,
+        rows: sum.rows + step.rows,
+        micro_usd: sum.micro_usd + step.micro_usd,
+    })
+}
+
+/// When a recorder fills a gap by itself, if ever; by the usual delay of history, because a tape knows no configuration.
+pub(super) fn tried_again(tape: &Tape, gap: &GapRow) -> Result<Option<UnixMicros>> {
+    if !is_open(&gap.state) {
+        return Ok(None);
+    }
+    let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
+    let scopes = tape.catalog().scopes(&gap.source)?;
+    let horizon = backfill::horizon_of(&scopes, &gap.scope);
+    Ok(match backfill::due(gap, &steps, horizon, backfill::INDEX_DELAY) {
+        Due::At(at) => Some(at),
+        Due::Growing | Due::Never => None,
+    })
 }
 
 fn ignore(common: &Common, id: &str, reason: &str) -> Outcome {
@@ -305,5 +349,6 @@ fn step_to_json(step: &GapStepRow) -> Value {
         "cause": step.cause,
         "to": step.to_us.map(|to| UnixMicros(to).to_string()),
         "detail": step.detail,
+        "spent": spent_json(&spent(std::slice::from_ref(step))),
     })
 }

@@ -92,6 +92,32 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # queue = "16MiB"
 
 
+# ---- filling gaps from the providers' history ----
+
+# [backfill]
+
+# Whether `birdtape record` fills gaps as it goes. Also: --no-backfill.
+# automatic = true
+
+# How long a provider's history needs to know of what was published. A gap is filled so long (and the source's
+# `lateness_horizon`) after its end.
+# index_delay = "60s"
+
+# What may be spent in a day (UTC) on each source: requests, items that come back, and US dollars by the provider's
+# list. These are the defaults of what a recorder does by itself; `birdtape backfill` has no bound but those you set.
+# max_requests_per_day = 1000
+# max_usd_per_day = 1.0
+
+# The same for items, and for all sources together (examples; there is no bound unless you set one).
+# max_items_per_day = 50000
+# total_requests_per_day = 5000
+# total_items_per_day = 200000
+# total_usd_per_day = 3.0
+
+# The shortest time between two requests to a provider (example). Left out, it is what the provider documents.
+# pace = "2s"
+
+
 # ---- what is recorded: one table per source ----
 #
 # The name after the dot is yours: 1 to 64 of a-z, 0-9, _ and -. It becomes a directory on the tape, so keep it.
@@ -185,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::archive;
-    use crate::config::{Config, Limits};
+    use crate::config::{Backfill, Config, Limits};
     use crate::provider;
 
     /// The setting in a commented line, if it is one.
@@ -220,7 +246,7 @@ mod tests {
     fn as_written_it_is_all_defaults() {
         let config = load(TEMPLATE);
         assert!(config.require_sources().is_err());
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!((config.limits, config.backfill), (Limits::default(), Backfill::default()));
         assert!(TEMPLATE.lines().all(|line| line.is_empty() || line.starts_with('#')));
     }
 
@@ -247,6 +273,10 @@ mod tests {
         assert_eq!((shown.commit_every, shown.level), (default.commit_every, default.level));
         assert_eq!((shown.segment_bytes, shown.block_bytes), (default.segment_bytes, default.block_bytes));
         assert_eq!(all.limits, Limits::default());
+        let (shown, default) = (all.backfill, Backfill::default());
+        assert_eq!((shown.automatic, shown.index_delay), (default.automatic, default.index_delay));
+        let (shown, default) = (shown.automatic_budgets().day, default.automatic_budgets().day);
+        assert_eq!((shown.requests, shown.micro_usd), (default.requests, default.micro_usd));
         for source in &all.sources {
             let (shown, default) = (&source.settings, provider::default_settings(source.settings.provider));
             assert_eq!(shown.auth, default.auth);

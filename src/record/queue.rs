@@ -7,10 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use crate::archive::{Closed, Opened};
-use crate::model::{Cause, Decoded, UnixMicros, Via};
+use crate::archive::{Closed, Leaf, Opened, PenError};
+use crate::model::{Body, Cause, Decoded, UnixMicros, Via};
 
 /// What an item costs besides its bytes: itself, and roughly what was decoded from it.
 const ITEM_BYTES: usize = 512;
@@ -85,6 +85,8 @@ pub(super) enum Item {
         envelopes: u64,
         bytes: u64,
     },
+    /// A page of history and the step of its gap; whoever asked for it is told when it is durable. Of no connection.
+    Leaf(Box<Leaf>, oneshot::Sender<Result<(), PenError>>),
 }
 
 impl Item {
@@ -92,6 +94,10 @@ impl Item {
         let bytes = match self {
             Self::Frame { bytes, .. } | Self::Broken { bytes, .. } | Self::Http { body: bytes, .. } => bytes.len(),
             Self::Sent(text) => text.len(),
+            Self::Leaf(leaf, _) => match leaf.page.as_ref().map(|(draft, _)| &draft.body) {
+                Some(Body::Bytes(bytes)) => bytes.len(),
+                _ => 0,
+            },
             _ => 0,
         };
         bytes + ITEM_BYTES
@@ -179,6 +185,11 @@ impl Queue {
     /// Takes a fact: it may use room beyond the bound, and waits when even that is used up.
     pub(super) async fn push_fact(&self, entry: Entry) -> Result<(), Gone> {
         self.push_below(entry, self.bytes_max.saturating_add(FACT_BYTES)).await
+    }
+
+    /// Takes what can wait: half of the room stays free for what comes live.
+    pub(super) async fn push_behind(&self, entry: Entry) -> Result<(), Gone> {
+        self.push_below(entry, self.bytes_max / 2).await
     }
 
     async fn push_below(&self, mut entry: Entry, bytes_max: usize) -> Result<(), Gone> {

@@ -110,6 +110,7 @@ fn options(dir: &Path, sources: Vec<Source>) -> Options {
         until_idle: None,
         run_for: None,
         holder: "a test".to_owned(),
+        beside: None,
     }
 }
 

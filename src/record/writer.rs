@@ -11,13 +11,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
-use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Lost};
+use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Leaf, Lost, PenError};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::net::{self, Clock};
 use crate::provider;
@@ -75,6 +75,7 @@ pub(super) fn spawn(
     world: &World,
     queue: &Arc<Queue>,
     events: &Sink,
+    ledger: watch::Sender<()>,
     ready: oneshot::Sender<String>,
 ) -> Writing {
     let plan = Plan {
@@ -85,6 +86,7 @@ pub(super) fn spawn(
         world: world.clone(),
         queue: Arc::clone(queue),
         events: Arc::clone(events),
+        ledger,
     };
     let (tell, done) = oneshot::channel();
     let thread = std::thread::Builder::new().name("birdtape-writer".to_owned()).spawn(move || {
@@ -115,6 +117,7 @@ struct Plan {
     world: World,
     queue: Arc<Queue>,
     events: Sink,
+    ledger: watch::Sender<()>,
 }
 
 struct Planned {
@@ -145,6 +148,9 @@ fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveE
         archive,
         clock,
         events: plan.events,
+        ledger: plan.ledger,
+        is_ledger_changed: false,
+        owed: Vec::new(),
         sources: Vec::new(),
         slots: Vec::new(),
         commit_every,
@@ -168,6 +174,11 @@ struct Writer {
     archive: Archive,
     clock: Arc<dyn Clock>,
     events: Sink,
+    /// Changes whenever a gap may have got its end.
+    ledger: watch::Sender<()>,
+    is_ledger_changed: bool,
+    /// Those who wait for the next commit.
+    owed: Vec<oneshot::Sender<Result<(), PenError>>>,
     sources: Vec<SourceState>,
     slots: Vec<Slot>,
     commit_every: Duration,
@@ -322,6 +333,11 @@ impl Writer {
         if let Some(oldest) = self.oldest.take() {
             self.latency.note(now().saturating_duration_since(oldest));
         }
+        // Whoever has gone meanwhile needs no answer.
+        self.owed.drain(..).for_each(|told| drop(told.send(Ok(()))));
+        if std::mem::take(&mut self.is_ledger_changed) {
+            self.ledger.send_replace(());
+        }
         for done in committed {
             let Some(source) = self.sources.iter_mut().find(|source| source.outcome.name == done.source) else { continue };
             source.news.drain(..).for_each(|event| (self.events)(event));
@@ -367,6 +383,17 @@ impl Writer {
                 self.archive.remark(&name, at, &Fact::Clock { step_us })?;
             }
             Item::Overflow { since, envelopes, bytes } => self.overflow(slot, since, at, envelopes, bytes)?,
+            Item::Leaf(leaf, told) => self.leaf(&leaf, told)?,
+        }
+        Ok(())
+    }
+
+    /// What a filler of gaps hands over; that it cannot be written is the filler's affair, unless the disk refuses.
+    fn leaf(&mut self, leaf: &Leaf, told: oneshot::Sender<Result<(), PenError>>) -> Result<(), ArchiveError> {
+        match self.archive.keep(leaf) {
+            Ok(()) => self.owed.push(told),
+            Err(PenError::Archive(error)) => return Err(error),
+            Err(refusal) => drop(told.send(Err(refusal))),
         }
         Ok(())
     }
@@ -416,6 +443,7 @@ impl Writer {
         let Suspicion { scope, cause, from, to, detail } = suspicion;
         let (name, _) = self.whose(slot);
         let opened = self.archive.suspect(&name, at, (from, to), Lost { scope: &scope, cause, detail: &detail })?;
+        self.is_ledger_changed |= opened.is_some();
         let news = opened.map(|n| Event::Gap { source: name, n, scope, cause: cause.name().to_owned(), detail });
         self.source(slot).news.extend(news);
         Ok(())
@@ -480,6 +508,7 @@ impl Writer {
         let source = &mut self.sources[self.slots[slot].source];
         if std::mem::take(&mut source.is_lost) {
             self.archive.live(&source.outcome.name, ALL, source.horizon, at, words)?;
+            self.is_ledger_changed = true;
         }
         Ok(())
     }
@@ -517,6 +546,7 @@ impl Writer {
     fn topic_live(&mut self, slot: usize, at: UnixMicros, topic: String) -> Result<(), ArchiveError> {
         let source = &mut self.sources[self.slots[slot].source];
         self.archive.live(&source.outcome.name, &topic, source.horizon, at, "the subscription is served")?;
+        self.is_ledger_changed = true;
         source.topics.entry(topic).or_default().insert(slot);
         Ok(())
     }
@@ -553,6 +583,7 @@ impl Writer {
         let detail = format!("{envelopes} envelopes, {bytes} bytes dropped: the disk was too slow");
         let cause = Cause::Overload;
         self.archive.lost_between(&name, since, at, Lost { scope: ALL, cause, detail: &detail })?;
+        self.is_ledger_changed = true;
         let n = self.archive.last_n(&name).0;
         let source = self.source(slot);
         source.outcome.dropped += envelopes;
