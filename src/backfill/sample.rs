@@ -31,18 +31,18 @@ pub struct Window {
 
 /// What a draw is made from.
 #[derive(Clone, Debug, Default)]
-pub struct Field {
+pub(super) struct Field {
     /// Covered and not audited.
-    pub covered: IntervalSet,
+    pub(super) covered: IntervalSet,
     /// Ends of gaps, openings and ends of connections.
-    pub seams: Vec<UnixMicros>,
+    pub(super) seams: Vec<UnixMicros>,
     /// Stretches of receiving with the number of records in each, ascending.
-    pub load: Vec<(UnixMicros, UnixMicros, u64)>,
+    pub(super) load: Vec<(UnixMicros, UnixMicros, u64)>,
 }
 
 impl Field {
     /// Draws up to `n` windows of that length, ascending; the same seed draws the same ones from the same tape.
-    pub fn draw(&self, length_us: i64, n: usize, seed: u64) -> Vec<Window> {
+    pub(super) fn draw(&self, length_us: i64, n: usize, seed: u64) -> Vec<Window> {
         let length = length_us.max(1);
         let whole: i64 = self.covered.len_us() / length;
         let stride = (whole / CANDIDATES_MAX + 1) * length;
@@ -78,7 +78,7 @@ impl Field {
 }
 
 /// The largest share of misses that `misses` of `asked` do not exclude at that confidence (one-sided).
-pub fn upper_bound(misses: u64, asked: u64, confidence: f64) -> f64 {
+pub(super) fn upper_bound(misses: u64, asked: u64, confidence: f64) -> f64 {
     if asked == 0 || misses >= asked {
         return 1.0;
     }

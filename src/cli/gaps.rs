@@ -231,13 +231,7 @@ fn show(common: &Common, id: &str) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn print(
-    out: &mut Out,
-    gap: &GapRow,
-    steps: &[GapStepRow],
-    kinds: &[GapKindRow],
-    again: Option<UnixMicros>,
-) -> Result<()> {
+fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow], again: Option<UnixMicros>) -> Result<()> {
     let to =
         gap.to_us.map_or("still growing".to_owned(), |to| format!("{} ({})", stamp(UnixMicros(to)), length(to - gap.from_us)));
     out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
