@@ -116,6 +116,7 @@ pub enum AuditEvent {
 /// # Errors
 /// When the tape cannot be read, or a source is not on it or of another provider.
 pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<Vec<AuditPlan>, BackfillError> {
+    options.fill.check_budgets()?;
     let tape = Tape::open(&options.fill.tape, disk)?;
     super::check_clock(&tape, now)?;
     let mut plans = Vec::new();

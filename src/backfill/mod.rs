@@ -93,6 +93,14 @@ pub struct Options {
     pub holder: String,
 }
 
+impl Options {
+    /// Refuses a budget with which nothing can be asked.
+    fn check_budgets(&self) -> Result<(), BackfillError> {
+        let budgets = [self.budgets.run, self.budgets.day, self.budgets.day_in_all];
+        budgets.iter().find_map(Budget::nothing_of).map_or(Ok(()), |unit| Err(BackfillError::NoBudget { unit }))
+    }
+}
+
 /// Why nothing can be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
@@ -321,10 +329,7 @@ pub type Plan = (Vec<Planned>, Vec<(String, String)>);
 /// # Errors
 /// When the tape cannot be read, or a gap that was asked for cannot be filled at all.
 pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<Plan, BackfillError> {
-    let budgets = [options.budgets.run, options.budgets.day, options.budgets.day_in_all];
-    if let Some(unit) = budgets.iter().find_map(Budget::nothing_of) {
-        return Err(BackfillError::NoBudget { unit });
-    }
+    options.check_budgets()?;
     let tape = Tape::open(&options.tape, disk)?;
     check_clock(&tape, now)?;
     let gaps = tape.catalog().gaps(None).map_err(ArchiveError::from)?;

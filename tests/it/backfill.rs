@@ -16,19 +16,19 @@ use birdtape::segment::RealDisk;
 use crate::program::{Desk, Run};
 use crate::server::Replay;
 
-fn second(seconds: i64) -> UnixMicros {
+pub(crate) fn second(seconds: i64) -> UnixMicros {
     UnixMicros(1_767_614_400_000_000 + seconds * 1_000_000)
 }
 
 /// Twenty minutes of one provider.
-fn broadcast(provider: Provider) -> Vec<Envelope> {
+pub(crate) fn broadcast(provider: Provider) -> Vec<Envelope> {
     let mix = Provider::ALL.map(|one| f64::from(u8::from(one == provider)));
     let world = World::new(synthetic::Options { seed: 11, rate: 4.0, mix, ..synthetic::Options::default() });
     world.take_while(|envelope| envelope.at < second(1_200)).collect()
 }
 
 /// A tape of a recorder that was cut off for a while.
-fn recorded_but_for(desk: &Desk, provider: Provider, envelopes: &[Envelope], hole: &Range<UnixMicros>) {
+pub(crate) fn recorded_but_for(desk: &Desk, provider: Provider, envelopes: &[Envelope], hole: &Range<UnixMicros>) {
     let (name, dir) = (SourceName::from(provider), desk.path("tape"));
     let mut archive = Archive::open(&dir, Arc::new(RealDisk), Options::default(), decode_record, "a test", second(0)).unwrap();
     archive.add_source(&name, provider).unwrap();
@@ -64,7 +64,7 @@ fn recorded_but_for(desk: &Desk, provider: Provider, envelopes: &[Envelope], hol
 }
 
 /// Ids of the posts whose content these envelopes bring.
-fn posts<'a>(provider: Provider, envelopes: impl Iterator<Item = &'a Envelope>) -> BTreeSet<u64> {
+pub(crate) fn posts<'a>(provider: Provider, envelopes: impl Iterator<Item = &'a Envelope>) -> BTreeSet<u64> {
     let events = envelopes.flat_map(|envelope| decode(provider, &envelope.bytes).events);
     let posts = events.filter(|event| event.kind == EventKind::Tweet).filter_map(|event| match event.id {
         EventId::Tweet(id) => Some(id.0),
@@ -73,7 +73,7 @@ fn posts<'a>(provider: Provider, envelopes: impl Iterator<Item = &'a Envelope>) 
     posts.collect()
 }
 
-fn on_tape(desk: &Desk, provider: Provider) -> BTreeSet<u64> {
+pub(crate) fn on_tape(desk: &Desk, provider: Provider) -> BTreeSet<u64> {
     let tape = Tape::open(&desk.path("tape"), Arc::new(RealDisk)).unwrap();
     let mut ids = BTreeSet::new();
     for segment in tape.catalog().segments(provider.name()).unwrap() {

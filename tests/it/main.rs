@@ -7,6 +7,7 @@
     reason = "tests may look at the clock, say why they skip, and stop where they stand"
 )]
 
+mod audit;
 mod backfill;
 mod bad_input;
 mod cli;
