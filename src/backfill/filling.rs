@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::known::Held;
@@ -15,8 +16,8 @@ use crate::archive::{Archive, ArchiveError, Disk, Filling, Stretch, Tape};
 use crate::model::{
     Body, ConnId, Decoded, Draft, GapState, IntervalSet, RecordKind, Request, Response, SourceName, UnixMicros, Via,
 };
-use crate::net::{self, Clock, Limits, TELLING_HEADERS};
-use crate::provider::history::{Next, Page, Price, Proof, Trouble, Verdict, Walk, decode_page, pace_of};
+use crate::net::{self, Clock, Failure, Limits, Network, TELLING_HEADERS};
+use crate::provider::history::{Next, Page, Price, Proof, Trouble, Verdict, Walk, pace_of};
 
 /// Attempts at one page before the gap is left as it is.
 const TRIES: u32 = 8;
@@ -67,6 +68,33 @@ impl Spent {
             .map(|bound| format!("{bound} requests"))
             .or_else(|| is_over(self.rows, budget.rows).map(|bound| format!("{bound} rows")))
             .or_else(|| is_over(self.micro_usd, budget.micro_usd).map(|bound| format!("{:.4} USD", bound as f64 / 1e6)))
+    }
+}
+
+/// A request under way; it is given up when this is dropped.
+struct Asking {
+    request: Request,
+    answer: JoinSet<Result<Response, Failure>>,
+}
+
+impl Asking {
+    fn start(turn: Instant, network: Arc<dyn Network>, request: Request, limits: Limits) -> Self {
+        let mut answer = JoinSet::new();
+        let asked = request.clone();
+        answer.spawn(async move {
+            sleep_until(turn).await;
+            net::request(&*network, &asked, &limits).await
+        });
+        Self { request, answer }
+    }
+
+    async fn answer(&mut self) -> Result<Response, Failure> {
+        match self.answer.join_next().await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The program ends.
+            Some(Err(_)) | None => std::future::pending().await,
+        }
     }
 }
 
@@ -166,34 +194,37 @@ impl Filler {
         mut shutdown: Shutdown<'_>,
     ) -> Result<Asked, BackfillError> {
         let mut tries = 0;
+        let mut ahead = None;
         loop {
-            let request = match walk.next() {
-                Next::Done(verdict) => return Ok(Asked::Verdict(verdict)),
-                Next::Ask(request) => request,
+            let mut asking = match ahead.take() {
+                Some(asking) => asking,
+                None => match self.next(planned, walk) {
+                    Ok(asking) => asking,
+                    Err(asked) => return Ok(asked),
+                },
             };
-            if let Some(used) = self.spent.over(&self.budget) {
-                self.is_stopped = true;
-                let why = format!("the budget of {used} is used up; the next run goes on from here");
-                return Ok(Asked::Leave(GapState::Planned, why));
-            }
-            if self.wait_for_turn(planned, shutdown.as_mut()).await {
-                return Ok(Asked::Shutdown);
-            }
-            self.spent.requests += 1;
             let answer = tokio::select! {
-                answer = net::request(&*planned.source.network, &request, &self.limits) => answer,
+                biased;
                 () = shutdown.as_mut() => return Ok(Asked::Shutdown),
+                answer = asking.answer() => answer,
             };
             let trouble = match answer {
                 Ok(response) => {
-                    let decoded = self.keep(planned, &request, &response)?;
-                    match walk.answered(&response, held) {
+                    let decoded = walk.read(&response);
+                    let told = walk.answered(&response, held);
+                    let cursor = walk.cursor();
+                    if let Ok(page) = &told {
+                        decoded.events.iter().for_each(|event| held.note(event.kind, &event.id));
+                        self.spent.add(page);
+                        // The next page is on its way while this one is made durable, unless a kill would cost money twice.
+                        ahead = if page.micro_usd == 0 { self.next(planned, walk).ok() } else { None };
+                    }
+                    self.keep(planned, &asking.request, &response, &decoded)?;
+                    match told {
                         Ok(page) => {
-                            decoded.events.iter().for_each(|event| held.note(event.kind, &event.id));
-                            self.spent.add(&page);
                             tries = 0;
                             let detail = format!("{} rows so far, {} of them new", self.spent.rows, self.spent.new);
-                            self.step(planned, GapState::Filling, &detail, Some(&walk.cursor()), &[])?;
+                            self.step(planned, GapState::Filling, &detail, Some(&cursor), &[])?;
                             tell(Event::Page { gap: gap.to_owned(), rows: page.rows, new: page.new });
                             continue;
                         }
@@ -223,24 +254,33 @@ impl Filler {
         }
     }
 
-    /// Keeps the provider's pace. Whether `shutdown` came first.
-    async fn wait_for_turn(&mut self, planned: &Planned, shutdown: Shutdown<'_>) -> bool {
+    /// Makes the walk's next request, not before its turn; or there is none to make.
+    fn next(&mut self, planned: &Planned, walk: &mut Walk) -> Result<Asking, Asked> {
+        let request = match walk.next() {
+            Next::Done(verdict) => return Err(Asked::Verdict(verdict)),
+            Next::Ask(request) => request,
+        };
+        if let Some(used) = self.spent.over(&self.budget) {
+            self.is_stopped = true;
+            let why = format!("the budget of {used} is used up; the next run goes on from here");
+            return Err(Asked::Leave(GapState::Planned, why));
+        }
         let pace = self.pace.unwrap_or_else(|| pace_of(&planned.source.settings));
         let now = net::now();
         let turn = self.last_request.map_or(now, |last| last + pace).max(now);
         self.last_request = Some(turn);
-        tokio::select! {
-            biased;
-            () = shutdown => true,
-            () = sleep_until(turn) => false,
-        }
+        self.spent.requests += 1;
+        Ok(Asking::start(turn, Arc::clone(&planned.source.network), request, self.limits.clone()))
     }
 
-    /// Puts an answer on the tape; it is durable with the step that follows.
-    fn keep(&mut self, planned: &Planned, request: &Request, response: &Response) -> Result<Decoded, BackfillError> {
-        let provider = planned.source.settings.provider;
-        // Whatever the status: a rebuild has the bytes alone, and must come to the same.
-        let decoded = decode_page(provider, &response.body);
+    /// Puts an answer on the tape, whatever it is; it is durable with the step that follows.
+    fn keep(
+        &mut self,
+        planned: &Planned,
+        request: &Request,
+        response: &Response,
+        decoded: &Decoded,
+    ) -> Result<(), BackfillError> {
         let headers = response.headers.iter().filter(|(name, _)| TELLING_HEADERS.contains(&name.as_str()));
         let headers: serde_json::Map<_, _> = headers.map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut info = json!({
@@ -257,8 +297,8 @@ impl Filler {
             info: Some(info.to_string()),
             body: Body::Bytes(response.body.clone()),
         };
-        self.archive.append(&planned.source.name, &draft, Some(&decoded))?;
-        Ok(decoded)
+        self.archive.append(&planned.source.name, &draft, Some(decoded))?;
+        Ok(())
     }
 
     /// A step of the gap in the ledger, durable with everything before it.

@@ -194,7 +194,11 @@ pub(super) fn own_headers(request: &Request) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 /// Reads an answer to its end, within the bounds.
-pub(super) async fn read_answer<B>(answer: hyper::Response<B>, limits: &Limits, place: &str) -> Result<hyper::Response<Bytes>, Failure>
+pub(super) async fn read_answer<B>(
+    answer: hyper::Response<B>,
+    limits: &Limits,
+    place: &str,
+) -> Result<hyper::Response<Bytes>, Failure>
 where
     B: hyper::body::Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin,
 {

@@ -229,3 +229,6 @@ fn failure(error: &reqwest::Error, request: &Request, place: &str) -> Failure {
     let last = chain(error).skip(1).last().map_or_else(|| "no cause given".to_owned(), ToString::to_string);
     (NetFault::Connect, format!("{place}: cannot be reached ({last}); check the proxy, if there is one"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
 use crate::model::json::{Json, Kind};
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
@@ -174,7 +176,18 @@ impl Walk {
         each!(self, walk => walk.next())
     }
 
-    /// The answer to the last request, which is on the tape by now.
+    /// Reads the answer to the last request for the events in it, as [`decode_page`] does; what was read on the way is kept
+    /// for [`answered`](Self::answered).
+    pub fn read(&mut self, response: &Response) -> Decoded {
+        match self {
+            Self::TwitterapiIo(walk) => walk.read(&response.body),
+            Self::Tweetstream(walk) => walk.read(&response.body),
+            Self::Scrapebadger(walk) => walk.read(&response.body),
+            Self::XLive(_) => decode_page(Provider::XLive, &response.body),
+        }
+    }
+
+    /// The answer to the last request.
     ///
     /// # Errors
     /// When it is no page: ask again later, or stop.
@@ -212,6 +225,28 @@ pub fn pace_of(settings: &Settings) -> Duration {
 pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
     let seconds = response.header("x-rate-limit-reset").or_else(|| response.header("x-ratelimit-reset"))?;
     seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
+}
+
+/// What was read of an answer, until it is asked for: large pages are read once.
+#[derive(Debug)]
+pub(crate) struct LastRead<T>(Option<(Bytes, T)>);
+
+impl<T> Default for LastRead<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> LastRead<T> {
+    pub(crate) fn keep(&mut self, body: &Bytes, read: T) {
+        self.0 = Some((body.clone(), read));
+    }
+
+    /// What was read of these very bytes; of a copy of them it is not known.
+    pub(crate) fn take(&mut self, body: &Bytes) -> Option<T> {
+        let (kept, read) = self.0.take()?;
+        (kept.as_ptr() == body.as_ptr() && kept.len() == body.len()).then_some(read)
+    }
 }
 
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.

@@ -21,13 +21,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::json::{Bad, Json};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
     ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, was_known,
 };
@@ -211,6 +212,7 @@ pub struct Walk {
     on_tape: Vec<(String, bool)>,
     state: State,
     met: Met,
+    last_read: LastRead<Option<Answer>>,
 }
 
 impl Walk {
@@ -243,7 +245,7 @@ impl Walk {
             n_pages: 0,
             n_rows: 0,
         });
-        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+        Self { settings: settings.clone(), on_tape, state, met: Met::new(), last_read: LastRead::default() }
     }
 
     /// Every last page of a search is asked twice.
@@ -300,6 +302,13 @@ impl Walk {
         }
     }
 
+    pub(crate) fn read(&mut self, body: &Bytes) -> Decoded {
+        let read = std::str::from_utf8(body).ok().and_then(Answer::read);
+        let decoded = decoded(read.as_ref());
+        self.last_read.keep(body, read);
+        decoded
+    }
+
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
         match judge(&self.settings, response, TOO_FAST_WAIT, CURES) {
             Ok(()) => {}
@@ -310,7 +319,8 @@ impl Walk {
             }
         }
         let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
-        let read = Answer::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        let read = self.last_read.take(&response.body).unwrap_or_else(|| Answer::read(text));
+        let read = read.ok_or_else(|| broken("not whole JSON"))?;
         let fits = match &self.state.ask {
             Ask::Monitors(_) | Ask::Rules(_) | Ask::Nothing => !read.failed,
             Ask::Log => !read.failed && read.has_logs,
@@ -636,15 +646,16 @@ fn is_rule(id: &str, envelope: &[u8]) -> Option<bool> {
 ///
 /// A page does not say which rule or monitor it was asked for, so its events have no selector.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let Some(read) = Answer::read(text) else {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    };
-    let message = if read.has_posts { Message::Data } else { Message::Other };
-    let posts = if read.has_posts { read.posts } else { Vec::new() };
+    decoded(std::str::from_utf8(body).ok().and_then(Answer::read).as_ref())
+}
+
+/// The events of what was read; `None` is no JSON object.
+fn decoded(read: Option<&Answer>) -> Decoded {
+    let Some(read) = read else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
     let event =
-        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    Decoded { json: read.is_exact, message, provider_at: None, events: posts.into_iter().map(event).collect() }
+        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    let (message, posts) = if read.has_posts { (Message::Data, &read.posts[..]) } else { (Message::Other, &[][..]) };
+    Decoded { json: read.is_exact, message, provider_at: None, events: posts.iter().map(event).collect() }
 }
 
 /// A row of a delivery log.
@@ -657,7 +668,7 @@ struct LogRow {
 }
 
 /// What an answer says, read in one pass.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Answer {
     is_exact: bool,
     has_posts: bool,
