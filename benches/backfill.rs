@@ -143,15 +143,16 @@ fn side_by_side(parts: &[What]) {
         }
         server.kill().unwrap();
         server.wait().unwrap();
-        let rate = |rounds: &[Vec<f64>]| what.n as f64 / median(rounds, 0);
+        let rows = median(&filled, 3);
+        let rate = |rounds: &[Vec<f64>]| rows / median(rounds, 0);
         println!(
             "| {} | {} | {:.0} | {:.0} | {:.2} | {:.1} | {:.0} MB |",
             what.kind.shown(),
-            what.n,
+            rows,
             rate(&drained),
             rate(&filled),
             rate(&filled) / rate(&drained),
-            median(&filled, 1) * 1e6 / what.n as f64,
+            median(&filled, 1) * 1e6 / rows,
             median(&filled, 2)
         );
     }
@@ -192,8 +193,8 @@ fn peak_mb() -> f64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
 }
 
-fn tell(started: Instant, cpu_before: f64) {
-    println!("{} {} {}", started.elapsed().as_secs_f64(), cpu() - cpu_before, peak_mb());
+fn tell(started: Instant, cpu_before: f64, rows: u64) {
+    println!("{} {} {} {rows}", started.elapsed().as_secs_f64(), cpu() - cpu_before, peak_mb());
 }
 
 /// A post whose id and times can be replaced in place.
@@ -308,11 +309,7 @@ fn id_in<'a>(text: &'a str, before: &str) -> &'a str {
 /// Says its port, and serves until it is killed.
 async fn serve(what: What) {
     if what.kind == Kind::Replay {
-        let n = (what.n + 2 * EDGE) as u64;
-        let mut mix = [0.0; 4];
-        mix[what.provider() as usize] = 1.0;
-        let options = synthetic::Options { seed: 7, mix, rate: 10.0, ..synthetic::Options::default() };
-        let feed = Feed::Synthetic { options, limit: Some(n) };
+        let feed = Feed::Lines { envelopes: world(what.provider()).take(what.n + 2 * EDGE).collect() };
         let listener = replay::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let options = replay::Options { from: Some(Place::End), rate_limits: false, ..replay::Options::new(feed) };
         let replay = replay::start(options, listener, Arc::new(RealDisk), std::future::pending()).await.unwrap();
@@ -436,17 +433,18 @@ async fn drain(what: What, port: u16, file: &Path) {
         let answer = net::request(&network, &request, &limits).await.unwrap();
         assert_eq!(answer.status, 200, "{target}");
     }
-    tell(started, before);
+    tell(started, before, 0);
 }
 
 async fn fill(what: What, port: u16, dir: &Path) {
     let (started, before) = (Instant::now(), cpu());
     let network = SystemNetwork::new(TlsOptions::default()).unwrap();
-    run(what, port, dir, Arc::new(network)).await;
-    tell(started, before);
+    let rows = run(what, port, dir, Arc::new(network)).await;
+    tell(started, before, rows);
 }
 
-async fn run(what: What, port: u16, dir: &Path, network: Arc<dyn Network>) {
+/// Fills the hole, and gives the rows that came back for it: those around it as well.
+async fn run(what: What, port: u16, dir: &Path, network: Arc<dyn Network>) -> u64 {
     let mut settings = default_settings(what.provider());
     settings.base = Some(Base::parse(&format!("http://127.0.0.1:{port}")).unwrap());
     settings.credentials.key = Secret::new("bench");
@@ -465,6 +463,7 @@ async fn run(what: What, port: u16, dir: &Path, network: Arc<dyn Network>) {
     // What happened while a replay's generator was asked is not proven by anybody; all else is.
     assert!(filled.state == GapState::Filled || what.kind == Kind::Replay, "{filled:?}");
     assert!(filled.new >= what.n as u64 * 9 / 10, "{filled:?}");
+    filled.rows
 }
 
 /// A tape of a recorder that was cut off for the middle of it.

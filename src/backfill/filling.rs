@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::known::Held;
-use super::{BackfillError, Budget, Event, Filled, Options, Planned};
+use super::{BackfillError, Budget, Event, Filled, Options, Planned, Source};
 use crate::archive::{Archive, ArchiveError, Disk, Filling, Stretch, Tape};
 use crate::model::{
     Body, ConnId, Decoded, Draft, GapState, IntervalSet, RecordKind, Request, Response, SourceName, UnixMicros, Via,
 };
-use crate::net::{self, Clock, Failure, Limits, Network, TELLING_HEADERS};
-use crate::provider::history::{Next, Page, Price, Proof, Trouble, Verdict, Walk, pace_of};
+use crate::net::{self, Clock, Failure, Limits, TELLING_HEADERS};
+use crate::provider::history::{Next, Page, Price, Proof, Reading, Trouble, Verdict, Walk, pace_of, read_page};
 
 /// Attempts at one page before the gap is left as it is.
 const TRIES: u32 = 8;
@@ -71,24 +71,27 @@ impl Spent {
     }
 }
 
-/// A request under way; it is given up when this is dropped.
+/// A request under way, and the reading of its answer; it is given up when this is dropped.
 struct Asking {
     request: Request,
-    answer: JoinSet<Result<Response, Failure>>,
+    answer: JoinSet<Result<(Response, Reading), Failure>>,
 }
 
 impl Asking {
-    fn start(turn: Instant, network: Arc<dyn Network>, request: Request, limits: Limits) -> Self {
+    fn start(turn: Instant, source: &Source, request: Request, limits: Limits) -> Self {
         let mut answer = JoinSet::new();
-        let asked = request.clone();
+        let (network, provider, asked) = (Arc::clone(&source.network), source.settings.provider, request.clone());
         answer.spawn(async move {
             sleep_until(turn).await;
-            net::request(&*network, &asked, &limits).await
+            let response = net::request(&*network, &asked, &limits).await?;
+            // Read here, beside whoever makes the page before durable.
+            let reading = read_page(provider, &response.body);
+            Ok((response, reading))
         });
         Self { request, answer }
     }
 
-    async fn answer(&mut self) -> Result<Response, Failure> {
+    async fn answer(&mut self) -> Result<(Response, Reading), Failure> {
         match self.answer.join_next().await {
             Some(Ok(answer)) => answer,
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -209,8 +212,8 @@ impl Filler {
                 answer = asking.answer() => answer,
             };
             let trouble = match answer {
-                Ok(response) => {
-                    let decoded = walk.read(&response);
+                Ok((response, reading)) => {
+                    let decoded = walk.has_read(reading);
                     let told = walk.answered(&response, held);
                     let cursor = walk.cursor();
                     if let Ok(page) = &told {
@@ -270,7 +273,7 @@ impl Filler {
         let turn = self.last_request.map_or(now, |last| last + pace).max(now);
         self.last_request = Some(turn);
         self.spent.requests += 1;
-        Ok(Asking::start(turn, Arc::clone(&planned.source.network), request, self.limits.clone()))
+        Ok(Asking::start(turn, &planned.source, request, self.limits.clone()))
     }
 
     /// Puts an answer on the tape, whatever it is; it is durable with the step that follows.

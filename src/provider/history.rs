@@ -176,15 +176,18 @@ impl Walk {
         each!(self, walk => walk.next())
     }
 
-    /// Reads the answer to the last request for the events in it, as [`decode_page`] does; what was read on the way is kept
-    /// for [`answered`](Self::answered).
-    pub fn read(&mut self, response: &Response) -> Decoded {
-        match self {
-            Self::TwitterapiIo(walk) => walk.read(&response.body),
-            Self::Tweetstream(walk) => walk.read(&response.body),
-            Self::Scrapebadger(walk) => walk.read(&response.body),
-            Self::XLive(_) => decode_page(Provider::XLive, &response.body),
+    /// Takes what was read of the answer to the last request, so that [`answered`](Self::answered) need not read it again;
+    /// gives the events in it.
+    pub fn has_read(&mut self, reading: Reading) -> Decoded {
+        let Reading { decoded, body, page } = reading;
+        match (self, page) {
+            (Self::TwitterapiIo(walk), ReadPage::TwitterapiIo(page)) => walk.last_read.keep(body, page),
+            (Self::Tweetstream(walk), ReadPage::Tweetstream(page)) => walk.last_read.keep(body, page),
+            (Self::Scrapebadger(walk), ReadPage::Scrapebadger(page)) => walk.last_read.keep(body, page),
+            // Read for another provider, or nothing that is worth keeping.
+            _ => {}
         }
+        decoded
     }
 
     /// The answer to the last request.
@@ -227,7 +230,43 @@ pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
     seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
 }
 
-/// What was read of an answer, until it is asked for: large pages are read once.
+/// An answer that was read, wherever that was done: once, for the tape and for the walk.
+#[derive(Debug)]
+pub struct Reading {
+    decoded: Decoded,
+    body: Bytes,
+    page: ReadPage,
+}
+
+#[derive(Debug)]
+enum ReadPage {
+    TwitterapiIo(Option<twitterapi_io::Listing>),
+    Tweetstream(Option<tweetstream::Page>),
+    Scrapebadger(Option<scrapebadger::Answer>),
+    XLive,
+}
+
+/// Reads an answer as [`decode_page`] does, for [`Walk::has_read`].
+pub fn read_page(provider: Provider, body: &Bytes) -> Reading {
+    let (decoded, page) = match provider {
+        Provider::TwitterapiIo => {
+            let (decoded, page) = twitterapi_io::read_page(body);
+            (decoded, ReadPage::TwitterapiIo(page))
+        }
+        Provider::Tweetstream => {
+            let (decoded, page) = tweetstream::read_page(body);
+            (decoded, ReadPage::Tweetstream(page))
+        }
+        Provider::Scrapebadger => {
+            let (decoded, page) = scrapebadger::read_page(body);
+            (decoded, ReadPage::Scrapebadger(page))
+        }
+        Provider::XLive => (x_live::decode_page(body), ReadPage::XLive),
+    };
+    Reading { decoded, body: body.clone(), page }
+}
+
+/// What was read of an answer, until it is asked for.
 #[derive(Debug)]
 pub(crate) struct LastRead<T>(Option<(Bytes, T)>);
 
@@ -238,8 +277,8 @@ impl<T> Default for LastRead<T> {
 }
 
 impl<T> LastRead<T> {
-    pub(crate) fn keep(&mut self, body: &Bytes, read: T) {
-        self.0 = Some((body.clone(), read));
+    fn keep(&mut self, body: Bytes, read: T) {
+        self.0 = Some((body, read));
     }
 
     /// What was read of these very bytes; of a copy of them it is not known.

@@ -21,7 +21,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -212,7 +211,7 @@ pub struct Walk {
     on_tape: Vec<(String, bool)>,
     state: State,
     met: Met,
-    last_read: LastRead<Option<Answer>>,
+    pub(crate) last_read: LastRead<Option<Answer>>,
 }
 
 impl Walk {
@@ -300,13 +299,6 @@ impl Walk {
             },
             Ask::Nothing => Next::Done(self.verdict()),
         }
-    }
-
-    pub(crate) fn read(&mut self, body: &Bytes) -> Decoded {
-        let read = std::str::from_utf8(body).ok().and_then(Answer::read);
-        let decoded = decoded(read.as_ref());
-        self.last_read.keep(body, read);
-        decoded
     }
 
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
@@ -646,12 +638,20 @@ fn is_rule(id: &str, envelope: &[u8]) -> Option<bool> {
 ///
 /// A page does not say which rule or monitor it was asked for, so its events have no selector.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    decoded(std::str::from_utf8(body).ok().and_then(Answer::read).as_ref())
+    read_page(body).0
 }
 
-/// The events of what was read; `None` is no JSON object.
-fn decoded(read: Option<&Answer>) -> Decoded {
-    let Some(read) = read else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
+/// The events of an answer, and the answer, if it is a JSON object.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Answer>) {
+    let read = std::str::from_utf8(body).ok().and_then(Answer::read);
+    (read.as_ref().map_or_else(unknown, decoded), read)
+}
+
+fn unknown() -> Decoded {
+    Decoded { message: Message::Unknown, ..Decoded::default() }
+}
+
+fn decoded(read: &Answer) -> Decoded {
     let event =
         |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
     let (message, posts) = if read.has_posts { (Message::Data, &read.posts[..]) } else { (Message::Other, &[][..]) };
@@ -669,7 +669,7 @@ struct LogRow {
 
 /// What an answer says, read in one pass.
 #[derive(Debug, Default)]
-struct Answer {
+pub(crate) struct Answer {
     is_exact: bool,
     has_posts: bool,
     posts: Vec<(TweetId, Option<UnixMicros>)>,

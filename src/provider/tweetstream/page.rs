@@ -11,7 +11,7 @@ use crate::provider::history::one_value;
 
 /// A page.
 #[derive(Debug, Default)]
-pub(super) struct Page {
+pub(crate) struct Page {
     pub(super) rows: Vec<Row>,
     /// What the provider counted.
     pub(super) count: Option<u64>,
@@ -19,7 +19,7 @@ pub(super) struct Page {
 
 /// A row; what it does not have or has in an unknown form is `None`.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The post, the changed profile or the follow.
     pub(super) event: Option<Event>,
     /// What was found out about the post, if the row has it.
@@ -35,11 +35,11 @@ pub(super) struct Row {
 /// Keys are those of the live envelopes: a post of Truth Social is kept apart, what was found out about it is not, because
 /// the live envelope does not name its platform.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    decode(body).0
+    read_page(body).0
 }
 
 /// The events of a page, and the page, if it is one.
-pub(super) fn decode(body: &[u8]) -> (Decoded, Option<Page>) {
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Page>) {
     let (json, message, page) = match read_exactly(body) {
         Some((page, is_exact)) => (is_exact, Message::Data, Some(page)),
         None => match one_value(body) {

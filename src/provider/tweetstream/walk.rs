@@ -18,14 +18,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::LATENESS_HORIZON;
 use super::page::{self, Row};
 use super::watchlist::normalized;
-use crate::model::{Decoded, Endpoint, Event, EventId, EventKind, IntervalSet, Request, Response, Secret, UnixMicros};
+use crate::model::{Endpoint, Event, EventId, EventKind, IntervalSet, Request, Response, Secret, UnixMicros};
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::{Settings, percent_encode};
 
@@ -86,7 +85,7 @@ pub struct Walk {
     state: State,
     /// Rows of earlier pages, by hash; after a resumption the tape knows them.
     seen: HashSet<u64>,
-    last_read: LastRead<Option<page::Page>>,
+    pub(crate) last_read: LastRead<Option<page::Page>>,
 }
 
 /// All that must outlive the process.
@@ -228,12 +227,6 @@ impl Walk {
             Some((at, window)) => Next::Ask(self.request(self.question(at, &window))),
             None => Next::Done(self.verdict()),
         }
-    }
-
-    pub(crate) fn read(&mut self, body: &Bytes) -> Decoded {
-        let (decoded, page) = page::decode(body);
-        self.last_read.keep(body, page);
-        decoded
     }
 
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {

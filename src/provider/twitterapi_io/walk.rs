@@ -15,7 +15,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -87,7 +86,7 @@ pub struct Walk {
     on_tape: Vec<(String, String)>,
     state: State,
     met: Met,
-    last_read: LastRead<Option<Listing>>,
+    pub(crate) last_read: LastRead<Option<Listing>>,
 }
 
 impl Walk {
@@ -141,13 +140,6 @@ impl Walk {
             Some((query, Some(cursor))) => get(SEARCH, &[("query", &query), ("queryType", "Latest"), ("cursor", cursor)]),
             None => Next::Done(self.verdict()),
         }
-    }
-
-    pub(crate) fn read(&mut self, body: &Bytes) -> Decoded {
-        let read = std::str::from_utf8(body).ok().and_then(Listing::read);
-        let decoded = decoded(read.as_ref());
-        self.last_read.keep(body, read);
-        decoded
     }
 
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
@@ -341,12 +333,20 @@ fn value_of(envelope: &[u8]) -> Option<String> {
 ///
 /// A page does not say which rule it was asked for, so its events have no selector. Posts inside posts are not events.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    decoded(std::str::from_utf8(body).ok().and_then(Listing::read).as_ref())
+    read_page(body).0
 }
 
-/// The events of what was read; `None` is no JSON object.
-fn decoded(read: Option<&Listing>) -> Decoded {
-    let Some(read) = read else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
+/// The events of an answer, and the answer, if it is a JSON object.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Listing>) {
+    let read = std::str::from_utf8(body).ok().and_then(Listing::read);
+    (read.as_ref().map_or_else(unknown, decoded), read)
+}
+
+fn unknown() -> Decoded {
+    Decoded { message: Message::Unknown, ..Decoded::default() }
+}
+
+fn decoded(read: &Listing) -> Decoded {
     let event =
         |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
     let (message, rows) = if read.is_list { (Message::Data, &read.rows[..]) } else { (Message::Other, &[][..]) };
@@ -355,7 +355,7 @@ fn decoded(read: Option<&Listing>) -> Decoded {
 
 /// What an answer says, read in one pass.
 #[derive(Debug, Default)]
-struct Listing {
+pub(crate) struct Listing {
     is_exact: bool,
     /// Whether it has a list of posts and is no envelope of the stream.
     is_list: bool,
