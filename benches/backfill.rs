@@ -460,9 +460,8 @@ async fn run(what: What, port: u16, dir: &Path, network: Arc<dyn Network>) -> u6
     let (clock, disk) = (Arc::new(SystemClock::new()), Arc::new(RealDisk));
     let outcome = backfill::run(options, clock, disk, &mut |_| {}, std::future::pending()).await.unwrap();
     let [filled] = outcome.gaps.as_slice() else { panic!("{outcome:?}") };
-    // What happened while a replay's generator was asked is not proven by anybody; all else is.
-    assert!(filled.state == GapState::Filled || what.kind == Kind::Replay, "{filled:?}");
-    assert!(filled.new >= what.n as u64 * 9 / 10, "{filled:?}");
+    // A replay's envelopes are not all posts.
+    assert!(filled.state == GapState::Filled && filled.new > what.n as u64 / 2, "{filled:?}");
     filled.rows
 }
 
