@@ -17,7 +17,7 @@ use super::{BackfillError, Event, Filled, Halt, Options, Planned, Source};
 use crate::archive::{Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
 use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
-use crate::provider::history::{Known, Next, Price, Proof, Trouble, Verdict, Walk, decode_page, limit_ends_at, pace_of};
+use crate::provider::history::{Known, Next, Price, Proof, Trouble, Verdict, Walk, limit_ends_at, pace_of, read_page};
 
 /// Attempts at one page before the gap is left as it is.
 const TRIES: u32 = 8;
@@ -230,10 +230,12 @@ impl Filler {
             let (came, is_last) = self.request(planned, &request, shutdown.as_mut()).await;
             let trouble = match came {
                 Came::Answer(response) => {
+                    // Once, for the tape and for the walk.
+                    let decoded = walk.has_read(read_page(planned.source.settings.provider, &response.body));
                     let shown = walk.answered(&response, held);
                     let page = shown.as_ref().ok().cloned().unwrap_or_default();
                     self.spend(ticket, page.rows, page.micro_usd, sum);
-                    self.hold(planned, &request, &response, held);
+                    self.hold(planned, &request, &response, decoded, held);
                     match shown {
                         Ok(page) => {
                             sum.new += page.new;
@@ -340,10 +342,7 @@ impl Filler {
     }
 
     /// Holds an answer ready for the step that follows: they are written together.
-    fn hold(&mut self, planned: &Planned, request: &Request, response: &Response, held: &mut Held) {
-        let provider = planned.source.settings.provider;
-        // Whatever the status: a rebuild has the bytes alone, and must come to the same.
-        let decoded = decode_page(provider, &response.body);
+    fn hold(&mut self, planned: &Planned, request: &Request, response: &Response, decoded: Decoded, held: &mut Held) {
         for event in &decoded.events {
             self.tally.count(event, held.holds(event.kind, &event.id));
             held.note(event.kind, &event.id);

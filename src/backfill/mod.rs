@@ -1,12 +1,13 @@
 //! The backfiller: asks providers' history for what the stream did not bring, and proves what it filled.
 //!
-//! Owns the order of things (page on the tape, then the cursor, then the next request), budgets, patience and the
-//! verdict in the ledger. How a provider is asked and what its pages prove is the affair of
+//! Owns the order of things (a cursor is never on the tape before its page), budgets, patience and the verdict in the
+//! ledger. How a provider is asked and what its pages prove is the affair of
 //! [`provider::history`](crate::provider::history); sockets are `net`'s.
 //!
 //! A page is kept as an `http` record, byte for byte, in the same commit as the step that says how far the walk has
-//! come: a kill at any instant costs at most one page again. What is on the tape already is known by the ids of its
-//! index, so a page's rows that came live are counted as known and nothing is kept twice.
+//! come: a kill at any instant costs at most one page again. While a page that cost nothing is made durable the next one
+//! is on its way already; one that is paid for is safe before another is bought. What is on the tape already is known by
+//! the ids of its index, so a page's rows that came live are counted as known and nothing is kept twice.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -71,6 +71,11 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config), ca_pem: ca_pem.into() })
     }
 
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
     /// The authority's certificate as PEM: what clients have to trust.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
 use crate::model::json::{Json, Kind};
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
@@ -174,7 +176,21 @@ impl Walk {
         each!(self, walk => walk.next())
     }
 
-    /// The answer to the last request, which is on the tape by now.
+    /// Takes what was read of the answer to the last request, so that [`answered`](Self::answered) need not read it again;
+    /// gives the events in it.
+    pub fn has_read(&mut self, reading: Reading) -> Decoded {
+        let Reading { decoded, body, page } = reading;
+        match (self, page) {
+            (Self::TwitterapiIo(walk), ReadPage::TwitterapiIo(page)) => walk.last_read.keep(body, page),
+            (Self::Tweetstream(walk), ReadPage::Tweetstream(page)) => walk.last_read.keep(body, page),
+            (Self::Scrapebadger(walk), ReadPage::Scrapebadger(page)) => walk.last_read.keep(body, page),
+            // Read for another provider, or nothing that is worth keeping.
+            _ => {}
+        }
+        decoded
+    }
+
+    /// The answer to the last request.
     ///
     /// # Errors
     /// When it is no page: ask again later, or stop.
@@ -212,6 +228,64 @@ pub fn pace_of(settings: &Settings) -> Duration {
 pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
     let seconds = response.header("x-rate-limit-reset").or_else(|| response.header("x-ratelimit-reset"))?;
     seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
+}
+
+/// An answer that was read, wherever that was done: once, for the tape and for the walk.
+#[derive(Debug)]
+pub struct Reading {
+    decoded: Decoded,
+    body: Bytes,
+    page: ReadPage,
+}
+
+#[derive(Debug)]
+enum ReadPage {
+    TwitterapiIo(Option<twitterapi_io::Listing>),
+    Tweetstream(Option<tweetstream::Page>),
+    Scrapebadger(Option<scrapebadger::Answer>),
+    XLive,
+}
+
+/// Reads an answer as [`decode_page`] does, for [`Walk::has_read`].
+pub fn read_page(provider: Provider, body: &Bytes) -> Reading {
+    let (decoded, page) = match provider {
+        Provider::TwitterapiIo => {
+            let (decoded, page) = twitterapi_io::read_page(body);
+            (decoded, ReadPage::TwitterapiIo(page))
+        }
+        Provider::Tweetstream => {
+            let (decoded, page) = tweetstream::read_page(body);
+            (decoded, ReadPage::Tweetstream(page))
+        }
+        Provider::Scrapebadger => {
+            let (decoded, page) = scrapebadger::read_page(body);
+            (decoded, ReadPage::Scrapebadger(page))
+        }
+        Provider::XLive => (x_live::decode_page(body), ReadPage::XLive),
+    };
+    Reading { decoded, body: body.clone(), page }
+}
+
+/// What was read of an answer, until it is asked for.
+#[derive(Debug)]
+pub(crate) struct LastRead<T>(Option<(Bytes, T)>);
+
+impl<T> Default for LastRead<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> LastRead<T> {
+    fn keep(&mut self, body: Bytes, read: T) {
+        self.0 = Some((body, read));
+    }
+
+    /// What was read of these very bytes; of a copy of them it is not known.
+    pub(crate) fn take(&mut self, body: &Bytes) -> Option<T> {
+        let (kept, read) = self.0.take()?;
+        (kept.as_ptr() == body.as_ptr() && kept.len() == body.len()).then_some(read)
+    }
 }
 
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.

@@ -1,8 +1,11 @@
 //! Holes of a tape, filled from a fake provider's history by the real program.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::ops::Range;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use birdtape::archive::{Archive, Lost, Options, Tape};
@@ -13,8 +16,10 @@ use birdtape::provider::synthetic::{self, Envelope, World};
 use birdtape::provider::{decode, decode_record, default_lateness_horizon};
 use birdtape::segment::RealDisk;
 
-use crate::program::{Desk, Run};
+use crate::program::{Desk, Run, finished};
 use crate::server::Replay;
+
+const KEY: &str = "planted-key-7f3a";
 
 pub(crate) fn second(seconds: i64) -> UnixMicros {
     UnixMicros(1_767_614_400_000_000 + seconds * 1_000_000)
@@ -112,11 +117,15 @@ impl Scene {
     }
 
     fn backfill(&self, base: &str, more: &[&str]) -> Run {
-        let mut command = self.desk.command(["--json", "backfill", "--provider", self.provider.name(), "--base-url", base]);
+        finished(self.command().args(["--base-url", base]).args(more))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.desk.command(["--json", "backfill", "--provider", self.provider.name()]);
         for key in ["TWITTERAPI_IO_API_KEY", "TWEETSTREAM_API_KEY", "SCRAPEBADGER_API_KEY", "X_AUTH_TOKEN", "X_CT0"] {
-            command.env(key, "k");
+            command.env(key, KEY);
         }
-        crate::program::finished(command.args(more))
+        command
     }
 
     /// When those were published that are still not there, in seconds of the broadcast.
@@ -178,4 +187,56 @@ fn what_cannot_be_filled_is_said_in_clear_words() {
     assert!(wrong.text().contains("API key") || wrong.err.contains("API key"), "{}\n{}", wrong.text(), wrong.err);
     assert_eq!(scene.state(), "open");
     scene.desk.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_filling_that_is_killed_goes_on() {
+    let scene = Scene::new(Provider::TwitterapiIo);
+    let history = scene.history(&[]);
+    for n_pages in 1..=5 {
+        let mut killed = scene.command().args(["--base-url", &history.base]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(killed.stdout.take().unwrap()).lines();
+        let pages = lines.map(Result::unwrap).filter(|line| line.contains("\"event\":\"page\""));
+        assert_eq!(pages.take(n_pages).count(), n_pages, "it was over before it could be killed");
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+    }
+    let rest = scene.backfill(&history.base, &[]).expect(0);
+    assert_eq!((scene.still_missing(), scene.state().as_str()), (vec![], "filled"), "{}\n{}", rest.text(), rest.err);
+    scene.desk.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_proxy_carries_what_leaves_this_machine_and_nothing_else() {
+    let scene = Scene::new(Provider::Tweetstream);
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let through = |command: &mut Command| {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            command.env(name, &address);
+        }
+        command.env_remove("NO_PROXY").env_remove("no_proxy");
+    };
+    let history = scene.history(&[]);
+    let mut here = scene.command();
+    through(&mut here);
+    finished(here.args(["--base-url", &history.base, "--max-requests", "1"])).expect(3);
+    proxy.set_nonblocking(true).unwrap();
+    assert!(proxy.accept().is_err(), "loopback goes past the proxy");
+    proxy.set_nonblocking(false).unwrap();
+
+    let mut outside = scene.command();
+    through(&mut outside);
+    let mut outside = outside.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (sender, asked) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (tcp, _) = proxy.accept().unwrap();
+        let head = BufReader::new(tcp).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+        sender.send(head.collect::<Vec<_>>().join("\n")).unwrap();
+    });
+    let asked = asked.recv_timeout(Duration::from_secs(60));
+    outside.kill().unwrap();
+    outside.wait().unwrap();
+    let asked = asked.unwrap();
+    assert!(asked.starts_with("CONNECT api.tweetstream.io:443 HTTP/1.1\n") && !asked.contains(KEY), "{asked}");
 }

@@ -27,7 +27,7 @@ use serde_json::Value;
 use crate::model::json::{Bad, Json};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
     ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, was_known,
 };
@@ -211,6 +211,7 @@ pub struct Walk {
     on_tape: Vec<(String, bool)>,
     state: State,
     met: Met,
+    pub(crate) last_read: LastRead<Option<Answer>>,
 }
 
 impl Walk {
@@ -243,7 +244,7 @@ impl Walk {
             n_pages: 0,
             n_rows: 0,
         });
-        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+        Self { settings: settings.clone(), on_tape, state, met: Met::new(), last_read: LastRead::default() }
     }
 
     /// Every last page of a search is asked twice.
@@ -310,7 +311,8 @@ impl Walk {
             }
         }
         let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
-        let read = Answer::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        let read = self.last_read.take(&response.body).unwrap_or_else(|| Answer::read(text));
+        let read = read.ok_or_else(|| broken("not whole JSON"))?;
         let fits = match &self.state.ask {
             Ask::Monitors(_) | Ask::Rules(_) | Ask::Nothing => !read.failed,
             Ask::Log => !read.failed && read.has_logs,
@@ -636,15 +638,24 @@ fn is_rule(id: &str, envelope: &[u8]) -> Option<bool> {
 ///
 /// A page does not say which rule or monitor it was asked for, so its events have no selector.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let Some(read) = Answer::read(text) else {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    };
-    let message = if read.has_posts { Message::Data } else { Message::Other };
-    let posts = if read.has_posts { read.posts } else { Vec::new() };
+    read_page(body).0
+}
+
+/// The events of an answer, and the answer, if it is a JSON object.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Answer>) {
+    let read = std::str::from_utf8(body).ok().and_then(Answer::read);
+    (read.as_ref().map_or_else(unknown, decoded), read)
+}
+
+fn unknown() -> Decoded {
+    Decoded { message: Message::Unknown, ..Decoded::default() }
+}
+
+fn decoded(read: &Answer) -> Decoded {
     let event =
-        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    Decoded { json: read.is_exact, message, provider_at: None, events: posts.into_iter().map(event).collect() }
+        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    let (message, posts) = if read.has_posts { (Message::Data, &read.posts[..]) } else { (Message::Other, &[][..]) };
+    Decoded { json: read.is_exact, message, provider_at: None, events: posts.iter().map(event).collect() }
 }
 
 /// A row of a delivery log.
@@ -657,8 +668,8 @@ struct LogRow {
 }
 
 /// What an answer says, read in one pass.
-#[derive(Default)]
-struct Answer {
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
     is_exact: bool,
     has_posts: bool,
     posts: Vec<(TweetId, Option<UnixMicros>)>,

@@ -46,6 +46,7 @@ use crate::model::{Framing, Provider};
 
 pub use client::Client;
 pub use page::decode_page;
+pub(crate) use page::{Page, read_page};
 pub use rest::Rest;
 pub use server::Server;
 pub use walk::Walk;

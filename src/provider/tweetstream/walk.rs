@@ -25,7 +25,7 @@ use super::LATENESS_HORIZON;
 use super::page::{self, Row};
 use super::watchlist::normalized;
 use crate::model::{Endpoint, Event, EventId, EventKind, IntervalSet, Request, Response, Secret, UnixMicros};
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::{Settings, percent_encode};
 
 /// Host of history and management. Documented: tweetstream.io docs, "History API".
@@ -85,6 +85,7 @@ pub struct Walk {
     state: State,
     /// Rows of earlier pages, by hash; after a resumption the tape knows them.
     seen: HashSet<u64>,
+    pub(crate) last_read: LastRead<Option<page::Page>>,
 }
 
 /// All that must outlive the process.
@@ -206,6 +207,7 @@ impl Walk {
             wanted,
             state,
             seen: HashSet::new(),
+            last_read: LastRead::default(),
         }
     }
 
@@ -240,7 +242,8 @@ impl Walk {
         }
         trouble(response)?;
         let again = "the answer is no page of history (cut off or changed)";
-        let page = page::read(&response.body).ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
+        let page = self.last_read.take(&response.body).unwrap_or_else(|| page::read(&response.body));
+        let page = page.ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
         self.state.n_requests += 1;
         self.state.n_rows += page.rows.len() as u64;
         Ok(self.page(at, &window, &page, known))

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::model::json::{Bad, Json};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
     ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged,
 };
@@ -86,6 +86,7 @@ pub struct Walk {
     on_tape: Vec<(String, String)>,
     state: State,
     met: Met,
+    pub(crate) last_read: LastRead<Option<Listing>>,
 }
 
 impl Walk {
@@ -106,7 +107,7 @@ impl Walk {
         });
         let on_tape = wanted.selectors.iter().filter_map(|(id, envelope)| Some((id.clone(), value_of(envelope)?)));
         let on_tape = on_tape.filter(|(id, _)| state.stretch.wants(id)).collect();
-        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+        Self { settings: settings.clone(), on_tape, state, met: Met::new(), last_read: LastRead::default() }
     }
 
     /// Every last page is asked twice.
@@ -148,7 +149,8 @@ impl Walk {
             Err(Refusal::Refused { words }) => return self.refused(words),
         }
         let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
-        let read = Listing::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        let read = self.last_read.take(&response.body).unwrap_or_else(|| Listing::read(text));
+        let read = read.ok_or_else(|| broken("not whole JSON"))?;
         if read.status.as_deref() == Some("error") {
             let words = read.msg.unwrap_or_default();
             return self.error(format!("\"{}\"", words.chars().take(200).collect::<String>()));
@@ -331,20 +333,29 @@ fn value_of(envelope: &[u8]) -> Option<String> {
 ///
 /// A page does not say which rule it was asked for, so its events have no selector. Posts inside posts are not events.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let Some(read) = Listing::read(text) else {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    };
+    read_page(body).0
+}
+
+/// The events of an answer, and the answer, if it is a JSON object.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Listing>) {
+    let read = std::str::from_utf8(body).ok().and_then(Listing::read);
+    (read.as_ref().map_or_else(unknown, decoded), read)
+}
+
+fn unknown() -> Decoded {
+    Decoded { message: Message::Unknown, ..Decoded::default() }
+}
+
+fn decoded(read: &Listing) -> Decoded {
     let event =
-        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    let message = if read.is_list { Message::Data } else { Message::Other };
-    let rows = if read.is_list { read.rows } else { Vec::new() };
-    Decoded { json: read.is_exact, message, provider_at: None, events: rows.into_iter().map(event).collect() }
+        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    let (message, rows) = if read.is_list { (Message::Data, &read.rows[..]) } else { (Message::Other, &[][..]) };
+    Decoded { json: read.is_exact, message, provider_at: None, events: rows.iter().map(event).collect() }
 }
 
 /// What an answer says, read in one pass.
-#[derive(Default)]
-struct Listing {
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
     is_exact: bool,
     /// Whether it has a list of posts and is no envelope of the stream.
     is_list: bool,
