@@ -77,6 +77,10 @@ impl Archive {
             self.append(source, draft, Some(decoded))?;
         }
         let filling = Filling { state: *state, detail, cursor: cursor.as_deref(), kinds, spent: *spent };
-        Ok(self.fill(source, *at, *gap, filling)?)
+        // A segment that ends between the two would be committed with the one and without the other.
+        self.is_mid_leaf = page.is_some();
+        let filled = self.fill(source, *at, *gap, filling);
+        self.is_mid_leaf = false;
+        Ok(filled?)
     }
 }

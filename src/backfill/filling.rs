@@ -197,15 +197,20 @@ impl Filler {
                 }
             };
             drop(in_turn);
-            if let Some(Trouble::Stop { why }) = trouble {
-                return Ok(Asked::Leave(GapState::Open, why, Halt::Refused));
-            }
             if is_last {
+                // What was spent is written down, whatever came of it.
                 if self.unsaid != Spent::default() {
-                    let words = "stopped before an answer came; it is asked for again";
-                    self.step(planned, GapState::Filling, words, Some(walk.cursor()), Vec::new()).await?;
+                    let (state, words) = match trouble {
+                        Some(Trouble::Stop { why }) => (GapState::Open, why),
+                        Some(Trouble::Again { why, .. }) => (GapState::Filling, why),
+                        None => (GapState::Filling, "stopped before an answer came; it is asked for again".to_owned()),
+                    };
+                    self.step(planned, state, &words, Some(walk.cursor()), Vec::new()).await?;
                 }
                 return Ok(Asked::Shutdown);
+            }
+            if let Some(Trouble::Stop { why }) = trouble {
+                return Ok(Asked::Leave(GapState::Open, why, Halt::Refused));
             }
             let Some(Trouble::Again { after, why }) = trouble else { continue };
             tries += 1;

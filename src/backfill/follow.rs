@@ -201,6 +201,7 @@ impl Follower {
         let now = self.filler.clock.wall();
         let Some(halt) = &filled.halt else {
             self.again.remove(&n);
+            self.complained = None;
             return;
         };
         let until = match halt {

@@ -27,11 +27,7 @@ impl Held {
     ) -> Result<Self, ArchiveError> {
         let window = TweetId::first_at(from).0..TweetId::first_at(to).0;
         let mut posts = HashSet::new();
-        for segment in tape.catalog().segments(source)? {
-            for block in tape.catalog().blocks(source, segment.first_n)? {
-                posts.extend(block.ids.iter().filter(|id| window.contains(id)));
-            }
-        }
+        // In this order: a block that is ended meanwhile is read twice rather than never.
         tape.unindexed(source, |record| {
             let events = decode_record(provider, record.via, &record.body).events;
             let ids = events.into_iter().filter(|event| event.kind.names_a_tweet()).filter_map(|event| match event.id {
@@ -40,6 +36,11 @@ impl Held {
             });
             posts.extend(ids.filter(|id| window.contains(id)));
         })?;
+        for segment in tape.catalog().segments(source)? {
+            for block in tape.catalog().blocks(source, segment.first_n)? {
+                posts.extend(block.ids.iter().filter(|id| window.contains(id)));
+            }
+        }
         Ok(Self { posts, others: HashSet::new() })
     }
 

@@ -85,15 +85,15 @@ fn on_tape(desk: &Desk, provider: Provider) -> BTreeSet<u64> {
 }
 
 /// A hole of two minutes and a fake provider that knows everything.
-struct Scene {
-    desk: Desk,
-    provider: Provider,
+pub(crate) struct Scene {
+    pub(crate) desk: Desk,
+    pub(crate) provider: Provider,
     /// Posts that the recorder missed.
     missing: BTreeSet<u64>,
 }
 
 impl Scene {
-    fn new(provider: Provider) -> Self {
+    pub(crate) fn new(provider: Provider) -> Self {
         let desk = Desk::new();
         let envelopes = broadcast(provider);
         let lines: Vec<u8> = envelopes.iter().flat_map(|envelope| [&envelope.bytes[..], b"\n"].concat()).collect();
@@ -107,11 +107,11 @@ impl Scene {
         Self { desk, provider, missing }
     }
 
-    fn history(&self, more: &[&str]) -> Replay {
+    pub(crate) fn history(&self, more: &[&str]) -> Replay {
         Replay::start(&self.desk, &[&["full.jsonl", "--from", "end", "--no-rate-limits"], more].concat())
     }
 
-    fn backfill(&self, base: &str, more: &[&str]) -> Run {
+    pub(crate) fn backfill(&self, base: &str, more: &[&str]) -> Run {
         let mut command = self.desk.command(["--json", "backfill", "--provider", self.provider.name(), "--base-url", base]);
         for key in ["TWITTERAPI_IO_API_KEY", "TWEETSTREAM_API_KEY", "SCRAPEBADGER_API_KEY", "X_AUTH_TOKEN", "X_CT0"] {
             command.env(key, "k");
@@ -120,7 +120,7 @@ impl Scene {
     }
 
     /// When those were published that are still not there, in seconds of the broadcast.
-    fn still_missing(&self) -> Vec<i64> {
+    pub(crate) fn still_missing(&self) -> Vec<i64> {
         let have = on_tape(&self.desk, self.provider);
         let published = |id: &u64| TweetId(*id).published_at().unwrap_or_default().since(second(0)) / 1_000_000;
         self.missing.difference(&have).map(published).collect()
