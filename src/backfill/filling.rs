@@ -13,7 +13,7 @@ use super::known::Held;
 use super::pace::{Paces, Rate};
 use super::purse::{Purse, Reached, Ticket};
 use super::{BackfillError, Event, Filled, Halt, Planned};
-use crate::archive::{Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
+use crate::archive::{ArchiveError, Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
 use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
 use crate::provider::history::{Next, Price, Proof, Trouble, Verdict, Walk, decode_page, limit_ends_at};
@@ -132,9 +132,12 @@ impl Filler {
         let around = planned.wanted.margin * 2 + Duration::from_secs(60);
         let (from, to) = (planned.wanted.from.minus(around), planned.wanted.to.plus(around));
         let (dir, disk, source) = (self.dir.clone(), Arc::clone(&self.disk), planned.source.clone());
+        let begun_n = planned.begun_n;
         let read = move || {
-            let tape = Tape::open(&dir, disk)?;
-            Held::of(&tape, source.name.as_str(), source.settings.provider, from, to)
+            let (tape, provider) = (Tape::open(&dir, disk)?, source.settings.provider);
+            let mut held = Held::of(&tape, source.name.as_str(), provider, from, to)?;
+            begun_n.map_or(Ok(()), |n| held.recall(&tape, source.name.as_str(), provider, n))?;
+            Ok::<_, ArchiveError>(held)
         };
         Ok(off_the_runtime(read).await?)
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::archive::{ArchiveError, Tape};
-use crate::model::{EventId, EventKind, Provider, TweetId, UnixMicros};
+use crate::archive::{ArchiveError, Span, Tape};
+use crate::model::{EventId, EventKind, Provider, RecordKind, Seq, TweetId, UnixMicros};
 use crate::provider::decode_record;
 use crate::provider::history::Known;
 
@@ -42,6 +42,18 @@ impl Held {
             }
         }
         Ok(Self { posts, others: HashSet::new() })
+    }
+
+    /// Reads again what came since a walk began that is gone on with: of what is no post, the index knows nothing.
+    pub(super) fn recall(&mut self, tape: &Tape, source: &str, provider: Provider, from_n: Seq) -> Result<(), ArchiveError> {
+        let mut records = tape.records(source, Span { from_n: Some(from_n), ..Span::default() })?;
+        while let Some(record) = records.next()? {
+            if matches!(record.kind, RecordKind::Frame | RecordKind::Http) {
+                let events = decode_record(provider, record.via, &record.body).events;
+                events.iter().for_each(|event| self.note(event.kind, &event.id));
+            }
+        }
+        Ok(())
     }
 
     /// How many posts there are.

@@ -278,7 +278,7 @@ fn a_days_budget_ends_in_the_ledger_and_the_next_day_goes_on() {
         if outcome.still_open == 0 {
             break;
         }
-        assert!(outcome.stopped && days < 20, "{outcome:?}");
+        assert!(outcome.stopped && days < 10, "{outcome:?}");
     }
     assert!(days > 1);
     assert_eq!(scene.still_missing(), Vec::<i64>::new());
