@@ -125,6 +125,35 @@ fn a_recorder_fills_what_it_lost_and_ends_without_loss() {
 }
 
 #[test]
+fn each_of_two_sources_fills_its_own() {
+    let desk = Desk::new();
+    let faults = "[[fault]]\ndo = \"close\"\ncode = 1012\nafter = \"3s\"\ntimes = 2\nexpect = 2\n";
+    desk.write("faults.toml", faults.as_bytes());
+    let args = ["--synthetic", "--rate", "20", "--seed", "6", "--mix", "tweetstream=1", "--deletes", "0", "--shift", "now"];
+    let more = ["--no-rate-limits", "--faults", "faults.toml", "--max-connections", "4"];
+    let replay = Replay::start(&desk, &[&args[..], &more].concat());
+    let source = |name: &str| {
+        format!(
+            "[source.{name}]\nprovider = \"tweetstream\"\nbase_url = \"{}\"\nlateness_horizon = \"2s\"\n\
+             reconnect_floor = \"300ms\"\nreconnect_cap = \"600ms\"\n",
+            replay.base
+        )
+    };
+    // A budget that both share: their requests take turns.
+    let text = format!("[backfill]\nindex_delay = \"0s\"\ntotal_items_per_day = 100000\n{}{}", source("alpha"), source("beta"));
+    desk.write("birdtape.toml", text.as_bytes());
+    let mut recorder = Recorder::start(&desk, &[]);
+    let mut filled: Vec<Value> = (0..2).map(|_| recorder.event("fill_ended")).collect();
+    assert!(filled.iter().all(|ended| ended["state"] == "filled"), "{filled:?}");
+    filled.sort_by_key(|ended| ended["gap"].to_string());
+    let of = |ended: &Value| ended["gap"].as_str().unwrap().rsplit_once('-').unwrap().0.to_owned();
+    assert_eq!(filled.iter().map(of).collect::<Vec<_>>(), ["alpha", "beta"]);
+    let (code, done) = recorder.signal("-INT");
+    assert_eq!(code, Some(0), "{done}");
+    desk.run(&["verify"]).expect(0);
+}
+
+#[test]
 fn a_recorder_that_is_told_not_to_fills_nothing() {
     let scene = Scene::new(Provider::Tweetstream);
     let history = scene.history(&[]);
