@@ -151,6 +151,24 @@ impl Certificate {
         !self.scopes.is_empty() && self.scopes.iter().all(|scope| scope.classes.open_us() == 0)
     }
 
+    /// One sentence: what it comes to.
+    pub fn in_words(&self) -> String {
+        let seconds = |us: i64| format!("{:.1} s", us as f64 / 1e6);
+        let sum = |of: fn(&ClassStatement) -> i64| self.scopes.iter().map(|scope| of(&scope.classes)).sum::<i64>();
+        let all = sum(|of| of.covered_us() + of.open_us());
+        let parts = [
+            ("live", sum(|of| of.live.us)),
+            ("backfilled", sum(|of| of.backfilled.us)),
+            ("audited", sum(|of| of.audited.us)),
+            ("missing", sum(|of| of.missing.us)),
+            ("unverifiable", sum(|of| of.unverifiable.us)),
+            ("pending", sum(|of| of.pending.us)),
+        ];
+        let parts: Vec<_> = parts.iter().filter(|(_, us)| *us > 0).map(|(name, us)| format!("{} {name}", seconds(*us))).collect();
+        let verdict = if self.is_whole() { "whole" } else { "not whole" };
+        format!("{verdict}: {} of {} scope(s): {}", seconds(all), self.scopes.len(), parts.join(", "))
+    }
+
     /// Name, covered and whole length of each version of a scope, in microseconds.
     pub fn shares(&self) -> Vec<(String, i64, i64)> {
         let of = |scope: &ScopeStatement| {

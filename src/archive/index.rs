@@ -335,7 +335,7 @@ impl SourceIndex {
                     asked,
                     missed,
                 }));
-                if let Some(timeline) = self.scopes.get_mut(&scope) {
+                if let Some(timeline) = self.scopes.get_mut(&scope).filter(|_| missed == 0) {
                     timeline.audit(from, to);
                     self.dirty.coverage_all.insert(scope);
                 }

@@ -9,13 +9,14 @@ use std::pin::Pin;
 use super::{Archive, ArchiveError, Filling, KindResult, Spent};
 use crate::model::{Decoded, Draft, GapState, SourceName, UnixMicros};
 
-/// What is written together: an answer of a provider's history, if one came, and the step it is for its gap.
+/// What is written together: an answer of a provider's history, if one came, and the step it is for its gap. An answer
+/// that is asked for without a gap, in an audit, stands alone.
 #[derive(Clone, Debug)]
 pub struct Leaf {
     /// The source.
     pub source: SourceName,
-    /// Number of the gap.
-    pub gap: u64,
+    /// Number of the gap, if it is about one.
+    pub gap: Option<u64>,
     /// The present.
     pub at: UnixMicros,
     /// The answer, and what it says.
@@ -70,12 +71,13 @@ impl Archive {
     /// When there is no such gap, which harms nobody, or the disk refuses.
     pub fn keep(&mut self, leaf: &Leaf) -> Result<(), PenError> {
         let Leaf { source, gap, at, page, state, detail, cursor, kinds, spent } = leaf;
-        if self.gap(source, *gap).is_none() {
-            return Err(PenError::NoGap { source_name: source.clone(), gap: *gap });
+        if let Some(gap) = gap.filter(|gap| self.gap(source, *gap).is_none()) {
+            return Err(PenError::NoGap { source_name: source.clone(), gap });
         }
         if let Some((draft, decoded)) = page {
             self.append(source, draft, Some(decoded))?;
         }
+        let Some(gap) = gap else { return Ok(()) };
         let filling = Filling { state: *state, detail, cursor: cursor.as_deref(), kinds, spent: *spent };
         // A segment that ends between the two would be committed with the one and without the other.
         self.is_mid_leaf = page.is_some();

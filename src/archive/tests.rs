@@ -643,7 +643,7 @@ fn a_page_and_its_step_are_in_one_commit_or_in_none() {
         let draft = Draft { received_at: at(20), kind: RecordKind::Http, via: Via::History, conn: ConnId(0), info: None, body };
         Leaf {
             source: alpha(),
-            gap,
+            gap: Some(gap),
             at: at(20),
             page: Some((draft, crate::model::Decoded::default())),
             state: GapState::Filling,

@@ -9,14 +9,15 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::audit::Tally;
 use super::known::Held;
 use super::pace::{Paces, Rate};
 use super::purse::{Purse, Reached, Ticket};
-use super::{BackfillError, Event, Filled, Halt, Planned};
+use super::{BackfillError, Event, Filled, Halt, Options, Planned, Source};
 use crate::archive::{ArchiveError, Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
 use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
-use crate::provider::history::{Next, Price, Proof, Trouble, Verdict, Walk, decode_page, limit_ends_at};
+use crate::provider::history::{Known, Next, Price, Proof, Trouble, Verdict, Walk, decode_page, limit_ends_at, pace_of};
 
 /// Attempts at one page before the gap is left as it is.
 const TRIES: u32 = 8;
@@ -63,6 +64,8 @@ pub(super) struct Filler {
     /// An answer, and what was spent, that go onto the tape with the next step.
     pub(super) page: Option<(Draft, Decoded)>,
     pub(super) unsaid: Spent,
+    /// Posts of the window that is audited.
+    pub(super) tally: Tally,
 }
 
 /// Of one gap.
@@ -89,6 +92,62 @@ enum Came {
 }
 
 impl Filler {
+    /// One that has a run for itself.
+    pub(super) fn alone(
+        pen: Box<dyn Pen>,
+        options: &Options,
+        clock: &Arc<dyn Clock>,
+        disk: &Arc<dyn Disk>,
+    ) -> Result<Self, BackfillError> {
+        let purse = Purse::of(&Tape::open(&options.tape, Arc::clone(disk))?, options.budgets, clock.wall())?;
+        let place = (options.tape.clone(), Arc::clone(disk));
+        Ok(Self::sharing(Arc::new(Shared::new(purse)), pen, place, clock))
+    }
+
+    /// One of several that share a purse, for the tape in that directory.
+    pub(super) fn sharing(
+        shared: Arc<Shared>,
+        pen: Box<dyn Pen>,
+        (dir, disk): (PathBuf, Arc<dyn Disk>),
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            pen,
+            shared,
+            clock: Arc::clone(clock),
+            rate: Rate::exactly(Duration::ZERO),
+            dir,
+            disk,
+            limits: Limits::default(),
+            page: None,
+            unsaid: Spent::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Asks a source as often as its provider likes, or at the pace that was given.
+    pub(super) fn keep_pace(&mut self, source: &Source, pace: Option<Duration>) {
+        self.rate = pace.map_or_else(|| Rate::below(pace_of(&source.settings)), Rate::exactly);
+    }
+
+    /// Asks for a window that is no gap; what is proven of it, or why nothing is.
+    pub(super) async fn audit(
+        &mut self,
+        planned: &Planned,
+        tell: &mut (dyn FnMut(Event) + Send),
+        shutdown: Shutdown<'_>,
+    ) -> Result<Result<Concluded, String>, BackfillError> {
+        let mut walk = Walk::new(&planned.source.settings, planned.wanted.clone(), None);
+        let mut held = self.held(planned).await?;
+        let asked =
+            self.ask(planned, planned.source.name.as_str(), &mut walk, &mut held, &mut Sum::default(), tell, shutdown).await?;
+        Ok(match asked {
+            Asked::Verdict(verdict) => Ok(conclude(&verdict)),
+            Asked::Leave(_, why, _) => Err(why),
+            Asked::Shutdown => Err("it was stopped".to_owned()),
+        })
+    }
+
     /// Fills one gap as far as it goes; `None` when `shutdown` came, and then the next run goes on from here.
     pub(super) async fn fill(
         &mut self,
@@ -293,12 +352,19 @@ impl Filler {
         let provider = planned.source.settings.provider;
         // Whatever the status: a rebuild has the bytes alone, and must come to the same.
         let decoded = decode_page(provider, &response.body);
-        decoded.events.iter().for_each(|event| held.note(event.kind, &event.id));
+        for event in &decoded.events {
+            self.tally.count(event, held.holds(event.kind, &event.id));
+            held.note(event.kind, &event.id);
+        }
         let headers = response.headers.iter().filter(|(name, _)| TELLING_HEADERS.contains(&name.as_str()));
         let headers: serde_json::Map<_, _> = headers.map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let mut info = json!({
-            "method": request.method, "url": request.shown, "status": response.status, "headers": headers, "gap": planned.gap.n,
+            "method": request.method, "url": request.shown, "status": response.status, "headers": headers,
         });
+        match planned.number() {
+            Some(gap) => info["gap"] = gap.into(),
+            None => info["audit"] = true.into(),
+        }
         if !request.body.is_empty() {
             info["request"] = request.body.clone().into();
         }
@@ -324,7 +390,7 @@ impl Filler {
     ) -> Result<(), BackfillError> {
         let leaf = Leaf {
             source: planned.source.name.clone(),
-            gap: planned.gap.n,
+            gap: planned.number(),
             at: self.clock.wall(),
             page: self.page.take(),
             state,
@@ -370,8 +436,11 @@ fn words_of(price: &Price) -> String {
     }
 }
 
-/// The state that follows from what is proven of each kind, in words, and the same by kind.
-fn conclude(verdict: &Verdict) -> (GapState, String, Vec<KindResult>) {
+/// A state, the evidence in words, and what is proven of each kind.
+pub(super) type Concluded = (GapState, String, Vec<KindResult>);
+
+/// The state that follows from what is proven of each kind.
+fn conclude(verdict: &Verdict) -> Concluded {
     let (mut words, mut kinds) = (Vec::new(), Vec::new());
     for (kind, proof) in &verdict.kinds {
         let name = kind.name();

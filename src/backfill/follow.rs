@@ -14,13 +14,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::filling::{Filler, Shared, off_the_runtime};
-use super::pace::Rate;
 use super::purse::Purse;
 use super::{BackfillError, Budgets, Event, Filled, Halt, Planned, Source, check_clock, horizon_of, planned, selectors_of};
 use crate::archive::{ArchiveError, Disk, GapRow, GapStepRow, Pen, Tape};
 use crate::model::{Cause, GapState, UnixMicros};
-use crate::net::{Clock, Limits};
-use crate::provider::history::pace_of;
+use crate::net::Clock;
 
 /// Waits before a gap of which a part is not proven is tried again; after the last it is left.
 const GROWING: [Duration; 4] =
@@ -103,18 +101,9 @@ pub async fn follow<P: Pen + Clone + 'static>(
         Err(error) => return tell(Event::Rests { source: None, until: None, why: format!("the tape cannot be read: {error}") }),
     };
     let followers = following.sources.into_iter().map(|source| {
-        let pace = pace_of(&source.settings);
-        let filler = Filler {
-            pen: Box::new(pen.clone()),
-            shared: Arc::clone(&shared),
-            clock: Arc::clone(&clock),
-            rate: following.pace.map_or(Rate::below(pace), Rate::exactly),
-            dir: following.tape.clone(),
-            disk: Arc::clone(&disk),
-            limits: Limits::default(),
-            page: None,
-            unsaid: Default::default(),
-        };
+        let place = (following.tape.clone(), Arc::clone(&disk));
+        let mut filler = Filler::sharing(Arc::clone(&shared), Box::new(pen.clone()), place, &clock);
+        filler.keep_pace(&source, following.pace);
         let follower = Follower {
             source,
             filler,

@@ -12,6 +12,8 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Options`], [`plan`], [`run`] |
 //! | `filling.rs` | one gap from its plan to its verdict |
+//! | `audit.rs` | [`audit`](fn@audit): asking for what looked whole |
+//! | `sample.rs` | which windows, and what their answers allow to say |
 //! | `follow.rs` | [`follow`]: filling beside a recorder, without being asked |
 //! | `known.rs` | what is on the tape already |
 //! | `purse.rs` | [`Budgets`], and what was spent of them |
@@ -21,12 +23,14 @@
 //! Who writes the tape is handed in as a [`Pen`]: [`run`] has the archive for itself, [`follow`] writes through a
 //! recorder. Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
 
+mod audit;
 mod estimate;
 mod filling;
 mod follow;
 mod known;
 mod pace;
 mod purse;
+mod sample;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -34,18 +38,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::audit::{AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, plan_audit};
 pub use self::estimate::items;
-use self::filling::{Filler, Shared, off_the_runtime};
+use self::filling::{Filler, off_the_runtime};
 pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
-use self::pace::Rate;
-use self::purse::Purse;
 pub use self::purse::{AUTOMATIC_DAY, Budget, Budgets, spent_on_day};
+pub use self::sample::Window;
 use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Span, Tape, Writing};
 use crate::model::{GapState, Provider, Seq, SourceName, UnixMicros};
-use crate::net::{Clock, Limits, Network};
+use crate::net::{Clock, Network};
 use crate::provider::Settings;
 use crate::provider::decode_record;
-use crate::provider::history::{Price, Walk, Wanted, pace_of};
+use crate::provider::history::{Price, Walk, Wanted};
 
 /// The newest record may be so far in the future of our clock, which is set now and then.
 const CLOCK_APART: Duration = Duration::from_secs(60);
@@ -304,6 +308,13 @@ pub struct Planned {
     last_words: Option<String>,
 }
 
+impl Planned {
+    /// Number of the gap; a window that is audited has none, and no record has number 0.
+    fn number(&self) -> Option<u64> {
+        (self.gap.n > 0).then_some(self.gap.n)
+    }
+}
+
 /// Gaps that would be filled, and those that are left out with the reason.
 pub type Plan = (Vec<Planned>, Vec<(String, String)>);
 
@@ -364,12 +375,18 @@ fn possible(tape: &Tape, options: &Options, gap: &GapRow, now: UnixMicros) -> Re
     }
     let source = options.sources.iter().find(|source| source.name.as_str() == gap.source);
     let source = source.ok_or_else(|| BackfillError::NotConfigured { gap: id(), source_name: gap.source.clone() })?;
-    let on_tape = tape.source(&gap.source)?.provider;
+    check_provider(tape, source)?;
+    Ok(source.clone())
+}
+
+/// Refuses a source that is of another provider on the tape.
+fn check_provider(tape: &Tape, source: &Source) -> Result<(), BackfillError> {
+    let on_tape = tape.source(source.name.as_str())?.provider;
     if on_tape != source.settings.provider.name() {
-        let (source_name, configured) = (gap.source.clone(), source.settings.provider);
+        let (source_name, configured) = (source.name.to_string(), source.settings.provider);
         return Err(BackfillError::OtherProvider { source_name, on_tape, configured });
     }
-    Ok(source.clone())
+    Ok(())
 }
 
 /// Rules, monitors and topics a source has brought, each with an envelope that names it.
@@ -451,19 +468,43 @@ pub fn spent_today(tape: &Tape, now: UnixMicros) -> Result<BTreeMap<String, arch
 #[derive(Clone)]
 struct Hand(Arc<tokio::sync::Mutex<Option<Archive>>>);
 
+impl Hand {
+    fn of(archive: Archive) -> Self {
+        Self(Arc::new(tokio::sync::Mutex::new(Some(archive))))
+    }
+
+    /// Does something with the archive where that holds nobody up.
+    async fn with<T, E>(&self, work: impl FnOnce(&mut Archive) -> Result<T, E> + Send + 'static) -> Result<T, PenError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        PenError: From<E>,
+    {
+        let mut place = self.0.lock().await;
+        let Some(mut archive) = place.take() else { return Err(PenError::Gone) };
+        let (archive, done) = off_the_runtime(move || {
+            let done = work(&mut archive);
+            (archive, done)
+        })
+        .await;
+        *place = Some(archive);
+        Ok(done?)
+    }
+
+    async fn close(self, at: UnixMicros) -> Result<(), BackfillError> {
+        let archive = self.0.lock().await.take().ok_or(PenError::Gone)?;
+        off_the_runtime(move || archive.close(at)).await?;
+        Ok(())
+    }
+}
+
 impl Pen for Hand {
     fn write(&mut self, leaf: Leaf) -> Writing<'_> {
-        Box::pin(async move {
-            let mut place = self.0.lock().await;
-            let Some(mut archive) = place.take() else { return Err(PenError::Gone) };
-            let (archive, written) = off_the_runtime(move || {
-                let written = archive.keep(&leaf).and_then(|()| Ok(archive.commit(leaf.at)?));
-                (archive, written)
-            })
-            .await;
-            *place = Some(archive);
-            written.map(drop)
-        })
+        Box::pin(self.with(move |archive| {
+            archive.keep(&leaf)?;
+            archive.commit(leaf.at)?;
+            Ok::<_, PenError>(())
+        }))
     }
 }
 
@@ -481,19 +522,8 @@ pub async fn run(
     let (plan, left) = plan(&options, Arc::clone(&disk), clock.wall())?;
     let dir = &options.tape;
     let archive = Archive::open(dir, Arc::clone(&disk), options.archive.clone(), decode_record, &options.holder, clock.wall())?;
-    let purse = Purse::of(&Tape::open(dir, Arc::clone(&disk))?, options.budgets, clock.wall())?;
-    let hand = Hand(Arc::new(tokio::sync::Mutex::new(Some(archive))));
-    let mut filler = Filler {
-        pen: Box::new(hand.clone()),
-        shared: Arc::new(Shared::new(purse)),
-        clock: Arc::clone(&clock),
-        rate: Rate::exactly(Duration::ZERO),
-        dir: dir.clone(),
-        disk,
-        limits: Limits::default(),
-        page: None,
-        unsaid: archive::Spent::default(),
-    };
+    let hand = Hand::of(archive);
+    let mut filler = Filler::alone(Box::new(hand.clone()), &options, &clock, &disk)?;
     let mut outcome = Outcome { left, ..Outcome::default() };
     {
         let mut shutdown = std::pin::pin!(shutdown);
@@ -504,8 +534,7 @@ pub async fn run(
             if rest.contains(&source) {
                 continue;
             }
-            let pace = pace_of(&planned.source.settings);
-            filler.rate = options.pace.map_or(Rate::below(pace), Rate::exactly);
+            filler.keep_pace(&planned.source, options.pace);
             let filled = filler.fill(planned, tell, shutdown.as_mut()).await?;
             let Some(filled) = filled else {
                 outcome.stopped = true;
@@ -528,8 +557,11 @@ pub async fn run(
             }
         }
     }
-    let archive = hand.0.lock().await.take().ok_or(PenError::Gone)?;
-    outcome.still_open = options.sources.iter().map(|source| archive.open_gaps(&source.name).len() as u64).sum();
-    off_the_runtime(move || archive.close(clock.wall())).await?;
+    let sources = options.sources;
+    let count = move |archive: &mut Archive| {
+        Ok::<_, ArchiveError>(sources.iter().map(|source| archive.open_gaps(&source.name).len() as u64).sum())
+    };
+    outcome.still_open = hand.with(count).await?;
+    hand.close(clock.wall()).await?;
     Ok(outcome)
 }

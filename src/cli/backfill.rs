@@ -93,7 +93,7 @@ impl DayBudget {
 }
 
 /// Reads dollars as millionths.
-fn usd(text: &str) -> Result<u64, String> {
+pub(super) fn usd(text: &str) -> Result<u64, String> {
     let micro = text.trim_start_matches('$').parse::<f64>().ok().filter(|usd| (0.0..1e9).contains(usd)).map(|usd| usd * 1e6);
     micro.map(|micro| micro as u64).ok_or_else(|| "an amount is written as 0.50".to_owned())
 }

@@ -1,6 +1,7 @@
-//! The whole loop without keys and without a network: fake providers, an outage, a kill, and a tape that proves itself.
+//! The whole loop without keys and without a network: fake providers, an outage, a kill, what was lost asked for again,
+//! and a tape that proves itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,19 +16,20 @@ use serde_json::{Value, json};
 use super::args::{Common, now};
 use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{Out, say};
-use crate::archive::{Archive, CatalogCheck, Options, Report, Span, Tape, verify};
+use crate::archive::{Archive, CatalogCheck, Certificate, Options, Report, Span, Tape, verify};
 use crate::catalog::GapRow;
-use crate::model::{Body, ConnId, Draft, Provider, RecordKind, SourceName, UnixMicros, Via};
+use crate::model::{Body, ConnId, Draft, EventId, EventKind, Provider, RecordKind, SourceName, UnixMicros, Via};
 use crate::net::Gate;
 use crate::provider::{decode, decode_record, synthetic};
 use crate::replay::{self, Feed, Replay, Speed};
 use crate::segment::{Disk, RealDisk};
 
-/// Show the whole loop on this machine: record, lose, notice, prove
+/// Show the whole loop on this machine: record, lose, notice, fill, prove
 ///
 /// Fake providers play a made-up broadcast; a real recorder, a process of its own, records all four of them. The server
-/// goes away for a while, and the recorder is killed once (SIGKILL). Then the demo shows the ledger of gaps, verifies the
-/// tape, and compares what was recorded with what was sent, byte for byte: whatever is missing must lie in a gap.
+/// goes away for a while, and the recorder is killed once (SIGKILL). Then the fake providers' history is asked for what is
+/// missing. The demo shows the ledger of gaps, verifies the tape, compares what was recorded with what was sent, byte for byte
+/// (whatever is missing must lie in a gap), and ends with a certificate for each source.
 /// No key, no network: everything happens on loopback.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -176,20 +178,53 @@ impl Stage {
         let recorder = Recorder::start(self, &["--until-idle", "2.5"])?;
         clock.until(SECONDS as f64 + 0.5).await;
         recorder.finish().await?;
+        say("backfill    the providers' history is asked for what lies in the gaps");
+        self.backfill().await?;
         server.stop();
         server.wait().await;
         Ok(Seen { announced })
+    }
+
+    /// Fills what can be filled, with the program as anybody would use it.
+    async fn backfill(&self) -> Result<()> {
+        let mut command = self.program()?;
+        command.arg("backfill").stdout(Stdio::null());
+        let mut child = command.spawn().context("cannot start the backfiller")?;
+        let status = tokio::task::spawn_blocking(move || child.wait()).await.context("cannot wait for the backfiller")??;
+        ended_well("the backfiller", status)
+    }
+
+    /// This program with the demo's configuration; it talks into the log.
+    fn program(&self) -> Result<Command> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("recorder.log"));
+        let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+        command.arg("--config").arg(self.config()).arg("--json");
+        command.env_remove("BIRDTAPE_TAPE").env_remove("BIRDTAPE_CONFIG").stdin(Stdio::null());
+        command.stderr(log.context("cannot write recorder.log")?);
+        Ok(command)
     }
 
     /// Looks at what is left.
     fn findings(&self, seen: Seen) -> Result<Findings> {
         let report = verify(&self.tape(), &RealDisk, decode_record, |_| {})?;
         let tape = Tape::open(&self.tape(), Arc::new(RealDisk))?;
-        let mut sources = Vec::new();
+        let (mut sources, mut certificates) = (Vec::new(), Vec::new());
         for provider in Provider::ALL {
             sources.push(Comparison::of(&tape, provider, &self.sent[&provider], seen.announced.get(provider.name()).copied())?);
+            certificates.extend(self.certify(&tape, provider.name())?);
         }
-        Ok(Findings { report, gaps: tape.catalog().gaps(None)?, sources })
+        Ok(Findings { report, gaps: tape.catalog().gaps(None)?, sources, certificates })
+    }
+
+    /// Certifies a source from its beginning to where evidence reaches.
+    fn certify(&self, tape: &Tape, source: &str) -> Result<Option<(String, Certificate)>> {
+        let coverage = tape.coverage(source)?;
+        let since = coverage.iter().map(|scope| scope.since).min();
+        let (Some(from), Some(to)) = (since, coverage.iter().filter_map(|scope| scope.frontier).max()) else { return Ok(None) };
+        let certificate = Certificate::of(tape, source, from, to)?;
+        let file = self.dir.join(format!("certificate-{source}.json"));
+        std::fs::write(&file, certificate.to_json() + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Some((source.to_owned(), certificate)))
     }
 }
 
@@ -238,12 +273,8 @@ struct Recorder {
 
 impl Recorder {
     fn start(stage: &Stage, until: &[&str]) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(stage.dir.join("recorder.log"));
-        let mut command = Command::new(program);
-        command.arg("--config").arg(stage.config()).args(["--json", "record"]).args(until);
-        command.env_remove("BIRDTAPE_TAPE").env_remove("BIRDTAPE_CONFIG").stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(log.context("cannot write recorder.log")?);
+        let mut command = stage.program()?;
+        command.arg("record").args(until).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the recorder")?;
         let stdout = child.stdout.take().context("the recorder has no stdout")?;
         let reader = std::thread::spawn(move || {
@@ -272,10 +303,14 @@ impl Recorder {
     async fn finish(self) -> Result<()> {
         let Self { mut child, .. } = self;
         let status = tokio::task::spawn_blocking(move || child.wait()).await.context("cannot wait for the recorder")??;
-        match status.code() {
-            Some(0 | 3) => Ok(()),
-            _ => Err(failed(format!("the recorder ended with {status}"), "look at recorder.log in the demo's directory")),
-        }
+        ended_well("the recorder", status)
+    }
+}
+
+fn ended_well(what: &str, status: std::process::ExitStatus) -> Result<()> {
+    match status.code() {
+        Some(0 | 3) => Ok(()),
+        _ => Err(failed(format!("{what} ended with {status}"), "look at recorder.log in the demo's directory")),
     }
 }
 
@@ -288,6 +323,9 @@ struct Comparison {
     missing: usize,
     /// Missing ones where the tape has no gap.
     silent: usize,
+    /// Posts that only missing envelopes brought, and those of them that history had.
+    lost_posts: usize,
+    found_posts: usize,
     /// Recorded ones that were not sent, or not in that order.
     foreign: usize,
     /// Records announced before the kill that are not on the tape.
@@ -297,9 +335,20 @@ struct Comparison {
 impl Comparison {
     /// Walks both in order. A run of missing envelopes must have a gap's note between its neighbours on the tape.
     fn of(tape: &Tape, provider: Provider, sent: &[Bytes], announced: Option<u64>) -> Result<Self> {
-        let mut found = Self { provider, sent: sent.len(), recorded: 0, missing: 0, silent: 0, foreign: 0, broken_promises: 0 };
+        let mut found = Self {
+            provider,
+            sent: sent.len(),
+            recorded: 0,
+            missing: 0,
+            silent: 0,
+            lost_posts: 0,
+            found_posts: 0,
+            foreign: 0,
+            broken_promises: 0,
+        };
         let mut records = tape.records(provider.name(), Span::default())?;
         let (mut next, mut gap_before, mut last_n) = (0, true, 0);
+        let (mut came, mut lost) = (BTreeSet::new(), BTreeSet::new());
         while let Some(record) = records.next()? {
             last_n = record.n.0;
             match record.kind {
@@ -310,6 +359,8 @@ impl Comparison {
                             found.recorded += 1;
                             found.missing += skipped;
                             found.silent += if gap_before { 0 } else { skipped };
+                            came.extend(posts(provider, &record.body));
+                            lost.extend(sent[next..next + skipped].iter().flat_map(|bytes| posts(provider, bytes)));
                             next += skipped + 1;
                         }
                         // X opens every connection with a `config` of its own; the fake makes one when we come back.
@@ -324,9 +375,23 @@ impl Comparison {
         // Behind the last one, only a gap or the end of recording may explain it.
         found.missing += sent.len() - next;
         found.silent += if gap_before { 0 } else { sent.len() - next };
+        lost.extend(sent[next..].iter().flat_map(|bytes| posts(provider, bytes)));
+        for post in lost.difference(&came) {
+            found.lost_posts += 1;
+            found.found_posts += usize::from(!tape.catalog().blocks_with_id(*post)?.is_empty());
+        }
         found.broken_promises = announced.map_or(0, |n| n.saturating_sub(last_n));
         Ok(found)
     }
+}
+
+/// Posts whose content an envelope brings.
+fn posts(provider: Provider, bytes: &[u8]) -> Vec<u64> {
+    let of_post = |event: crate::model::Event| match (event.kind, event.id) {
+        (EventKind::Tweet, EventId::Tweet(id)) => Some(id.0),
+        _ => None,
+    };
+    decode(provider, bytes).events.into_iter().filter_map(of_post).collect()
 }
 
 fn is_gap(body: &[u8]) -> bool {
@@ -341,18 +406,24 @@ struct Findings {
     report: Report,
     gaps: Vec<GapRow>,
     sources: Vec<Comparison>,
+    /// By source.
+    certificates: Vec<(String, Certificate)>,
 }
 
 impl Findings {
     fn is_good(&self) -> bool {
-        let good = |s: &Comparison| s.silent == 0 && s.foreign == 0 && s.broken_promises == 0 && s.recorded > 0;
-        self.report.is_whole() && self.sources.iter().all(good) && !self.gaps.is_empty()
+        let kept = |s: &Comparison| s.silent == 0 && s.foreign == 0 && s.broken_promises == 0 && s.recorded > 0;
+        let good = |s: &Comparison| kept(s) && s.found_posts == s.lost_posts;
+        // X has no history of what its live pipeline brings: there the certificate says that nobody can tell.
+        let whole = |(source, certificate): &(String, Certificate)| source == Provider::XLive.name() || certificate.is_whole();
+        let certified = self.certificates.len() == Provider::ALL.len() && self.certificates.iter().all(whole);
+        self.report.is_whole() && self.sources.iter().all(good) && !self.gaps.is_empty() && certified
     }
 
     fn to_json(&self, stage: &Stage) -> Value {
         let by_source = |s: &Comparison| {
             json!({ "source": s.provider.name(), "sent": s.sent, "recorded": s.recorded, "missing": s.missing,
-                "missing_outside_gaps": s.silent, "foreign": s.foreign, "announced_and_lost": s.broken_promises })
+                "missing_outside_gaps": s.silent, "posts_lost": s.lost_posts, "posts_filled": s.found_posts, "foreign": s.foreign, "announced_and_lost": s.broken_promises })
         };
         let gap = |g: &GapRow| {
             json!({ "id": format!("{}-{}", g.source, g.n), "source": g.source, "cause": g.cause, "state": g.state, "scope": g.scope,
@@ -367,6 +438,7 @@ impl Findings {
             "ok": self.is_good(),
             "sources": self.sources.iter().map(by_source).collect::<Vec<_>>(),
             "gaps": self.gaps.iter().map(gap).collect::<Vec<_>>(),
+            "certified": self.certificates.iter().map(|(name, of)| (name.clone(), of.is_whole().into())).collect::<serde_json::Map<_, _>>(),
             "verify": { "ok": self.report.is_whole(), "catalog": catalog, "damage": self.report.damage.len() },
             "paths": { "dir": stage.dir, "broadcast": stage.broadcast(), "tape": stage.tape(), "config": stage.config(),
                 "log": stage.dir.join("recorder.log") },
@@ -376,21 +448,22 @@ impl Findings {
     fn tell(&self, stage: &Stage, out: &mut Out) -> Result<()> {
         out.line("")?;
         out.line("What was sent, and what is on the tape:")?;
-        let head = ["source", "sent", "recorded", "missing", "of these outside a gap"];
+        let head = ["source", "sent", "recorded", "missing", "of these outside a gap", "posts in them", "found in history"];
         let rows = self.sources.iter().map(|s| {
-            let cells = [s.sent, s.recorded, s.missing, s.silent].map(|n| n.to_string());
+            let cells = [s.sent, s.recorded, s.missing, s.silent, s.lost_posts, s.found_posts].map(|n| n.to_string());
             std::iter::once(s.provider.to_string()).chain(cells).collect()
         });
         out.lines(&super::out::table(&head, rows))?;
         out.line("")?;
         out.line("The ledger (a window lies in published time; each begins one lateness horizon before the last evidence):")?;
-        let head = ["gap", "cause", "from", "length", "what happened"];
+        let head = ["gap", "cause", "state", "from", "length", "what happened"];
         let rows = self.gaps.iter().map(|g| {
             let length = g.to_us.map_or("open".to_owned(), |to| format!("{:.1} s", (to - g.from_us) as f64 / 1e6));
             let time = UnixMicros(g.from_us).to_string();
             vec![
                 format!("{}-{}", g.source, g.n),
                 g.cause.clone(),
+                g.state.clone(),
                 time[11..19].to_owned(),
                 length,
                 g.detail.chars().take(60).collect(),
@@ -412,9 +485,21 @@ impl Findings {
             "compared    every recorded envelope byte for byte: {foreign} differ; {silent} missing outside a gap"
         ))?;
         out.line("")?;
+        let there = Tape::open(&stage.tape(), Arc::new(RealDisk))?;
+        super::gaps::draw(
+            out,
+            &there,
+            &self.certificates.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+            (None, None),
+        )?;
+        for (source, certificate) in &self.certificates {
+            out.line(&format!("certify     {source}: {}", certificate.in_words()))?;
+        }
+        out.line("")?;
         let tape = stage.tape();
         out.line(&format!("Look at it:  birdtape status --tape {}", tape.display()))?;
         out.line(&format!("             birdtape gaps --tape {}", tape.display()))?;
+        out.line(&format!("             jq . {}/certificate-tweetstream.json", stage.dir.display()))?;
         out.line(&format!("             birdtape cat --tape {} --source tweetstream --kind frame | head", tape.display()))?;
         out.line(&format!("             zstd -dc {}/segments/tweetstream/*/*.zst | jq .kind | sort | uniq -c", tape.display()))?;
         out.line(&format!("The recorder's log: {}", stage.dir.join("recorder.log").display()))

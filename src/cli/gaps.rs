@@ -1,18 +1,20 @@
 //! `birdtape gaps`: the ledger of what may be missing.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::args::{self, Common};
+use super::args::{self, Common, When};
 use super::backfill::{spent_json, spent_words};
 use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{self, Out, length, stamp, table};
-use crate::archive::{self, Archive, Layout, Spent, Tape};
+use super::timeline;
+use crate::archive::{self, Archive, Classes, Layout, ScopeCoverage, Spent, Tape};
 use crate::backfill::{self, Due};
-use crate::catalog::{GapRow, GapStepRow};
-use crate::model::{GapState, SourceName, UnixMicros};
+use crate::catalog::{GapKindRow, GapRow, GapStepRow};
+use crate::model::{GapState, IntervalSet, SourceName, UnixMicros};
 use crate::provider;
 use crate::segment::RealDisk;
 
@@ -26,6 +28,7 @@ use crate::segment::RealDisk;
 Examples:
   birdtape gaps                                       every gap
   birdtape gaps --open --source alpha                 what is still to be filled
+  birdtape gaps timeline --from -1d                   a line for each source, a character for each stretch
   birdtape gaps show alpha-17                         one gap's history
   birdtape gaps ignore alpha-17 --reason 'test key'   decide to live with it"
 )]
@@ -41,6 +44,12 @@ enum What {
     /// List gaps, as without a subcommand
     #[command(after_help = "Examples:\n  birdtape gaps list --open --json")]
     List(List),
+    /// Draw what is covered and what is missing, one line a source
+    ///
+    /// Each character stands for a stretch of published time and shows the worst that lies in it. On a terminal `birdtape gaps`
+    /// draws it below the list.
+    #[command(after_help = "Examples:\n  birdtape gaps timeline\n  birdtape gaps timeline --source alpha --from -6h --to -1h")]
+    Timeline(List),
     /// Show a gap with everything that happened to it
     #[command(after_help = "Examples:\n  birdtape gaps show alpha-17")]
     Show {
@@ -68,12 +77,19 @@ struct List {
     /// Only gaps through which something may still be missing
     #[arg(long)]
     open: bool,
+    /// Only what touches published time from here on [default: the beginning]
+    #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
+    from: Option<When>,
+    /// And before this [default: the last record]
+    #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
+    to: Option<When>,
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     match &args.command {
         None => list(common, &args.list),
         Some(What::List(args)) => list(common, args),
+        Some(What::Timeline(args)) => timeline(common, args),
         Some(What::Show { id }) => show(common, id),
         Some(What::Ignore { id, reason }) => ignore(common, id, reason),
     }
@@ -83,7 +99,10 @@ fn list(common: &Common, args: &List) -> Outcome {
     let tape = common.open_tape()?;
     let sources = args::sources(&tape, &args.source)?;
     let mut gaps = tape.catalog().gaps(None)?;
-    gaps.retain(|gap| sources.contains(&gap.source) && (!args.open || is_open(&gap.state)));
+    let (from, to) = args.window()?;
+    let touches =
+        |gap: &GapRow| to.is_none_or(|to| gap.from_us < to.0) && gap.to_us.is_none_or(|end| from.is_none_or(|from| end > from.0));
+    gaps.retain(|gap| sources.contains(&gap.source) && touches(gap) && (!args.open || is_open(&gap.state)));
     let mut out = Out::new();
     if common.json {
         gaps.iter().try_for_each(|gap| out.json(&to_json(gap)))?;
@@ -94,8 +113,87 @@ fn list(common: &Common, args: &List) -> Outcome {
         let rows = gaps.iter().map(|gap| row(&tape, gap)).collect::<Result<Vec<_>>>()?;
         out.lines(&table(&head, rows))?;
     }
+    if !common.json && std::io::stdout().is_terminal() {
+        out.line("")?;
+        draw(&mut out, &tape, &sources, (from, to))?;
+    }
     out.flush()?;
     Ok(Exit::Done)
+}
+
+fn timeline(common: &Common, args: &List) -> Outcome {
+    let tape = common.open_tape()?;
+    let sources = args::sources(&tape, &args.source)?;
+    let mut out = Out::new();
+    if common.json {
+        let (from, to) = args.window()?;
+        for (name, scopes) in coverage(&tape, &sources)? {
+            scopes.iter().try_for_each(|scope| out.json(&coverage_json(&name, scope, from, to)))?;
+        }
+    } else {
+        draw(&mut out, &tape, &sources, args.window()?)?;
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+type Window = (Option<UnixMicros>, Option<UnixMicros>);
+
+impl List {
+    fn window(&self) -> Result<Window> {
+        let now = args::now();
+        let [from, to] = [self.from, self.to].map(|when| when.map(|when| when.instant(now)));
+        match (from, to) {
+            (Some(from), Some(to)) if from >= to => {
+                Err(usage(format!("the window from {from} to {to} is empty"), "--from must lie before --to"))
+            }
+            window => Ok(window),
+        }
+    }
+}
+
+type Coverage = Vec<(String, Vec<ScopeCoverage>)>;
+
+fn coverage(tape: &Tape, sources: &[String]) -> Result<Coverage> {
+    sources.iter().map(|name| Ok((name.clone(), tape.coverage(name)?))).collect()
+}
+
+/// Draws the timeline of sources into what is printed.
+pub(super) fn draw(out: &mut Out, tape: &Tape, sources: &[String], (from, to): Window) -> Result<()> {
+    let coverage = coverage(tape, sources)?;
+    let since = coverage.iter().flat_map(|(_, scopes)| scopes).map(|scope| scope.since).min();
+    // Where evidence or a gap ends; of a gap that still grows, what was recorded last.
+    let mut last = coverage.iter().flat_map(|(_, scopes)| scopes).filter_map(|scope| scope.frontier).max();
+    for gap in sources.iter().map(|name| tape.catalog().gaps(Some(name))).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        last = last.max(Some(UnixMicros(gap.to_us.unwrap_or(tape.source(&gap.source)?.last_us))));
+    }
+    let (Some(from), Some(to)) = (from.or(since), to.or(last)) else { return out.line("nothing was recorded live yet") };
+    if from >= to {
+        return out.line("nothing is covered yet");
+    }
+    let terminal = console::Term::stdout();
+    let columns = terminal.size_checked().map_or(80, |(_, columns)| columns as usize);
+    out.styled(&timeline::draw(&coverage, (from, to), columns, console::colors_enabled()))
+}
+
+fn coverage_json(source: &str, scope: &ScopeCoverage, from: Option<UnixMicros>, to: Option<UnixMicros>) -> Value {
+    let (from, to) = (from.unwrap_or(scope.since), to.unwrap_or(UnixMicros(i64::MAX)));
+    let instant = |at: UnixMicros| (at.0 != i64::MAX).then(|| at.to_string());
+    let intervals = |set: &IntervalSet| set.iter().map(|(from, to)| json!([from.to_string(), instant(to)])).collect::<Value>();
+    let classes = |classes: &Classes| -> Value {
+        let within = classes.within(from, to);
+        within.named().into_iter().map(|(name, set)| (name.to_owned(), intervals(set))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let kinds: serde_json::Map<_, _> = scope.kinds.iter().map(|(kind, of)| (kind.clone(), classes(of))).collect();
+    json!({
+        "source": source,
+        "scope": scope.scope,
+        "version": scope.version,
+        "since": scope.since.to_string(),
+        "until": scope.until.map(|until| until.to_string()),
+        "coverage": classes(&scope.classes),
+        "kinds": kinds,
+    })
 }
 
 fn row(tape: &Tape, gap: &GapRow) -> Result<Vec<String>> {
@@ -118,15 +216,22 @@ fn show(common: &Common, id: &str) -> Outcome {
         value["spent"] = spent_json(&spent(&steps));
         value["tried_again_at"] = tried_again(&tape, &gap)?.map(|at| at.to_string()).into();
         value["steps"] = steps.iter().map(step_to_json).collect();
+        let kinds = tape.catalog().gap_kinds(&gap.source)?.into_iter().filter(|kind| kind.gap_n == gap.n);
+        value["kinds"] = kinds
+            .map(|kind| (kind.kind, json!({ "state": kind.state, "why": kind.why })))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
         out.json(&value)?;
     } else {
-        print(&mut out, &gap, &steps, tried_again(&tape, &gap)?)?;
+        let kinds = tape.catalog().gap_kinds(&gap.source)?;
+        let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect();
+        print(&mut out, &gap, &steps, &kinds, tried_again(&tape, &gap)?)?;
     }
     out.flush()?;
     Ok(Exit::Done)
 }
 
-fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], again: Option<UnixMicros>) -> Result<()> {
+fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow], again: Option<UnixMicros>) -> Result<()> {
     let to =
         gap.to_us.map_or("still growing".to_owned(), |to| format!("{} ({})", stamp(UnixMicros(to)), length(to - gap.from_us)));
     out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
@@ -136,6 +241,10 @@ fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], again: Option<UnixMi
     for step in steps {
         let to = step.to_us.map(|to| format!(", ends {}", stamp(UnixMicros(to)))).unwrap_or_default();
         out.line(&format!("        {}, {} ({}){to}: {}", stamp(UnixMicros(step.at_us)), step.state, step.cause, step.detail))?;
+    }
+    for kind in kinds {
+        let why = if kind.why.is_empty() { String::new() } else { format!(", {}", kind.why) };
+        out.line(&format!("{:7} {}{why}", format!("{}:", kind.kind), kind.state))?;
     }
     let spent = spent(steps);
     if spent != Spent::default() {

@@ -17,6 +17,7 @@
 //! | the others | one subcommand each |
 
 mod args;
+mod audit;
 mod backfill;
 mod cat;
 mod certify;
@@ -41,6 +42,7 @@ mod status;
 mod summary;
 mod synthetic;
 mod tail;
+mod timeline;
 mod topics;
 mod verify;
 
@@ -96,6 +98,7 @@ enum Command {
     Status(status::Args),
     Gaps(gaps::Args),
     Backfill(backfill::Args),
+    Audit(audit::Args),
     Certify(certify::Args),
     Verify(verify::Args),
     Recover(recover::Args),
@@ -137,6 +140,7 @@ impl Cli {
             Command::Status(args) => status::run(common, &args),
             Command::Gaps(args) => gaps::run(common, &args),
             Command::Backfill(args) => backfill::run(common, &args),
+            Command::Audit(args) => audit::run(common, &args),
             Command::Certify(args) => certify::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),

@@ -54,6 +54,11 @@ impl Out {
         text.lines().try_for_each(|line| self.line(line.trim_end()))
     }
 
+    /// Text of our own making with colours, nothing in it from a tape but names.
+    pub(super) fn styled(&mut self, text: &str) -> Result<()> {
+        check(self.writer.write_all(text.as_bytes()))
+    }
+
     /// One JSON value on one line.
     pub(super) fn json(&mut self, value: &serde_json::Value) -> Result<()> {
         let text = value.to_string();

@@ -885,7 +885,7 @@ async fn a_job_beside_the_recorder_writes_through_it_and_hears_what_became_of_it
         Box::pin(async move {
             let leaf = |gap| Leaf {
                 source: SourceName::new("alpha").unwrap(),
-                gap,
+                gap: Some(gap),
                 at: SystemClock::new().wall(),
                 page: None,
                 state: GapState::Filled,

@@ -326,8 +326,8 @@ fn a_budget_of_money_or_items_is_not_overrun_by_more_than_a_page() {
         run.text()
     );
     let spent = |run: &crate::program::Run| {
-        let ended = run.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        ended.filter(|event| event["event"] == "ended").map(|event| event.clone()).next().unwrap()
+        let mut events = run.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.find(|event| event["event"] == "ended").unwrap()
     };
     assert_eq!(spent(&run)["usd"], 0.0, "no page that costs was asked for");
     let items = scene.backfill(&history.base, &["--max-items", "30"]).expect(3);
