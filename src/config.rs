@@ -1389,11 +1389,11 @@ mod tests {
             ("{\"json\": true}".into(), "birdtape.toml line 1: not valid TOML: "),
             (
                 "tapes = 1".into(),
-                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, source\ndid you mean `tape`?",
+                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, backfill, source\ndid you mean `tape`?",
             ),
             (
                 "[sources.alpha]".into(),
-                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, source\ndid you mean `source`?",
+                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, backfill, source\ndid you mean `source`?",
             ),
             (
                 "[archive]\n\nlevle = 3".into(),

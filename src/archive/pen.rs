@@ -79,6 +79,10 @@ impl Archive {
         }
         let Some(gap) = gap else { return Ok(()) };
         let filling = Filling { state: *state, detail, cursor: cursor.as_deref(), kinds, spent: *spent };
-        Ok(self.fill(source, *at, *gap, filling)?)
+        // A segment that ends between the two would be committed with the one and without the other.
+        self.is_mid_leaf = page.is_some();
+        let filled = self.fill(source, *at, *gap, filling);
+        self.is_mid_leaf = false;
+        Ok(filled?)
     }
 }

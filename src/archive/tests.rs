@@ -634,3 +634,47 @@ fn a_source_keeps_its_provider() {
     let mut archive = bench.open().unwrap();
     assert!(matches!(archive.add_source(&alpha(), Provider::XLive), Err(ArchiveError::OtherProvider { .. })));
 }
+
+#[test]
+fn a_page_and_its_step_are_in_one_commit_or_in_none() {
+    let bench = Bench::new();
+    let leaf = |gap: u64, bytes: usize| {
+        let body = Body::Bytes(Bytes::from(vec![b'x'; bytes]));
+        let draft = Draft { received_at: at(20), kind: RecordKind::Http, via: Via::History, conn: ConnId(0), info: None, body };
+        Leaf {
+            source: alpha(),
+            gap: Some(gap),
+            at: at(20),
+            page: Some((draft, crate::model::Decoded::default())),
+            state: GapState::Filling,
+            detail: "a page".to_owned(),
+            cursor: Some("{}".to_owned()),
+            kinds: Vec::new(),
+            spent: Spent { requests: 1, rows: 0, micro_usd: 0 },
+        }
+    };
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.live(&alpha(), ALL, HORIZON, at(1), "a frame").unwrap();
+    let gap = archive.lost(&alpha(), at(2), Lost { scope: ALL, cause: Cause::Killed, detail: "x" }).unwrap().unwrap();
+    assert!(matches!(archive.keep(&leaf(77, 10)), Err(PenError::NoGap { gap: 77, .. })));
+    archive.commit(at(3)).unwrap();
+    // The page alone fills a segment.
+    archive.keep(&leaf(gap, 20_000)).unwrap();
+    drop(archive);
+    let steps = |bench: &Bench| {
+        let tape = Tape::open(&bench.path(), Arc::new(bench.disk.clone())).unwrap();
+        let (mut records, mut pages) = (tape.records("alpha", Span::default()).unwrap(), 0);
+        while let Some(record) = records.next().unwrap() {
+            pages += usize::from(record.kind == RecordKind::Http);
+        }
+        (pages, tape.catalog().spent_since(Some("alpha"), 0).unwrap().0)
+    };
+    let mut archive = bench.open().unwrap();
+    assert_eq!(steps(&bench), (0, 0));
+    archive.keep(&leaf(gap, 20_000)).unwrap();
+    archive.commit(at(21)).unwrap();
+    drop(archive);
+    bench.open().unwrap();
+    assert_eq!(steps(&bench), (1, 1));
+}

@@ -69,6 +69,8 @@ pub struct Archive {
     recording: BTreeMap<SourceName, Recording>,
     sealing: Vec<JoinHandle<std::result::Result<Done, SegmentError>>>,
     pub(super) recovery: Recovery,
+    /// What is appended now belongs into one commit with what was appended before it.
+    pub(super) is_mid_leaf: bool,
     poisoned: bool,
     _lock: Box<dyn Send>,
 }
@@ -136,6 +138,7 @@ impl Archive {
             recording: BTreeMap::new(),
             sealing: Vec::new(),
             recovery: recovered.recovery,
+            is_mid_leaf: false,
             poisoned: false,
             _lock: lock,
         };
@@ -192,7 +195,7 @@ impl Archive {
         let n = index.last_n().next();
         let day = draft.received_at.day();
         let full = |r: &Recording| r.writer.raw_bytes() >= self.options.segment_bytes || r.day_number < day;
-        if self.recording.get(source).is_some_and(full) {
+        if !self.is_mid_leaf && self.recording.get(source).is_some_and(full) {
             self.commit(draft.received_at)?;
             self.rotate(source, draft.received_at)?;
         }

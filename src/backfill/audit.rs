@@ -192,7 +192,7 @@ fn planned(tape: &Tape, source: &Source, window: Window) -> Result<Planned, Back
         to_us: Some(window.to.0),
         ..GapRow::default()
     };
-    Ok(Planned { gap, source: source.clone(), wanted, cursor: None, price, last_words: None })
+    Ok(Planned { gap, source: source.clone(), wanted, cursor: None, price, begun_n: None, last_words: None })
 }
 
 /// Posts of a window as pages bring them.

@@ -14,10 +14,10 @@ use super::known::Held;
 use super::pace::{Paces, Rate};
 use super::purse::{Purse, Reached, Ticket};
 use super::{BackfillError, Event, Filled, Halt, Options, Planned, Source};
-use crate::archive::{Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
+use crate::archive::{ArchiveError, Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
 use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
-use crate::provider::history::{Known, Next, Price, Proof, Trouble, Verdict, Walk, limit_ends_at, pace_of, read_page};
+use crate::provider::history::{Known, Next, Price, Proof, Reading, Trouble, Verdict, Walk, limit_ends_at, pace_of, read_page};
 
 /// Attempts at one page before the gap is left as it is.
 const TRIES: u32 = 8;
@@ -64,6 +64,8 @@ pub(super) struct Filler {
     /// An answer, and what was spent, that go onto the tape with the next step.
     pub(super) page: Option<(Draft, Decoded)>,
     pub(super) unsaid: Spent,
+    /// What is to be written while the next request is under way: an answer that cost nothing, with its step.
+    late: Option<Leaf>,
     /// Posts of the window that is audited.
     pub(super) tally: Tally,
 }
@@ -85,7 +87,8 @@ enum Asked {
 
 /// What came of one request.
 enum Came {
-    Answer(Response),
+    /// And what was read of it.
+    Answer(Response, Box<Reading>),
     Failure(String),
     /// Nothing, before the end.
     Nothing,
@@ -121,6 +124,7 @@ impl Filler {
             limits: Limits::default(),
             page: None,
             unsaid: Spent::default(),
+            late: None,
             tally: Tally::default(),
         }
     }
@@ -141,6 +145,7 @@ impl Filler {
         let mut held = self.held(planned).await?;
         let asked =
             self.ask(planned, planned.source.name.as_str(), &mut walk, &mut held, &mut Sum::default(), tell, shutdown).await?;
+        self.catch_up().await?;
         Ok(match asked {
             Asked::Verdict(verdict) => Ok(conclude(&verdict)),
             Asked::Leave(_, why, _) => Err(why),
@@ -175,7 +180,10 @@ impl Filler {
                 (state, detail, kinds, None)
             }
             Asked::Leave(state, why, halt) => (state, why, Vec::new(), Some(halt)),
-            Asked::Shutdown => return Ok(None),
+            Asked::Shutdown => {
+                self.catch_up().await?;
+                return Ok(None);
+            }
         };
         // Being told the same again is no news for the ledger.
         if planned.last_words.as_ref() != Some(&detail) || sum.spent != Spent::default() {
@@ -191,9 +199,12 @@ impl Filler {
         let around = planned.wanted.margin * 2 + Duration::from_secs(60);
         let (from, to) = (planned.wanted.from.minus(around), planned.wanted.to.plus(around));
         let (dir, disk, source) = (self.dir.clone(), Arc::clone(&self.disk), planned.source.clone());
+        let begun_n = planned.begun_n;
         let read = move || {
-            let tape = Tape::open(&dir, disk)?;
-            Held::of(&tape, source.name.as_str(), source.settings.provider, from, to)
+            let (tape, provider) = (Tape::open(&dir, disk)?, source.settings.provider);
+            let mut held = Held::of(&tape, source.name.as_str(), provider, from, to)?;
+            begun_n.map_or(Ok(()), |n| held.recall(&tape, source.name.as_str(), provider, n))?;
+            Ok::<_, ArchiveError>(held)
         };
         Ok(off_the_runtime(read).await?)
     }
@@ -215,7 +226,7 @@ impl Filler {
                 Next::Done(verdict) => return Ok(Asked::Verdict(verdict)),
                 Next::Ask(request) => request,
             };
-            if self.wait_for_turn(planned, shutdown.as_mut()).await {
+            if self.wait_for_turn(planned, shutdown.as_mut()).await? {
                 return Ok(Asked::Shutdown);
             }
             let shared = Arc::clone(&self.shared);
@@ -227,11 +238,10 @@ impl Filler {
                 Ok(ticket) => ticket,
                 Err(reached) => return Ok(leave_for_budget(reached)),
             };
-            let (came, is_last) = self.request(planned, &request, shutdown.as_mut()).await;
+            let (came, is_last) = self.request(planned, &request, shutdown.as_mut()).await?;
             let trouble = match came {
-                Came::Answer(response) => {
-                    // Once, for the tape and for the walk.
-                    let decoded = walk.has_read(read_page(planned.source.settings.provider, &response.body));
+                Came::Answer(response, reading) => {
+                    let decoded = walk.has_read(*reading);
                     let shown = walk.answered(&response, held);
                     let page = shown.as_ref().ok().cloned().unwrap_or_default();
                     self.spend(ticket, page.rows, page.micro_usd, sum);
@@ -241,7 +251,12 @@ impl Filler {
                             sum.new += page.new;
                             tries = 0;
                             let detail = format!("{} rows so far, {} of them new", sum.spent.rows, sum.new);
-                            self.step(planned, GapState::Filling, &detail, Some(walk.cursor()), Vec::new()).await?;
+                            let leaf = self.leaf(planned, GapState::Filling, &detail, Some(walk.cursor()), Vec::new());
+                            self.late = Some(leaf);
+                            // What is paid for is safe before another is bought.
+                            if page.micro_usd > 0 {
+                                self.catch_up().await?;
+                            }
                             tell(Event::Page { gap: gap.to_owned(), rows: page.rows, new: page.new });
                             None
                         }
@@ -258,15 +273,20 @@ impl Filler {
                 }
             };
             drop(in_turn);
-            if let Some(Trouble::Stop { why }) = trouble {
-                return Ok(Asked::Leave(GapState::Open, why, Halt::Refused));
-            }
             if is_last {
+                // What was spent is written down, whatever came of it.
                 if self.unsaid != Spent::default() {
-                    let words = "stopped before an answer came; it is asked for again";
-                    self.step(planned, GapState::Filling, words, Some(walk.cursor()), Vec::new()).await?;
+                    let (state, words) = match trouble {
+                        Some(Trouble::Stop { why }) => (GapState::Open, why),
+                        Some(Trouble::Again { why, .. }) => (GapState::Filling, why),
+                        None => (GapState::Filling, "stopped before an answer came; it is asked for again".to_owned()),
+                    };
+                    self.step(planned, state, &words, Some(walk.cursor()), Vec::new()).await?;
                 }
                 return Ok(Asked::Shutdown);
+            }
+            if let Some(Trouble::Stop { why }) = trouble {
+                return Ok(Asked::Leave(GapState::Open, why, Halt::Refused));
             }
             let Some(Trouble::Again { after, why }) = trouble else { continue };
             tries += 1;
@@ -291,17 +311,43 @@ impl Filler {
         }
     }
 
-    /// Makes a request. Whether `shutdown` came meanwhile, which must then not be asked again.
-    async fn request(&self, planned: &Planned, request: &Request, shutdown: Shutdown<'_>) -> (Came, bool) {
-        let mut asking = std::pin::pin!(net::request(&*planned.source.network, request, &self.limits));
-        let came = |answer: Result<Response, net::Failure>| match answer {
-            Ok(response) => Came::Answer(response),
-            Err((_, detail)) => Came::Failure(detail),
+    /// Makes a request, while what came before is made durable. Whether `shutdown` came meanwhile, which must then not be
+    /// asked again.
+    async fn request(
+        &mut self,
+        planned: &Planned,
+        request: &Request,
+        shutdown: Shutdown<'_>,
+    ) -> Result<(Came, bool), BackfillError> {
+        let Self { pen, limits, late, .. } = self;
+        let late = late.take();
+        let writing = async {
+            match late {
+                Some(leaf) => pen.write(leaf).await,
+                None => Ok(()),
+            }
         };
-        tokio::select! {
-            answer = &mut asking => (came(answer), false),
-            () = shutdown => (timeout(LAST_ANSWER, asking).await.map_or(Came::Nothing, came), true),
-        }
+        let provider = planned.source.settings.provider;
+        let asking = async {
+            match net::request(&*planned.source.network, request, limits).await {
+                Ok(response) => {
+                    // Once, for the tape and for the walk.
+                    let reading = read_page(provider, &response.body);
+                    Came::Answer(response, Box::new(reading))
+                }
+                Err((_, detail)) => Came::Failure(detail),
+            }
+        };
+        let asking = async {
+            let mut asking = std::pin::pin!(asking);
+            tokio::select! {
+                came = &mut asking => (came, false),
+                () = shutdown => (timeout(LAST_ANSWER, asking).await.unwrap_or(Came::Nothing), true),
+            }
+        };
+        let (written, came) = tokio::join!(writing, asking);
+        written?;
+        Ok(came)
     }
 
     /// A limit that is told as an instant lasts until then, whatever else was said.
@@ -324,19 +370,22 @@ impl Filler {
     }
 
     /// Keeps the provider's pace. Whether `shutdown` came first.
-    async fn wait_for_turn(&self, planned: &Planned, mut shutdown: Shutdown<'_>) -> bool {
+    async fn wait_for_turn(&mut self, planned: &Planned, mut shutdown: Shutdown<'_>) -> Result<bool, BackfillError> {
         let provider = planned.source.settings.provider;
         let mut turn = self.shared.paces.turn(provider, self.rate, net::now());
+        if turn > net::now() {
+            self.catch_up().await?;
+        }
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.as_mut() => return true,
+                () = shutdown.as_mut() => return Ok(true),
                 () = sleep_until(turn) => {}
             }
             // Another source may have been asked for a pause meanwhile.
             match self.shared.paces.held_until(provider) {
                 Some(held) if held > turn => turn = held,
-                _ => return false,
+                _ => return Ok(false),
             }
         }
     }
@@ -370,7 +419,7 @@ impl Filler {
         self.page = Some((draft, decoded));
     }
 
-    /// A step of the gap in the ledger, durable together with the answer it follows from.
+    /// A step of the gap in the ledger, durable together with the answer it follows from, and after those before it.
     async fn step(
         &mut self,
         planned: &Planned,
@@ -379,7 +428,21 @@ impl Filler {
         cursor: Option<String>,
         kinds: Vec<KindResult>,
     ) -> Result<(), BackfillError> {
-        let leaf = Leaf {
+        self.catch_up().await?;
+        let leaf = self.leaf(planned, state, detail, cursor, kinds);
+        Ok(self.pen.write(leaf).await?)
+    }
+
+    /// Makes durable what was left to be written beside the next request.
+    async fn catch_up(&mut self) -> Result<(), BackfillError> {
+        match self.late.take() {
+            Some(leaf) => Ok(self.pen.write(leaf).await?),
+            None => Ok(()),
+        }
+    }
+
+    fn leaf(&mut self, planned: &Planned, state: GapState, detail: &str, cursor: Option<String>, kinds: Vec<KindResult>) -> Leaf {
+        Leaf {
             source: planned.source.name.clone(),
             gap: planned.number(),
             at: self.clock.wall(),
@@ -389,8 +452,7 @@ impl Filler {
             cursor,
             kinds,
             spent: std::mem::take(&mut self.unsaid),
-        };
-        Ok(self.pen.write(leaf).await?)
+        }
     }
 }
 

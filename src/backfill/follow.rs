@@ -71,6 +71,8 @@ pub fn due(gap: &GapRow, steps: &[GapStepRow], horizon: Duration, index_delay: D
         (1.., Some(last)) if is(last, GapState::Partial) => {
             GROWING.get(n_partial - 1).map_or(Due::Never, |wait| Due::At(UnixMicros(last.at_us).plus(*wait)))
         }
+        // What was begun goes on.
+        (_, Some(last)) if is(last, GapState::Planned) || is(last, GapState::Filling) => Due::At(UnixMicros(last.at_us)),
         // The live stream must be past the window's end as well: what it brought there proves that edge.
         _ => Due::At(to.plus(horizon).plus(index_delay)),
     }
@@ -190,6 +192,7 @@ impl Follower {
         let now = self.filler.clock.wall();
         let Some(halt) = &filled.halt else {
             self.again.remove(&n);
+            self.complained = None;
             return;
         };
         let until = match halt {
@@ -225,7 +228,18 @@ impl Follower {
     }
 }
 
-/// The first gap of a source that is due, or when the next will be. Doubts about a page come after known losses.
+/// How sure it is that a gap misses something: known losses come before posts that were only spoken of, and those before
+/// pages that were full.
+fn doubt(gap: &GapRow) -> u8 {
+    match gap.cause.parse() {
+        Ok(Cause::FullPage) => 2,
+        Ok(Cause::Orphan) => 1,
+        _ => 0,
+    }
+}
+
+/// The first gap of a source that is due, or when the next will be. Doubts wait for known losses that will be due soon:
+/// filling those often settles them, and the budget may not be enough for both.
 fn look(
     tape: &Tape,
     source: Source,
@@ -239,14 +253,16 @@ fn look(
     let (mut first, mut next) = (None, None);
     let mut gaps = tape.catalog().gaps(Some(name)).map_err(ArchiveError::from)?;
     gaps.retain(|gap| gap.state.parse().is_ok_and(GapState::is_open));
-    gaps.sort_by_key(|gap| (gap.cause == Cause::FullPage.name(), gap.from_us));
+    gaps.sort_by_key(|gap| (doubt(gap), gap.from_us));
+    let mut is_loss_near = false;
     for gap in gaps {
         let steps = tape.catalog().gap_steps(name, gap.n).map_err(ArchiveError::from)?;
         let Due::At(at) = due(&gap, &steps, horizon_of(&scopes, &gap.scope), index_delay) else { continue };
         let at = again.get(&gap.n).map_or(at, |(until, _)| at.max(*until));
         if at > now {
             next = Some(next.map_or(at, |next: UnixMicros| next.min(at)));
-        } else if first.is_none() {
+            is_loss_near |= doubt(&gap) == 0 && at < now.plus(GROWING[0]);
+        } else if first.is_none() && (doubt(&gap) == 0 || !is_loss_near) {
             first = Some(gap);
         }
     }
@@ -274,11 +290,56 @@ mod tests {
         for (nth, wait) in [600, 3_600, 21_600, 86_400].into_iter().enumerate() {
             steps.push(step(10 * nth as u64 + 2, 1_000, GapState::Planned));
             steps.push(step(10 * nth as u64 + 3, 1_000, GapState::Filling));
-            assert_eq!(at(&steps), seconds(190), "what was begun goes on at once");
+            assert_eq!(at(&steps), seconds(1_000), "what was begun goes on at once");
             steps.push(step(10 * nth as u64 + 4, 2_000, GapState::Partial));
             assert_eq!(at(&steps), seconds(2_000 + wait));
         }
         steps.push(step(99, 3_000, GapState::Partial));
         assert_eq!(at(&steps), Due::Never);
+    }
+
+    #[test]
+    fn a_doubt_waits_for_a_known_loss_that_is_near() {
+        use crate::archive::{ALL, Archive, Lost, Options, RealDisk};
+        use crate::model::{Provider, SourceName};
+        use crate::net::{SystemNetwork, TlsOptions};
+        use crate::provider::{decode_record, default_settings};
+
+        let (dir, name) = (tempfile::tempdir().unwrap(), SourceName::from(Provider::Tweetstream));
+        let second = |s: i64| UnixMicros(1_767_614_400_000_000 + s * 1_000_000);
+        let (disk, horizon) = (Arc::new(RealDisk), Duration::from_secs(60));
+        let mut archive =
+            Archive::open(dir.path(), disk.clone(), Options::default(), decode_record, "a test", second(0)).unwrap();
+        archive.add_source(&name, Provider::Tweetstream).unwrap();
+        archive.live(&name, ALL, horizon, second(0), "a frame").unwrap();
+        let lost = |cause| Lost { scope: ALL, cause, detail: "x" };
+        let doubt = archive.suspect(&name, second(900), (second(10), second(11)), lost(Cause::Orphan)).unwrap().unwrap();
+        let loss = archive.lost(&name, second(1_000), lost(Cause::Silent)).unwrap().unwrap();
+        archive.live(&name, ALL, horizon, second(1_000), "a frame").unwrap();
+        archive.close(second(1_000)).unwrap();
+
+        let network = Arc::new(SystemNetwork::new(TlsOptions::default()).unwrap());
+        let source = Source { name, settings: default_settings(Provider::Tweetstream), network };
+        let tape = Tape::open(dir.path(), disk).unwrap();
+        let at = |s: i64, again: &BTreeMap<u64, (UnixMicros, usize)>| match look(
+            &tape,
+            source.clone(),
+            again,
+            Duration::from_secs(5),
+            second(s),
+        )
+        .unwrap()
+        {
+            Look::Due(planned) => Ok(planned.gap.n),
+            Look::Wait(until) => Err(until.map(|until| until.since(second(0)) / 1_000_000)),
+        };
+        // The loss ends at 1,060 and is due a horizon and the delay later.
+        let none = BTreeMap::new();
+        assert_eq!(at(1_001, &none), Err(Some(1_125)));
+        assert_eq!(at(1_125, &none), Ok(loss));
+        let later = BTreeMap::from([(loss, (second(9_000), 1))]);
+        assert_eq!(at(1_125, &later), Ok(doubt), "a loss that is far off holds nobody up");
+        let both = BTreeMap::from([(loss, (second(9_000), 1)), (doubt, (second(8_000), 1))]);
+        assert_eq!(at(1_125, &both), Err(Some(8_000)));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::archive::{ArchiveError, Tape};
-use crate::model::{EventId, EventKind, Provider, TweetId, UnixMicros};
+use crate::archive::{ArchiveError, Span, Tape};
+use crate::model::{EventId, EventKind, Provider, RecordKind, Seq, TweetId, UnixMicros};
 use crate::provider::decode_record;
 use crate::provider::history::Known;
 
@@ -27,11 +27,7 @@ impl Held {
     ) -> Result<Self, ArchiveError> {
         let window = TweetId::first_at(from).0..TweetId::first_at(to).0;
         let mut posts = HashSet::new();
-        for segment in tape.catalog().segments(source)? {
-            for block in tape.catalog().blocks(source, segment.first_n)? {
-                posts.extend(block.ids.iter().filter(|id| window.contains(id)));
-            }
-        }
+        // In this order: a block that is ended meanwhile is read twice rather than never.
         tape.unindexed(source, |record| {
             let events = decode_record(provider, record.via, &record.body).events;
             let ids = events.into_iter().filter(|event| event.kind.names_a_tweet()).filter_map(|event| match event.id {
@@ -40,7 +36,24 @@ impl Held {
             });
             posts.extend(ids.filter(|id| window.contains(id)));
         })?;
+        for segment in tape.catalog().segments(source)? {
+            for block in tape.catalog().blocks(source, segment.first_n)? {
+                posts.extend(block.ids.iter().filter(|id| window.contains(id)));
+            }
+        }
         Ok(Self { posts, others: HashSet::new() })
+    }
+
+    /// Reads again what came since a walk began that is gone on with: of what is no post, the index knows nothing.
+    pub(super) fn recall(&mut self, tape: &Tape, source: &str, provider: Provider, from_n: Seq) -> Result<(), ArchiveError> {
+        let mut records = tape.records(source, Span { from_n: Some(from_n), ..Span::default() })?;
+        while let Some(record) = records.next()? {
+            if matches!(record.kind, RecordKind::Frame | RecordKind::Http) {
+                let events = decode_record(provider, record.via, &record.body).events;
+                events.iter().for_each(|event| self.note(event.kind, &event.id));
+            }
+        }
+        Ok(())
     }
 
     /// How many posts there are.

@@ -46,7 +46,7 @@ pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
 pub use self::purse::{AUTOMATIC_DAY, Budget, Budgets, spent_on_day};
 pub use self::sample::Window;
 use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Span, Tape, Writing};
-use crate::model::{GapState, Provider, SourceName, UnixMicros};
+use crate::model::{GapState, Provider, Seq, SourceName, UnixMicros};
 use crate::net::{Clock, Network};
 use crate::provider::Settings;
 use crate::provider::decode_record;
@@ -311,6 +311,8 @@ pub struct Planned {
     pub cursor: Option<String>,
     /// The least it costs.
     pub price: Price,
+    /// The first record of the walk that is gone on with.
+    begun_n: Option<Seq>,
     /// What the ledger's last step says.
     last_words: Option<String>,
 }
@@ -423,9 +425,11 @@ fn planned(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, byt
     let last_words = steps.last().map(|step| step.detail.clone());
     // A walk that came to its end is not gone on with; the next one begins anew.
     let running = steps.into_iter().rev().take_while(|step| step.state != GapState::Partial.name());
-    let cursor = running.filter_map(|step| step.cursor).next();
+    let mut stands: Vec<(u64, String)> = running.filter_map(|step| Some((step.n, step.cursor?))).collect();
+    let begun_n = stands.last().map(|(n, _)| Seq(n.saturating_sub(1)));
+    let cursor = if stands.is_empty() { None } else { Some(stands.swap_remove(0).1) };
     let price = Walk::new(&source.settings, wanted.clone(), cursor.as_deref()).price();
-    Ok(Planned { gap, source, wanted, cursor, price, last_words })
+    Ok(Planned { gap, source, wanted, cursor, price, begun_n, last_words })
 }
 
 /// The window of a gap; where parts of it are proven, what encloses the rest.

@@ -90,15 +90,15 @@ pub(crate) fn on_tape(desk: &Desk, provider: Provider) -> BTreeSet<u64> {
 }
 
 /// A hole of two minutes and a fake provider that knows everything.
-struct Scene {
-    desk: Desk,
-    provider: Provider,
+pub(crate) struct Scene {
+    pub(crate) desk: Desk,
+    pub(crate) provider: Provider,
     /// Posts that the recorder missed.
     missing: BTreeSet<u64>,
 }
 
 impl Scene {
-    fn new(provider: Provider) -> Self {
+    pub(crate) fn new(provider: Provider) -> Self {
         let desk = Desk::new();
         let envelopes = broadcast(provider);
         let lines: Vec<u8> = envelopes.iter().flat_map(|envelope| [&envelope.bytes[..], b"\n"].concat()).collect();
@@ -112,11 +112,11 @@ impl Scene {
         Self { desk, provider, missing }
     }
 
-    fn history(&self, more: &[&str]) -> Replay {
+    pub(crate) fn history(&self, more: &[&str]) -> Replay {
         Replay::start(&self.desk, &[&["full.jsonl", "--from", "end", "--no-rate-limits"], more].concat())
     }
 
-    fn backfill(&self, base: &str, more: &[&str]) -> Run {
+    pub(crate) fn backfill(&self, base: &str, more: &[&str]) -> Run {
         finished(self.command().args(["--base-url", base]).args(more))
     }
 
@@ -129,7 +129,7 @@ impl Scene {
     }
 
     /// When those were published that are still not there, in seconds of the broadcast.
-    fn still_missing(&self) -> Vec<i64> {
+    pub(crate) fn still_missing(&self) -> Vec<i64> {
         let have = on_tape(&self.desk, self.provider);
         let published = |id: &u64| TweetId(*id).published_at().unwrap_or_default().since(second(0)) / 1_000_000;
         self.missing.difference(&have).map(published).collect()

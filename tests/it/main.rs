@@ -13,6 +13,7 @@ mod bad_input;
 mod cli;
 mod command;
 mod faults;
+mod filling;
 mod fixture;
 mod kill;
 mod live;
