@@ -154,7 +154,9 @@ impl Filler {
         let around = planned.wanted.margin * 2 + Duration::from_secs(60);
         let (from, to) = (planned.wanted.from.minus(around), planned.wanted.to.plus(around));
         let tape = Tape::open(&self.dir, Arc::clone(&self.disk))?;
-        Ok(Held::of(&tape, planned.source.name.as_str(), from, to)?)
+        let mut held = Held::of(&tape, planned.source.name.as_str(), from, to)?;
+        held.hear(&tape, planned.source.name.as_str(), from, to)?;
+        Ok(held)
     }
 
     async fn ask(

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::archive::{ArchiveError, Tape};
-use crate::model::{EventId, EventKind, TweetId, UnixMicros};
+use crate::archive::{ArchiveError, Span, Tape};
+use crate::model::{EventId, EventKind, Provider, RecordKind, TweetId, UnixMicros};
+use crate::provider::decode_record;
 use crate::provider::history::Known;
 
 /// The posts of a window that are on the tape, and everything that came while it was filled.
@@ -26,6 +27,22 @@ impl Held {
             }
         }
         Ok(Self { posts, others: HashSet::new() })
+    }
+
+    /// Hears of events whose ids the index does not have (profiles, follows, conversations): reads what was received in
+    /// `[from, to)`.
+    pub(super) fn hear(&mut self, tape: &Tape, source: &str, from: UnixMicros, to: UnixMicros) -> Result<(), ArchiveError> {
+        let provider = tape.source(source)?.provider.parse();
+        let Ok(provider @ (Provider::Tweetstream | Provider::XLive)) = provider else { return Ok(()) };
+        let mut records = tape.records(source, Span { from: Some(from), to: Some(to), ..Span::default() })?;
+        while let Some(record) = records.next()? {
+            if matches!(record.kind, RecordKind::Frame | RecordKind::Http) {
+                let events = decode_record(provider, record.via, &record.body).events;
+                let texts = events.into_iter().filter(|event| matches!(event.id, EventId::Text(_)));
+                self.others.extend(texts.map(|event| (event.kind, event.id)));
+            }
+        }
+        Ok(())
     }
 
     /// An event is on the tape from now on.

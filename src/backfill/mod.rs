@@ -13,11 +13,13 @@
 //! | `mod.rs` | [`Options`], [`plan`], [`run`] |
 //! | `filling.rs` | one gap from its plan to its verdict |
 //! | `known.rs` | what is on the tape already |
+//! | `selectors.rs` | what selected events: rules, monitors and accounts with their texts |
 //!
 //! Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
 
 mod filling;
 mod known;
+mod selectors;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::filling::Filler;
-use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Span, Tape};
+use self::selectors::Selectors;
+use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Tape};
 use crate::model::{GapState, Provider, SourceName, UnixMicros};
 use crate::net::{Clock, Network};
 use crate::provider::Settings;
@@ -262,14 +265,14 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
         match possible(&tape, options, &gap, now) {
             Ok(source) => {
                 let known = match selectors.get(&gap.source) {
-                    Some(known) => Vec::clone(known),
+                    Some(known) => Selectors::clone(known),
                     None => {
-                        let found = selectors_of(&tape, &gap.source)?;
+                        let found = Selectors::of(&tape, &gap.source, source.settings.provider)?;
                         selectors.insert(gap.source.clone(), found.clone());
                         found
                     }
                 };
-                planned.push(price(&tape, gap, source, known)?);
+                planned.push(price(&tape, gap, source, &known)?);
             }
             Err(error) if options.gaps.is_empty() => {
                 // Nobody asked for this one; what is settled needs no word.
@@ -303,28 +306,14 @@ fn possible(tape: &Tape, options: &Options, gap: &GapRow, now: UnixMicros) -> Re
     Ok(source.clone())
 }
 
-/// Rules, monitors and topics a source has brought, each with an envelope that names it.
-fn selectors_of(tape: &Tape, source: &str) -> Result<Vec<(String, bytes::Bytes)>, BackfillError> {
-    let mut found = BTreeMap::new();
-    for seen in tape.catalog().last_seen(source).map_err(ArchiveError::from)? {
-        if seen.scope == archive::ALL || found.contains_key(&seen.scope) {
-            continue;
-        }
-        let span = Span { from_n: Some(crate::model::Seq(seen.n)), ..Span::default() };
-        if let Some(record) = tape.records(source, span)?.next()? {
-            found.insert(seen.scope, bytes::Bytes::copy_from_slice(&record.body));
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-fn price(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes::Bytes)>) -> Result<Planned, BackfillError> {
+fn price(tape: &Tape, gap: GapRow, source: Source, selectors: &Selectors) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(&gap.source).map_err(ArchiveError::from)?;
     let scope = scopes.iter().rev().find(|scope| scope.scope == gap.scope).or_else(|| scopes.first());
     let margin = scope.map_or(60_000_000, |scope| scope.horizon_us.max(0) as u64);
     let to = UnixMicros(gap.to_us.unwrap_or(gap.from_us));
     let (scope, from) = (gap.scope.clone(), UnixMicros(gap.from_us));
-    let wanted = Wanted { scope, from, to, margin: Duration::from_micros(margin), selectors };
+    let (selectors, is_listed) = selectors.within(from, to);
+    let wanted = Wanted { scope, from, to, margin: Duration::from_micros(margin), selectors, is_listed };
     let steps = tape.catalog().gap_steps(&gap.source, gap.n).map_err(ArchiveError::from)?;
     let cursor = steps.into_iter().rev().find_map(|step| step.cursor);
     let price = Walk::new(&source.settings, wanted.clone(), cursor.as_deref()).price();

@@ -28,8 +28,21 @@ pub struct Wanted {
     pub to: UnixMicros,
     /// How far beyond both ends the walk looks for what is known already: the overlap that proves the edges.
     pub margin: Duration,
-    /// What the tape knows of selectors: rules, monitors, handles, topics, with an envelope that names each.
-    pub selectors: Vec<(String, bytes::Bytes)>,
+    /// What the tape knows of what selected events in the stretch.
+    pub selectors: Vec<Selector>,
+    /// Whether the tape knows all of it, so that the provider's lists need not be asked.
+    pub is_listed: bool,
+}
+
+/// A rule, a monitor, an account or a topic that selected events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Its id, as events and scopes name it.
+    pub id: String,
+    /// The texts that were in force in the stretch, older first; empty when the tape does not know them.
+    pub texts: Vec<String>,
+    /// An envelope that names it, which may say more.
+    pub sample: Option<bytes::Bytes>,
 }
 
 /// What is on the tape already; asked about single events.
@@ -212,6 +225,14 @@ pub fn pace_of(settings: &Settings) -> Duration {
 pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
     let seconds = response.header("x-rate-limit-reset").or_else(|| response.header("x-ratelimit-reset"))?;
     seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
+}
+
+/// Whom an envelope is about, where its events do not name what selected them; the name is that of the account's scope.
+pub fn account_of(provider: Provider, envelope: &[u8]) -> Option<String> {
+    match provider {
+        Provider::Tweetstream => tweetstream::account_of(envelope),
+        Provider::TwitterapiIo | Provider::Scrapebadger | Provider::XLive => None,
+    }
 }
 
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.

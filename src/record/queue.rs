@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::archive::{Closed, Opened};
 use crate::model::{Cause, Decoded, UnixMicros, Via};
+use crate::provider::Scope;
 
 /// What an item costs besides its bytes: itself, and roughly what was decoded from it.
 const ITEM_BYTES: usize = 512;
@@ -72,6 +73,10 @@ pub(super) enum Item {
     Dropped {
         scope: String,
     },
+    /// What selects the source's stream, all of it.
+    Scopes {
+        all: Vec<Scope>,
+    },
     /// The machine slept; the connection is given up.
     Slept {
         detail: String,
@@ -92,6 +97,7 @@ impl Item {
         let bytes = match self {
             Self::Frame { bytes, .. } | Self::Broken { bytes, .. } | Self::Http { body: bytes, .. } => bytes.len(),
             Self::Sent(text) => text.len(),
+            Self::Scopes { all } => all.iter().map(|scope| scope.id.len() + scope.text.as_ref().map_or(0, String::len)).sum(),
             _ => 0,
         };
         bytes + ITEM_BYTES

@@ -42,6 +42,7 @@ mod client;
 mod delay;
 mod history;
 mod post;
+pub(super) mod lists;
 mod rest;
 mod rules;
 mod server;
@@ -134,6 +135,7 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Lines,
         answer_auth_ping: false,
+        scopes_every: crate::provider::SCOPES_EVERY,
         seed: 0,
     }
 }

@@ -106,7 +106,7 @@ impl Walk {
     pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
         let mut topics: Vec<&str> = match wanted.scope.as_str() {
             "*" => {
-                wanted.selectors.iter().map(|(name, _)| name.as_str()).chain(settings.topics.iter().map(String::as_str)).collect()
+                wanted.selectors.iter().map(|selector| selector.id.as_str()).chain(settings.topics.iter().map(String::as_str)).collect()
             }
             one => vec![one],
         };

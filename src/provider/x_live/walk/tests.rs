@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::model::Provider;
 use crate::provider::drive::{Tape, Walked, walk, with_page};
+use crate::provider::history::Selector;
 use crate::provider::past::with_past;
 use crate::provider::{Rest, RestSettings, tamper, x_live};
 use serde_json::Value;
@@ -25,9 +26,9 @@ fn settings() -> Settings {
 }
 
 fn wanted(scope: &str, from: i64, to: i64, topics: &[String]) -> Wanted {
-    let selectors = topics.iter().map(|topic| (topic.clone(), bytes::Bytes::new())).collect();
+    let selectors = topics.iter().map(|topic| Selector { id: topic.clone(), ..Selector::default() }).collect();
     let (from, to) = (second(from), second(to));
-    Wanted { scope: scope.to_owned(), from, to, margin: Duration::from_secs(60), selectors }
+    Wanted { scope: scope.to_owned(), from, to, margin: Duration::from_secs(60), selectors, is_listed: false }
 }
 
 /// A message each second, in two conversations in turn.

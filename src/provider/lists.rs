@@ -1,0 +1,190 @@
+//! Reading what selects a source's stream: rules, monitors and tracked accounts, as the provider's management lists them.
+//!
+//! Owns when the lists are asked for, and when they count: only lists that came whole are told, as [`Action::Scopes`]. A
+//! failure is said once and the reading begins anew later; nothing here ever touches the connection. How the lists are
+//! called and how their rows read stands in each provider's `lists.rs`. X has no lists: its topics are configured.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::history::pace_of;
+use super::sweep::words_of;
+use super::{Action, Loudness, Provider, Scope, Settings, scrapebadger, tweetstream, twitterapi_io};
+use crate::model::Response;
+
+/// Shortest time from one reading to the next, however often the connection is opened; and the wait after a failure,
+/// which doubles up to the usual time between readings.
+const REST: Duration = Duration::from_secs(60);
+
+/// Shortest time between two pages of one reading at TwitterAPI.io.
+///
+/// Documented: an account that was never topped up has one request in 5 s (docs.twitterapi.io, "Rate limits").
+const PAGE_WAIT: Duration = Duration::from_secs(6);
+
+/// Pages of one list at most: a list that never ends is none.
+const PAGES_MAX: u64 = 100;
+
+/// Which page of which list is to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) list: usize,
+    /// From 1.
+    pub(super) page: u64,
+}
+
+impl Place {
+    const FIRST: Self = Self { list: 0, page: 1 };
+}
+
+/// A page of a list.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) scopes: Vec<Scope>,
+    /// What is to be asked for next; `None` when all lists are read.
+    pub(super) next: Option<Place>,
+}
+
+/// The readings of one connection's machine.
+#[derive(Debug)]
+pub(super) struct Lists {
+    settings: Settings,
+    is_open: bool,
+    step: Step,
+    found: Vec<Scope>,
+    asked_at: Option<Instant>,
+    n_failed: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// There is nothing to read, or nobody wants it read.
+    Off,
+    Waits {
+        at: Option<Instant>,
+        place: Place,
+    },
+    Asked(Place),
+}
+
+impl Lists {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let is_off = settings.provider == Provider::XLive || settings.scopes_every.is_zero();
+        let step = if is_off { Step::Off } else { Step::Waits { at: None, place: Place::FIRST } };
+        Self { settings: settings.clone(), is_open: false, step, found: Vec::new(), asked_at: None, n_failed: 0 }
+    }
+
+    /// The connection stands: the lists are read now, if they were not a moment ago.
+    pub(super) fn opened(&mut self, now: Instant) {
+        self.is_open = true;
+        if let Step::Waits { .. } = self.step {
+            // What was read before the connection broke may be no longer so.
+            self.found.clear();
+            let at = self.asked_at.map_or(now, |asked| now.max(asked + REST));
+            self.step = Step::Waits { at: Some(at), place: Place::FIRST };
+        }
+    }
+
+    pub(super) fn closed(&mut self) {
+        self.is_open = false;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.step {
+            Step::Waits { at, .. } if self.is_open => at,
+            _ => None,
+        }
+    }
+
+    /// The request that is due, if one is.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Action> {
+        let Step::Waits { at: Some(at), place } = self.step else { return None };
+        if at > now || !self.is_open {
+            return None;
+        }
+        self.step = Step::Asked(place);
+        self.asked_at = Some(now);
+        Some(Action::Request(match self.settings.provider {
+            Provider::TwitterapiIo => twitterapi_io::lists::ask(&self.settings, place),
+            Provider::Tweetstream => tweetstream::lists::ask(&self.settings),
+            Provider::Scrapebadger | Provider::XLive => scrapebadger::lists::ask(&self.settings, place),
+        }))
+    }
+
+    /// The answer to the request, or none.
+    pub(super) fn answered(&mut self, now: Instant, response: Option<&Response>) -> Option<Action> {
+        let Step::Asked(place) = self.step else { return None };
+        let listed = match response {
+            None => Err("no answer came".to_owned()),
+            Some(response) => self.read(place, response),
+        };
+        match listed {
+            Ok(Listed { scopes, next }) => {
+                self.found.extend(scopes);
+                match next {
+                    Some(next) => {
+                        self.step = Step::Waits { at: Some(now + page_wait(&self.settings)), place: next };
+                        None
+                    }
+                    None => Some(self.done(now)),
+                }
+            }
+            Err(why) => self.failed(now, response, &why),
+        }
+    }
+
+    fn read(&self, place: Place, response: &Response) -> Result<Listed, String> {
+        if !(200..300).contains(&response.status) {
+            let words = words_of(&self.settings, response);
+            let words = if words.is_empty() { words } else { format!(", \"{words}\"") };
+            return Err(format!("status {}{words}", response.status));
+        }
+        let answer: Value = serde_json::from_slice(&response.body).map_err(|_| "the answer is not whole JSON".to_owned())?;
+        let listed = match self.settings.provider {
+            Provider::TwitterapiIo => twitterapi_io::lists::take(place, &answer),
+            Provider::Tweetstream => tweetstream::lists::take(&answer),
+            Provider::Scrapebadger | Provider::XLive => scrapebadger::lists::take(place, &answer),
+        };
+        listed.filter(|listed| listed.next.is_none_or(|next| next.page <= PAGES_MAX)).ok_or_else(|| {
+            // The words of an answer that says "error" with status 200 stand where those of a refusal do.
+            let words = words_of(&self.settings, response);
+            if words.is_empty() { "the answer is not a whole list".to_owned() } else { format!("\"{words}\"") }
+        })
+    }
+
+    fn done(&mut self, now: Instant) -> Action {
+        self.n_failed = 0;
+        self.step = Step::Waits { at: Some(now + self.settings.scopes_every), place: Place::FIRST };
+        let mut all = std::mem::take(&mut self.found);
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        // Rows move between the pages of a list that changes while it is read.
+        all.dedup_by(|a, b| a.id == b.id);
+        Action::Scopes { all }
+    }
+
+    fn failed(&mut self, now: Instant, response: Option<&Response>, why: &str) -> Option<Action> {
+        self.found.clear();
+        let every = self.settings.scopes_every;
+        let patience = REST.saturating_mul(2_u32.saturating_pow(self.n_failed.min(16))).min(every);
+        let wait = patience.max(response.and_then(Response::retry_after).unwrap_or_default());
+        self.step = Step::Waits { at: Some(now + wait), place: Place::FIRST };
+        self.n_failed += 1;
+        let provider = self.settings.provider;
+        let text = format!(
+            "what selects this stream cannot be read from {provider} ({why}); recording goes on, and it is asked again later: \
+             until then a rule or an account that changes is not noticed"
+        );
+        (self.n_failed == 1).then_some(Action::Say { loud: Loudness::Warn, text })
+    }
+}
+
+fn page_wait(settings: &Settings) -> Duration {
+    let pace = pace_of(settings);
+    // A fake provider on this machine is asked as fast as it answers.
+    if settings.provider == Provider::TwitterapiIo && !pace.is_zero() { PAGE_WAIT } else { pace }
+}
+
+/// The accounts of a search such as `from:a OR from:b`.
+pub(super) fn accounts_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter_map(|word| word.strip_prefix("from:"))
+}
