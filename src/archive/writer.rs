@@ -522,10 +522,17 @@ impl Archive {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn select(&mut self, source: &SourceName, horizon: Duration, all: &[Selected<'_>], at: UnixMicros) -> Result<Vec<GapRow>> {
+    pub fn select(
+        &mut self,
+        source: &SourceName,
+        horizon: Duration,
+        all: &[Selected<'_>],
+        at: UnixMicros,
+    ) -> Result<Vec<GapRow>> {
         let before = self.index[source].listed;
         self.note(source, ConnId(0), at, &Fact::Listed { scopes: all.len() as u64 })?;
-        let known: Vec<_> = self.index[source].scopes.iter().filter(|(name, _)| *name != ALL).map(|(_, s)| s.row.clone()).collect();
+        let known: Vec<_> =
+            self.index[source].scopes.iter().filter(|(name, _)| *name != ALL).map(|(_, s)| s.row.clone()).collect();
         let mut gaps = Vec::new();
         for selected in all.iter().filter(|selected| selected.scope != ALL) {
             let row = known.iter().find(|row| row.scope == selected.scope);

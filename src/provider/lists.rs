@@ -188,3 +188,136 @@ fn page_wait(settings: &Settings) -> Duration {
 pub(super) fn accounts_of(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace().filter_map(|word| word.strip_prefix("from:"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and look at the clock")]
+mod tests {
+    use super::*;
+    use crate::model::Secret;
+    use crate::provider::{Client, End, Input, default_settings};
+    use expect_test::{Expect, expect};
+
+    /// Plays answers to a machine whose connection is open, and gives what it wants besides dialling and pinging.
+    struct Player {
+        client: Client,
+        start: Instant,
+        now: Instant,
+        out: String,
+    }
+
+    impl Player {
+        fn new(provider: Provider) -> Self {
+            let mut settings = default_settings(provider);
+            settings.credentials.key = Secret::new("made-up-key");
+            settings.ping_every = Duration::ZERO;
+            let start = Instant::now();
+            let mut player = Self { client: Client::new(settings), start, now: start, out: String::new() };
+            player.feed(Input::Start);
+            player.feed(Input::Opened { subprotocol: None });
+            player
+        }
+
+        fn feed(&mut self, input: Input<'_>) {
+            self.client.on(self.now, input);
+            while let Some(action) = self.client.next_action() {
+                let text = match action {
+                    Action::Request(request) => format!("{} {}", request.method, request.shown),
+                    Action::Scopes { all } => {
+                        let shown =
+                            |scope: Scope| format!("\n    {} | {} | {}", scope.id, scope.text.unwrap_or_default(), scope.detail);
+                        format!("scopes{}", all.into_iter().map(shown).collect::<String>())
+                    }
+                    Action::Say { loud, text } => format!("say {loud:?}: {text}"),
+                    _ => continue,
+                };
+                self.out += &format!("{}s {text}\n", (self.now - self.start).as_secs());
+            }
+        }
+
+        /// The next deadline comes, and then this answer.
+        fn answer(&mut self, status: u16, body: &str) {
+            if self.client.deadline().is_some_and(|due| due > self.now) {
+                self.wait();
+            }
+            self.feed(Input::Answered { response: Some(&Response::json(status, body)) });
+        }
+
+        fn wait(&mut self) {
+            self.now = self.client.deadline().unwrap();
+            self.feed(Input::Deadline);
+        }
+
+        fn check(self, want: Expect) {
+            assert!(!self.out.contains("made-up"), "{}", self.out);
+            want.assert_eq(&self.out);
+        }
+    }
+
+    const RULES: &str = r#"{"rules":[{"rule_id":"r1","tag":"birds","value":" owl OR wren ","is_effect":1},
+        {"rule_id":"r2","tag":"off","value":"kite","is_effect":0},{"rule_id":"r3","value":"tide"}],"status":"success"}"#;
+    const ACCOUNTS: &str = r#"{"status":"success","data":[{"x_user_screen_name":"Quiet_Kettle","is_monitor_tweet":1,"monitor_tweet_config_status":2},
+        {"x_user_screen_name":"soon","is_monitor_tweet":1,"monitor_tweet_config_status":1}]}"#;
+
+    #[test]
+    fn rules_and_accounts_are_read_at_the_opening_and_again() {
+        let mut player = Player::new(Provider::TwitterapiIo);
+        player.answer(200, RULES);
+        player.answer(200, ACCOUNTS);
+        player.answer(200, r#"{"rules":[],"status":"success"}"#);
+        player.answer(200, r#"{"status":"error","msg":"No active monitoring subscription"}"#);
+        player.check(expect![[r#""#]]);
+    }
+
+    #[test]
+    fn a_failure_is_said_once_and_no_part_of_a_list_counts() {
+        let mut player = Player::new(Provider::TwitterapiIo);
+        player.answer(200, RULES);
+        player.answer(429, r#"{"error":"Too Many Requests","message":"slow down, made-up-key"}"#);
+        player.answer(200, r#"{"status":"error","msg":"try later"}"#);
+        player.wait();
+        player.feed(Input::Answered { response: None });
+        player.answer(200, &RULES[..40]);
+        player.answer(200, RULES);
+        player.answer(200, ACCOUNTS);
+        player.check(expect![[r#""#]]);
+    }
+
+    #[test]
+    fn pages_are_followed_and_must_be_whole() {
+        let mut player = Player::new(Provider::Scrapebadger);
+        let monitors = |n: usize, total: usize| {
+            let rows: Vec<_> = (0..n).map(|n| serde_json::json!({"id": format!("m{n}"), "name": "crew", "usernames": ["a", "b"], "status": if n == 0 { "active" } else { "paused" }, "filter_types": ["reply"]})).collect();
+            serde_json::json!({"monitors": rows, "total": total}).to_string()
+        };
+        player.answer(200, &monitors(100, 101));
+        player.answer(200, &monitors(1, 101));
+        player.answer(200, r#"{"rules":[{"id":"r1","tag":"t","query":"owl","status":"active"},{"id":"r2","tag":"u","query":"","status":"active"}],"total":2}"#);
+        player.answer(200, &monitors(99, 101));
+        player.check(expect![[r#""#]]);
+    }
+
+    #[test]
+    fn the_watchlist_counts_when_it_is_whole_and_the_connection_is_open() {
+        let mut player = Player::new(Provider::Tweetstream);
+        player.answer(200, r#"{"plan":"ELITE","trackedAccounts":{"count":2,"handles":["@Ann","bob"],"limit":6}}"#);
+        player.answer(200, r#"{"plan":"ELITE","trackedAccounts":{"count":3,"handles":["ann","bob"],"limit":6}}"#);
+        player.feed(Input::Closed(End { code: Some(1012), ..End::default() }));
+        assert!(player.client.deadline().is_none(), "nothing is asked while nothing is recorded");
+        player.now += Duration::from_secs(5);
+        player.feed(Input::Opened { subprotocol: None });
+        assert_eq!(player.client.deadline(), Some(player.now + REST - Duration::from_secs(5)), "not again a moment later");
+        player.check(expect![[r#""#]]);
+    }
+
+    #[test]
+    fn nobody_is_asked_where_it_is_switched_off() {
+        for provider in Provider::ALL {
+            let mut settings = default_settings(provider);
+            assert_eq!(settings.scopes_every.is_zero(), provider == Provider::XLive);
+            settings.scopes_every = Duration::ZERO;
+            let mut lists = Lists::new(&settings);
+            lists.opened(Instant::now());
+            assert!(lists.deadline().is_none() && lists.due(Instant::now()).is_none());
+        }
+    }
+}

@@ -655,7 +655,10 @@ pub(crate) mod peer {
                 from: down.minus(Duration::from_secs(10)),
                 to: up,
                 margin: Duration::from_secs(30),
-                selectors: selectors.into_iter().map(|(id, sample)| Selector { id, sample: Some(sample), ..Selector::default() }).collect(),
+                selectors: selectors
+                    .into_iter()
+                    .map(|(id, sample)| Selector { id, sample: Some(sample), ..Selector::default() })
+                    .collect(),
                 is_listed: false,
             };
             let settings = RestSettings { key: Secret::new(KEY), rate_limits: false, ..RestSettings::default() };

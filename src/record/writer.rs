@@ -191,6 +191,8 @@ struct SourceState {
     /// Events seen lately; only where several connections bring them.
     recent: Option<Recent>,
     suspicions: Suspicions,
+    /// What selects, read while no connection had proven itself: it counts from the first proof on.
+    listed: Option<Vec<Scope>>,
     older_gaps: BTreeSet<u64>,
     /// Envelopes since the last commit, and their bytes.
     fresh: (u64, u64),
@@ -278,6 +280,7 @@ impl Writer {
             topics: known,
             recent,
             suspicions: Suspicions::default(),
+            listed: None,
             older_gaps,
             fresh: (0, 0),
             news,
@@ -367,7 +370,10 @@ impl Writer {
             Item::Lost { scope, cause, detail } => self.topic_lost(slot, at, &scope, cause, &detail)?,
             Item::Live { scope } => self.topic_live(slot, at, scope)?,
             Item::Dropped { scope } => self.topic_dropped(slot, at, &scope)?,
-            Item::Scopes { all } => self.scopes(slot, at, &all)?,
+            Item::Scopes { all } => match self.source(slot) {
+                source if source.is_lost => source.listed = Some(all),
+                _ => self.scopes(slot, at, &all)?,
+            },
             Item::ClockStep { step_us } => {
                 let (name, _) = self.whose(slot);
                 self.archive.remark(&name, at, &Fact::Clock { step_us })?;
@@ -487,7 +493,10 @@ impl Writer {
         if std::mem::take(&mut source.is_lost) {
             self.archive.live(&source.outcome.name, ALL, source.horizon, at, words)?;
         }
-        Ok(())
+        match source.listed.take() {
+            Some(all) => self.scopes(slot, at, &all),
+            None => Ok(()),
+        }
     }
 
     fn all_lost(&mut self, slot: usize, at: UnixMicros, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
@@ -502,6 +511,8 @@ impl Writer {
         });
         if !carried {
             source.is_lost = true;
+            // It will be read again.
+            source.listed = None;
             self.lost(slot, at, ALL, cause, detail)?;
         }
         let source = self.source(slot);

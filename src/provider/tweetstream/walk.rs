@@ -193,12 +193,7 @@ impl Walk {
             n_requests: 0,
             n_rows: 0,
         });
-        Self {
-            settings: settings.clone(),
-            wanted,
-            state,
-            seen: HashSet::new(),
-        }
+        Self { settings: settings.clone(), wanted, state, seen: HashSet::new() }
     }
 
     pub(crate) fn price(&self) -> Price {

@@ -42,7 +42,7 @@ const SEARCH: &str = "/twitter/tweet/advanced_search";
 const BULK: &str = "/twitter/tweet/bulk_advanced_search";
 
 /// Searches of one bulk request. Ours: the provider's bound is not published.
-const BULK_MAX: usize = 20;
+const BULK_MAX: usize = 50;
 
 /// Documented: at most 20 posts on a page.
 const PAGE: usize = 20;
@@ -128,7 +128,8 @@ impl Walk {
             false => selector.texts.clone(),
         };
         let is_wanted = |selector: &&&Selector| state.stretch.wants(&selector.id);
-        let with_id = |selector: &&Selector| texts(selector).into_iter().map(|text| (selector.id.clone(), text)).collect::<Vec<_>>();
+        let with_id =
+            |selector: &&Selector| texts(selector).into_iter().map(|text| (selector.id.clone(), text)).collect::<Vec<_>>();
         let on_tape: Vec<_> = rules.iter().filter(is_wanted).flat_map(with_id).collect();
         let mut handles: Vec<String> = Vec::new();
         for text in accounts.iter().filter(is_wanted).flat_map(|selector| &selector.texts) {
@@ -617,6 +618,65 @@ mod tests {
         assert!(ran.is_filled());
         println!("{} requests, {} at the least", ran.asked.len(), least(&ran));
         assert!(ran.asked.len() <= least(&ran) + 1);
+    }
+
+    /// Six rules that bring next to nothing, and two texts of one of them, as a tape with lists knows them.
+    fn quiet() -> Peer {
+        let one = |n: i64| {
+            let id = TweetId::first_at(ms(20_000 + n)).0 + 1;
+            (ms(20_000 + n), envelope(Some((&format!("rule{n}"), &format!("w{n}"))), &post(id, &format!("w{n}")), ms(20_000 + n)))
+        };
+        let mut peer = Peer::new(Provider::TwitterapiIo, (0..6).map(one).collect(), ms(120_000), ms(180_000));
+        for (n, selector) in peer.wanted.selectors.iter_mut().enumerate() {
+            selector.texts = vec![format!("w{n}")];
+        }
+        peer.wanted.selectors[0].texts.push("w0 OR owl".to_owned());
+        peer.wanted.is_listed = true;
+        peer
+    }
+
+    #[test]
+    fn searches_without_a_known_post_are_looked_at_again_in_one_request() {
+        let mut peer = quiet();
+        for resume in [false, true] {
+            let walk = peer.walk();
+            let ran = run(&mut peer, walk, resume, |_, _, _, honest| honest);
+            println!("{} requests, 7 at the least", ran.asked.len());
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+            assert_eq!(ran.asked.len(), 7 + 1, "{:#?}", ran.asked);
+            assert!(ran.asked.iter().take(7).all(|target| target.starts_with(SEARCH)) && ran.asked[7] == BULK);
+            assert!(ran.asked.iter().any(|target| target.contains("owl")), "both texts are asked");
+        }
+        // Where it is not to be had, or one of its answers is missing, each is asked alone.
+        for spoil in [404, 200] {
+            let walk = peer.walk();
+            let ran = run(&mut peer, walk, false, |_, target, _, honest| match target == BULK {
+                true => Response::json(spoil, r#"{"results":{"query_1":{"error":"no"}},"status":"success"}"#),
+                false => honest,
+            });
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+            assert_eq!(ran.asked.len(), 7 + 1 + 7, "{spoil}: {:#?}", ran.asked);
+        }
+        // One that was refused leaves its stretch open and the others proven.
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, false, |_, target, _, honest| match target.contains("query=w3") {
+            true => Response::json(400, r#"{"detail":"this query can never match"}"#),
+            false => honest,
+        });
+        assert!(!ran.is_filled());
+    }
+
+    #[test]
+    fn the_rules_of_another_account_prove_nothing() {
+        let mut peer = peer(7, 1.0);
+        for selector in &mut peer.wanted.selectors {
+            selector.id.insert(0, 'x');
+        }
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert_eq!((ran.asked.len(), ran.rest()), (1, vec![(peer.wanted.from, peer.wanted.to)]));
+        let Proof::Partial { why, .. } = &ran.verdict.kinds[0].1 else { panic!() };
+        assert!(why.contains("belongs to another account"), "{why}");
     }
 
     #[test]
