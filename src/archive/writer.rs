@@ -542,10 +542,11 @@ impl Archive {
                 Some(row) => (row.version + 1, "it is there again"),
                 None => (1, "it is new"),
             };
-            gaps.extend(self.scope_changed(source, selected.scope, before, at, (horizon, at.plus(horizon)), what)?);
             let Selected { scope, text, detail } = *selected;
             let promise = Promise { version, since: at, until: None, horizon, text, detail };
             self.promise_note(source, scope, promise, at)?;
+            // After the note: a gap takes away only from scopes that are there.
+            gaps.extend(self.scope_changed(source, selected.scope, before, at, (horizon, at.plus(horizon)), what)?);
         }
         for row in known.iter().filter(|row| row.until_us.is_none() && !all.iter().any(|one| one.scope == row.scope)) {
             gaps.extend(self.scope_changed(source, &row.scope, before, at, (horizon, at), "it is gone or switched off")?);

@@ -265,7 +265,17 @@ mod tests {
         player.answer(200, ACCOUNTS);
         player.answer(200, r#"{"rules":[],"status":"success"}"#);
         player.answer(200, r#"{"status":"error","msg":"No active monitoring subscription"}"#);
-        player.check(expect![[r#""#]]);
+        player.check(expect![[r#"
+            0s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            6s GET https://api.twitterapi.io/oapi/x_user_stream/get_user_to_monitor_tweet?query_type=1
+            6s scopes
+                @quiet_kettle | from:Quiet_Kettle | a monitored account
+                r1 | owl OR wren | filter rule birds
+                r3 | tide | a filter rule
+            606s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            612s GET https://api.twitterapi.io/oapi/x_user_stream/get_user_to_monitor_tweet?query_type=1
+            612s scopes
+        "#]]);
     }
 
     #[test]
@@ -279,7 +289,20 @@ mod tests {
         player.answer(200, &RULES[..40]);
         player.answer(200, RULES);
         player.answer(200, ACCOUNTS);
-        player.check(expect![[r#""#]]);
+        player.check(expect![[r#"
+            0s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            6s GET https://api.twitterapi.io/oapi/x_user_stream/get_user_to_monitor_tweet?query_type=1
+            6s say Warn: what selects this stream cannot be read from twitterapi_io (status 429, "Too Many Requests: slow down, ***"); recording goes on, and it is asked again later: until then a rule or an account that changes is not noticed
+            66s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            186s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            426s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            906s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
+            912s GET https://api.twitterapi.io/oapi/x_user_stream/get_user_to_monitor_tweet?query_type=1
+            912s scopes
+                @quiet_kettle | from:Quiet_Kettle | a monitored account
+                r1 | owl OR wren | filter rule birds
+                r3 | tide | a filter rule
+        "#]]);
     }
 
     #[test]
@@ -293,7 +316,17 @@ mod tests {
         player.answer(200, &monitors(1, 101));
         player.answer(200, r#"{"rules":[{"id":"r1","tag":"t","query":"owl","status":"active"},{"id":"r2","tag":"u","query":"","status":"active"}],"total":2}"#);
         player.answer(200, &monitors(99, 101));
-        player.check(expect![[r#""#]]);
+        player.check(expect![[r#"
+            0s GET https://scrapebadger.com/v1/twitter/stream/monitors?page=1&page_size=100
+            0s GET https://scrapebadger.com/v1/twitter/stream/monitors?page=2&page_size=100
+            0s GET https://scrapebadger.com/v1/twitter/stream/filter-rules?page=1&page_size=100
+            0s scopes
+                m0 | accounts: a b (reply) | monitor crew
+                r1 | owl | filter rule t
+                r2 |  | filter rule u
+            600s GET https://scrapebadger.com/v1/twitter/stream/monitors?page=1&page_size=100
+            600s say Warn: what selects this stream cannot be read from scrapebadger (the answer is not a whole list); recording goes on, and it is asked again later: until then a rule or an account that changes is not noticed
+        "#]]);
     }
 
     #[test]
@@ -306,7 +339,15 @@ mod tests {
         player.now += Duration::from_secs(5);
         player.feed(Input::Opened { subprotocol: None });
         assert_eq!(player.client.deadline(), Some(player.now + REST - Duration::from_secs(5)), "not again a moment later");
-        player.check(expect![[r#""#]]);
+        player.check(expect![[r#"
+            0s GET https://api.tweetstream.io/api/me
+            0s scopes
+                ann | @ann | a tracked account
+                bob | @bob | a tracked account
+            600s GET https://api.tweetstream.io/api/me
+            600s say Warn: what selects this stream cannot be read from tweetstream (the answer is not a whole list); recording goes on, and it is asked again later: until then a rule or an account that changes is not noticed
+            600s say Warn: close code 1012: the server restarts; next try in 100ms
+        "#]]);
     }
 
     #[test]

@@ -91,11 +91,6 @@ impl Stretch {
         -(-self.to).div_euclid(1_000_000)
     }
 
-    /// The same with the margins: what was published in it was delivered between these instants.
-    pub(crate) fn wide(&self) -> (UnixMicros, UnixMicros) {
-        (UnixMicros(self.from.saturating_sub(self.margin)), UnixMicros(self.to.saturating_add(self.margin)))
-    }
-
     /// Whether what was published then lies at the beginning of it, and whether at its end.
     ///
     /// A gap is a horizon wider than its outage on both sides, so posts that came live lie in it: a known one proves

@@ -525,8 +525,8 @@ impl Walk {
             }
             log.failed = Some("a page of its delivery log stayed incomplete".to_owned());
         }
-        // What is detected was published a little before.
-        let (lo, hi) = stretch.wide();
+        // What is detected was published a little before; what was detected later than the stretch came live.
+        let (lo, hi) = (UnixMicros(stretch.from), UnixMicros(stretch.to));
         let total = read.total.unwrap_or(before + read.logs.len() as u64);
         log.step(&read.logs, total, lo, hi);
         (read.logs.len() as u64, 0)
