@@ -701,12 +701,12 @@ fn what_selects_is_kept_as_versions_and_a_change_is_a_gap() {
     archive.live(&name, ALL, HORIZON, at(3_601), "a frame").unwrap();
     assert_eq!(select(&mut archive, 3_602, &[("r1", "owls"), ("r2", "kite")]), ["r3 scope_changed 1740..3602"]);
     archive.close(at(3_700)).unwrap();
-    let before = Catalog::open_read_only(&Layout::new(&bench.path()).catalog()).unwrap();
+    let before = Catalog::open_read_only(&Layout::new(bench.path()).catalog()).unwrap();
     let (scopes, coverage) = (scopes_of(&before), before.coverage("alpha").unwrap());
     let sources = before.sources().unwrap();
     drop(before);
     rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(3_800)).unwrap();
-    let after = Catalog::open_read_only(&Layout::new(&bench.path()).catalog()).unwrap();
+    let after = Catalog::open_read_only(&Layout::new(bench.path()).catalog()).unwrap();
     assert_eq!((scopes_of(&after), after.coverage("alpha").unwrap()), (scopes, coverage), "a rebuild knows it, too");
     assert_eq!(after.sources().unwrap(), sources);
 }

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::BackfillError;
-use crate::archive::{self, ArchiveError, Span, Tape};
-use crate::catalog::ScopeRow;
+use crate::archive::{self, ArchiveError, ScopeRow, Span, Tape};
 use crate::model::{Provider, RecordKind, Seq, UnixMicros};
 use crate::provider::history::{Selector, account_of};
 

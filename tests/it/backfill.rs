@@ -499,7 +499,7 @@ fn rules_that_change_are_versions_and_their_gaps_are_filled_by_the_text_in_force
     let scopes = || -> Vec<String> {
         let tape = Tape::open(&desk.path("tape"), Arc::new(RealDisk)).unwrap();
         let rows = tape.catalog().scopes("alpha").unwrap().into_iter().filter(|row| row.scope != "*");
-        let shown = |row: birdtape::catalog::ScopeRow| {
+        let shown = |row: birdtape::archive::ScopeRow| {
             let end = if row.until_us.is_some() { " ended" } else { "" };
             format!("{} {} {}{end}", row.scope, row.version, row.text.unwrap_or_default())
         };
