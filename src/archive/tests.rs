@@ -700,6 +700,7 @@ fn what_selects_is_kept_as_versions_and_a_change_is_a_gap() {
     archive.start_source(&name, HORIZON, boot(), at(3_600)).unwrap();
     archive.live(&name, ALL, HORIZON, at(3_601), "a frame").unwrap();
     assert_eq!(select(&mut archive, 3_602, &[("r1", "owls"), ("r2", "kite")]), ["r3 scope_changed 1740..3602"]);
+    archive.stop_source(&name, at(3_700), "the test ends").unwrap();
     archive.close(at(3_700)).unwrap();
     let before = Catalog::open_read_only(&Layout::new(bench.path()).catalog()).unwrap();
     let (scopes, coverage) = (scopes_of(&before), before.coverage("alpha").unwrap());
