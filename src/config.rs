@@ -580,6 +580,7 @@ typed! {
         ping_every: Option<String>,
         pong_within: Option<String>,
         lateness_horizon: Option<String>,
+        scopes_every: Option<String>,
         topics: Option<Vec<String>>,
         direct_messages: Option<bool>,
         framing: Option<String>,
@@ -957,6 +958,8 @@ fn timing(table: &Table<'_>, typed: &TypedSource, settings: &mut Settings) -> Re
         }
         _ => cap,
     };
+    let every = settings.scopes_every;
+    settings.scopes_every = table.duration("scopes_every", typed.scopes_every.as_ref(), every, ZERO..=7 * DAY)?;
     settings.ping_every = table.duration("ping_every", typed.ping_every.as_ref(), settings.ping_every, ZERO..=DAY)?;
     settings.pong_within = table.duration("pong_within", typed.pong_within.as_ref(), settings.pong_within, shortest..=DAY)?;
     Ok(())
@@ -971,6 +974,9 @@ fn specialities(table: &Table<'_>, typed: &TypedSource, provider: Provider, sett
     only("topics", Provider::XLive, typed.topics.is_some())?;
     only("direct_messages", Provider::XLive, typed.direct_messages.is_some())?;
     only("framing", Provider::XLive, typed.framing.is_some())?;
+    if provider == Provider::XLive && typed.scopes_every.is_some() {
+        return Err(table.bad("scopes_every", "is not for x_live: its topics are configured".to_owned()));
+    }
     only("answer_auth_ping", Provider::Tweetstream, typed.answer_auth_ping.is_some())?;
 
     settings.answer_auth_ping = typed.answer_auth_ping.unwrap_or(settings.answer_auth_ping);
@@ -1338,6 +1344,7 @@ mod tests {
             ping_every = "0s"
             pong_within = "1m 30s"
             lateness_horizon = "2m"
+            scopes_every = "0s"
             answer_auth_ping = true
             "#,
             &keys,
@@ -1359,7 +1366,7 @@ mod tests {
         assert_eq!(settings.credentials.key.as_ref().unwrap().expose(), "planted-key-f6");
         assert_eq!((settings.ping_every, settings.pong_within), (ZERO, Duration::from_secs(90)));
         assert_eq!((settings.reconnect_floor, settings.reconnect_cap), (Duration::from_secs(90), Duration::from_secs(300)));
-        assert_eq!(settings.base.as_ref().unwrap().endpoint.port, 9);
+        assert_eq!((settings.base.as_ref().unwrap().endpoint.port, settings.scopes_every), (9, ZERO));
 
         let settings = &beta.settings;
         assert_eq!((settings.framing, settings.direct_messages, settings.auto_reconnect), (Framing::Lines, true, false));

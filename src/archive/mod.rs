@@ -56,7 +56,7 @@ pub use pen::{Leaf, Pen, PenError, Writing};
 pub use reader::{Merged, Record, Records, Span, Tape};
 pub use recover::{Hole, Recovery, SealedTail, rebuild};
 pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
-pub use writer::{Archive, Committed, Filling, Lost};
+pub use writer::{Archive, Committed, Filling, Lost, Selected};
 
 use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::filling::{Filler, off_the_runtime};
 use super::sample::{Field, Window, upper_bound};
+use super::selectors::Selectors;
 use super::{BackfillError, Event, Hand, Options, Planned, Source, horizon_of};
 use crate::archive::{ALL, Archive, ArchiveError, Disk, Fact, GapRow, KindResult, Leaf, Lost, Pen, Spent, Tape, Writing};
 use crate::model::{Cause, EventKind, GapState, IntervalSet, Provider, SourceName, UnixMicros};
@@ -134,9 +135,10 @@ pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) 
             let words = humantime::format_duration(options.window);
             format!("no stretch of {words} is covered live, old enough for history, and not audited yet")
         });
+        let selectors = Selectors::of(&tape, source.name.as_str(), source.settings.provider)?;
         let mut price = Price::default();
         for window in &windows {
-            let of = planned(&tape, source, *window)?.price;
+            let of = planned(&tape, source, &selectors, *window)?.price;
             price.requests += of.requests;
             price.micro_usd += of.micro_usd;
             price.micro_usd_per_thousand = of.micro_usd_per_thousand;
@@ -175,14 +177,16 @@ fn field(tape: &Tape, source: &str, options: &AuditOptions, now: UnixMicros) -> 
 }
 
 /// A window as the filler is told of it: as a gap without a number.
-fn planned(tape: &Tape, source: &Source, window: Window) -> Result<Planned, BackfillError> {
+fn planned(tape: &Tape, source: &Source, selectors: &Selectors, window: Window) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(source.name.as_str()).map_err(ArchiveError::from)?;
+    let (selectors, is_listed) = selectors.within(window.from, window.to);
     let wanted = Wanted {
         scope: ALL.to_owned(),
         from: window.from,
         to: window.to,
         margin: horizon_of(&scopes, ALL),
-        selectors: super::selectors_of(tape, source.name.as_str())?,
+        selectors,
+        is_listed,
     };
     let price = Walk::new(&source.settings, wanted.clone(), None).price();
     let gap = GapRow {
@@ -259,7 +263,12 @@ pub async fn audit(
         let mut done = Vec::new();
         for window in &windows {
             let (tape_dir, tape_disk, of, window) = (dir.clone(), Arc::clone(&disk), source.clone(), *window);
-            let plan = off_the_runtime(move || planned(&Tape::open(&tape_dir, tape_disk)?, &of, window)).await?;
+            let plan = move || {
+                let tape = Tape::open(&tape_dir, tape_disk)?;
+                let selectors = Selectors::of(&tape, of.name.as_str(), of.settings.provider)?;
+                planned(&tape, &of, &selectors, window)
+            };
+            let plan = off_the_runtime(plan).await?;
             filler.tally = Tally::of(window);
             let asked = filler.audit(&plan, &mut |event| tell(AuditEvent::Asking(event)), shutdown.as_mut()).await?;
             let (state, detail, kinds) = match asked {

@@ -203,6 +203,7 @@ impl Filler {
         let read = move || {
             let (tape, provider) = (Tape::open(&dir, disk)?, source.settings.provider);
             let mut held = Held::of(&tape, source.name.as_str(), provider, from, to)?;
+            held.hear(&tape, source.name.as_str(), from, to)?;
             begun_n.map_or(Ok(()), |n| held.recall(&tape, source.name.as_str(), provider, n))?;
             Ok::<_, ArchiveError>(held)
         };

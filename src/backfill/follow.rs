@@ -15,7 +15,8 @@ use tokio::time::sleep;
 
 use super::filling::{Filler, Shared, off_the_runtime};
 use super::purse::Purse;
-use super::{BackfillError, Budgets, Event, Filled, Halt, Planned, Source, check_clock, horizon_of, planned, selectors_of};
+use super::selectors::Selectors;
+use super::{BackfillError, Budgets, Event, Filled, Halt, Planned, Source, check_clock, horizon_of, planned};
 use crate::archive::{ArchiveError, Disk, GapRow, GapStepRow, Pen, Tape};
 use crate::model::{Cause, GapState, UnixMicros};
 use crate::net::Clock;
@@ -267,8 +268,8 @@ fn look(
         }
     }
     let Some(gap) = first else { return Ok(Look::Wait(next)) };
-    let selectors = selectors_of(tape, name)?;
-    Ok(Look::Due(Box::new(planned(tape, gap, source, selectors)?)))
+    let selectors = Selectors::of(tape, name, source.settings.provider)?;
+    Ok(Look::Due(Box::new(planned(tape, gap, source, &selectors)?)))
 }
 
 #[cfg(test)]

@@ -56,6 +56,22 @@ impl Held {
         Ok(())
     }
 
+    /// Hears of events whose ids the index does not have (profiles, follows, conversations): reads what was received in
+    /// `[from, to)`.
+    pub(super) fn hear(&mut self, tape: &Tape, source: &str, from: UnixMicros, to: UnixMicros) -> Result<(), ArchiveError> {
+        let provider = tape.source(source)?.provider.parse();
+        let Ok(provider @ (Provider::Tweetstream | Provider::XLive)) = provider else { return Ok(()) };
+        let mut records = tape.records(source, Span { from: Some(from), to: Some(to), ..Span::default() })?;
+        while let Some(record) = records.next()? {
+            if matches!(record.kind, RecordKind::Frame | RecordKind::Http) {
+                let events = decode_record(provider, record.via, &record.body).events;
+                let texts = events.into_iter().filter(|event| matches!(event.id, EventId::Text(_)));
+                self.others.extend(texts.map(|event| (event.kind, event.id)));
+            }
+        }
+        Ok(())
+    }
+
     /// How many posts there are.
     pub(super) fn len(&self) -> u64 {
         self.posts.len() as u64

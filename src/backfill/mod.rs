@@ -20,6 +20,7 @@
 //! | `purse.rs` | [`Budgets`], and what was spent of them |
 //! | `pace.rs` | how fast a provider is asked |
 //! | `estimate.rs` | how much there may be in a gap |
+//! | `selectors.rs` | what selected events: rules, monitors and accounts with their texts |
 //!
 //! Who writes the tape is handed in as a [`Pen`]: [`run`] has the archive for itself, [`follow`] writes through a
 //! recorder. Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
@@ -32,6 +33,7 @@ mod known;
 mod pace;
 mod purse;
 mod sample;
+mod selectors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -45,7 +47,8 @@ use self::filling::{Filler, off_the_runtime};
 pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
 pub use self::purse::{AUTOMATIC_DAY, Budget, Budgets, spent_on_day};
 pub use self::sample::Window;
-use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Span, Tape, Writing};
+use self::selectors::Selectors;
+use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Tape, Writing};
 use crate::model::{GapState, Provider, Seq, SourceName, UnixMicros};
 use crate::net::{Clock, Network};
 use crate::provider::Settings;
@@ -348,14 +351,14 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
         match possible(&tape, options, &gap, now) {
             Ok(source) => {
                 let known = match selectors.get(&gap.source) {
-                    Some(known) => Vec::clone(known),
+                    Some(known) => Selectors::clone(known),
                     None => {
-                        let found = selectors_of(&tape, &gap.source)?;
+                        let found = Selectors::of(&tape, &gap.source, source.settings.provider)?;
                         selectors.insert(gap.source.clone(), found.clone());
                         found
                     }
                 };
-                out.push(planned(&tape, gap, source, known)?);
+                out.push(planned(&tape, gap, source, &known)?);
             }
             Err(error) if options.gaps.is_empty() => {
                 // Nobody asked for this one; what is settled needs no word.
@@ -395,32 +398,18 @@ fn check_provider(tape: &Tape, source: &Source) -> Result<(), BackfillError> {
     Ok(())
 }
 
-/// Rules, monitors and topics a source has brought, each with an envelope that names it.
-fn selectors_of(tape: &Tape, source: &str) -> Result<Vec<(String, bytes::Bytes)>, BackfillError> {
-    let mut found = BTreeMap::new();
-    for seen in tape.catalog().last_seen(source).map_err(ArchiveError::from)? {
-        if seen.scope == archive::ALL || found.contains_key(&seen.scope) {
-            continue;
-        }
-        let span = Span { from_n: Some(crate::model::Seq(seen.n)), ..Span::default() };
-        if let Some(record) = tape.records(source, span)?.next()? {
-            found.insert(seen.scope, bytes::Bytes::copy_from_slice(&record.body));
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
 /// How late the events of a scope may come.
 pub fn horizon_of(scopes: &[ScopeRow], scope: &str) -> Duration {
     let row = scopes.iter().rev().find(|row| row.scope == scope).or_else(|| scopes.first());
     row.map_or(USUAL_HORIZON, |row| Duration::from_micros(row.horizon_us.max(0) as u64))
 }
 
-fn planned(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes::Bytes)>) -> Result<Planned, BackfillError> {
+fn planned(tape: &Tape, gap: GapRow, source: Source, selectors: &Selectors) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(&gap.source).map_err(ArchiveError::from)?;
     let margin = horizon_of(&scopes, &gap.scope);
     let (from, to) = still_wanted(tape, &gap)?;
-    let wanted = Wanted { scope: gap.scope.clone(), from, to, margin, selectors };
+    let (selectors, is_listed) = selectors.within(from, to);
+    let wanted = Wanted { scope: gap.scope.clone(), from, to, margin, selectors, is_listed };
     let steps = tape.catalog().gap_steps(&gap.source, gap.n).map_err(ArchiveError::from)?;
     let last_words = steps.last().map(|step| step.detail.clone());
     // A walk that came to its end is not gone on with; the next one begins anew.

@@ -160,6 +160,11 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # How late an event may come after it was published. A gap is this much wider than the outage itself.
 # lateness_horizon = "3m"
 
+# How often birdtape reads which rules and accounts select the stream, besides at every opening ("0s" is never). What is
+# read is kept as versions: a rule that is added, edited or removed becomes a gap, and holes are filled by the text that
+# was in force. Reading is free and never touches the connection; a list that cannot be read is read again later.
+# scopes_every = "10m"
+
 
 # TweetStream: tracked accounts, with detections and OCR, over WebSocket.
 # [source.accounts]
@@ -284,6 +289,7 @@ mod tests {
             assert_eq!((shown.ping_every, shown.pong_within), (default.ping_every, default.pong_within));
             assert_eq!((shown.framing, shown.direct_messages), (default.framing, default.direct_messages));
             assert_eq!((shown.answer_auth_ping, shown.auto_reconnect), (default.answer_auth_ping, default.auto_reconnect));
+            assert_eq!(shown.scopes_every, default.scopes_every);
             assert_eq!((source.connections, source.allow_plain), (1, false));
         }
         let rules = all.sources.iter().find(|source| source.name.as_str() == "rules").expect("the first table");

@@ -30,8 +30,21 @@ pub struct Wanted {
     pub to: UnixMicros,
     /// How far beyond both ends the walk looks for what is known already: the overlap that proves the edges.
     pub margin: Duration,
-    /// What the tape knows of selectors: rules, monitors, handles, topics, with an envelope that names each.
-    pub selectors: Vec<(String, bytes::Bytes)>,
+    /// What the tape knows of what selected events in the stretch.
+    pub selectors: Vec<Selector>,
+    /// Whether the tape knows all of it, so that the provider's lists need not be asked.
+    pub is_listed: bool,
+}
+
+/// A rule, a monitor, an account or a topic that selected events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Its id, as events and scopes name it.
+    pub id: String,
+    /// The texts that were in force in the stretch, older first; empty when the tape does not know them.
+    pub texts: Vec<String>,
+    /// An envelope that names it, which may say more.
+    pub sample: Option<bytes::Bytes>,
 }
 
 /// What is on the tape already; asked about single events.
@@ -285,6 +298,14 @@ impl<T> LastRead<T> {
     pub(crate) fn take(&mut self, body: &Bytes) -> Option<T> {
         let (kept, read) = self.0.take()?;
         (kept.as_ptr() == body.as_ptr() && kept.len() == body.len()).then_some(read)
+    }
+}
+
+/// Whom an envelope is about, where its events do not name what selected them; the name is that of the account's scope.
+pub fn account_of(provider: Provider, envelope: &[u8]) -> Option<String> {
+    match provider {
+        Provider::Tweetstream => tweetstream::account_of(envelope),
+        Provider::TwitterapiIo | Provider::Scrapebadger | Provider::XLive => None,
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::archive::{Closed, Leaf, Opened, PenError};
 use crate::model::{Body, Cause, Decoded, UnixMicros, Via};
+use crate::provider::Scope;
 
 /// What an item costs besides its bytes: itself, and roughly what was decoded from it.
 const ITEM_BYTES: usize = 512;
@@ -72,6 +73,10 @@ pub(super) enum Item {
     Dropped {
         scope: String,
     },
+    /// What selects the source's stream, all of it.
+    Scopes {
+        all: Vec<Scope>,
+    },
     /// The machine slept; the connection is given up.
     Slept {
         detail: String,
@@ -98,6 +103,7 @@ impl Item {
                 Some(Body::Bytes(bytes)) => bytes.len(),
                 _ => 0,
             },
+            Self::Scopes { all } => all.iter().map(|scope| scope.id.len() + scope.text.as_ref().map_or(0, String::len)).sum(),
             _ => 0,
         };
         bytes + ITEM_BYTES

@@ -89,6 +89,7 @@ fn source(name: &str, provider: Provider, base: &Base) -> Source {
     settings.base = Some(base.clone());
     settings.credentials = provider::Credentials { key: key.clone(), auth_token: key.clone(), ct0: key };
     settings.reconnect_floor = Duration::ZERO;
+    settings.scopes_every = Duration::ZERO;
     let network = Arc::new(SystemNetwork::new(TlsOptions::default()).unwrap());
     let name = SourceName::new(name).unwrap();
     Source { name, settings, connections: 1, lateness_horizon: Duration::from_secs(60), network }

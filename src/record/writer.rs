@@ -17,10 +17,10 @@ use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
-use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Leaf, Lost, PenError};
+use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Leaf, Lost, PenError, Selected};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::net::{self, Clock};
-use crate::provider;
+use crate::provider::{self, Scope};
 
 /// How long the writer lets entries gather, where commits are far enough apart.
 const LINGER: Duration = Duration::from_millis(5);
@@ -126,6 +126,8 @@ struct Planned {
     connections: u32,
     horizon: Duration,
     topics: Vec<String>,
+    /// Whether what selects is read from the provider.
+    reads_scopes: bool,
 }
 
 impl Planned {
@@ -136,6 +138,7 @@ impl Planned {
             connections: source.connections.max(1),
             horizon: source.lateness_horizon,
             topics: source.settings.topics.clone(),
+            reads_scopes: !source.settings.scopes_every.is_zero(),
         }
     }
 }
@@ -199,6 +202,8 @@ struct SourceState {
     /// Events seen lately; only where several connections bring them.
     recent: Option<Recent>,
     suspicions: Suspicions,
+    /// What selects, read while no connection had proven itself: it counts from the first proof on.
+    listed: Option<Vec<Scope>>,
     older_gaps: BTreeSet<u64>,
     /// Envelopes since the last commit, and their bytes.
     fresh: (u64, u64),
@@ -226,14 +231,16 @@ enum SlotState {
 
 impl Writer {
     fn start(&mut self, planned: Planned) -> Result<(), ArchiveError> {
-        let Planned { name, provider, connections, horizon, topics } = planned;
+        let Planned { name, provider, connections, horizon, topics, reads_scopes } = planned;
         let at = self.now();
         self.archive.add_source(&name, provider)?;
         let boot = self.clock.boot();
         let gap = self.archive.start_source(&name, horizon, (boot.boot_id, boot.since_boot), at)?;
         let row = gap.and_then(|gap| self.archive.gap(&name, gap)).cloned();
         let mut known = BTreeMap::new();
-        for topic in self.archive.open_topics(&name) {
+        // Scopes that are read go with the whole source until the next reading.
+        let open = if reads_scopes { Vec::new() } else { self.archive.open_topics(&name) };
+        for topic in open {
             if topics.contains(&topic) {
                 // Each topic waits for its own proof.
                 let cause = row.as_ref().and_then(|row| row.cause.parse().ok()).unwrap_or(Cause::Stopped);
@@ -284,6 +291,7 @@ impl Writer {
             topics: known,
             recent,
             suspicions: Suspicions::default(),
+            listed: None,
             older_gaps,
             fresh: (0, 0),
             news,
@@ -378,6 +386,10 @@ impl Writer {
             Item::Lost { scope, cause, detail } => self.topic_lost(slot, at, &scope, cause, &detail)?,
             Item::Live { scope } => self.topic_live(slot, at, scope)?,
             Item::Dropped { scope } => self.topic_dropped(slot, at, &scope)?,
+            Item::Scopes { all } => match self.source(slot) {
+                source if source.is_lost => source.listed = Some(all),
+                _ => self.scopes(slot, at, &all)?,
+            },
             Item::ClockStep { step_us } => {
                 let (name, _) = self.whose(slot);
                 self.archive.remark(&name, at, &Fact::Clock { step_us })?;
@@ -510,7 +522,10 @@ impl Writer {
             self.archive.live(&source.outcome.name, ALL, source.horizon, at, words)?;
             self.is_ledger_changed = true;
         }
-        Ok(())
+        match source.listed.take() {
+            Some(all) => self.scopes(slot, at, &all),
+            None => Ok(()),
+        }
     }
 
     fn all_lost(&mut self, slot: usize, at: UnixMicros, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
@@ -525,6 +540,8 @@ impl Writer {
         });
         if !carried {
             source.is_lost = true;
+            // It will be read again.
+            source.listed = None;
             self.lost(slot, at, ALL, cause, detail)?;
         }
         let source = self.source(slot);
@@ -559,6 +576,22 @@ impl Writer {
         }
         self.archive.live(&source.outcome.name, topic, source.horizon, at, "no longer wanted")?;
         self.archive.end_scope(&source.outcome.name, topic, at)
+    }
+
+    fn scopes(&mut self, slot: usize, at: UnixMicros, all: &[Scope]) -> Result<(), ArchiveError> {
+        let source = &mut self.sources[self.slots[slot].source];
+        let all: Vec<_> =
+            all.iter().map(|Scope { id, text, detail }| Selected { scope: id, text: text.as_deref(), detail }).collect();
+        let gaps = self.archive.select(&source.outcome.name, source.horizon, &all, at)?;
+        let source_name = &source.outcome.name;
+        source.news.extend(gaps.into_iter().map(|gap| Event::Gap {
+            source: source_name.clone(),
+            n: gap.n,
+            scope: gap.scope,
+            cause: gap.cause,
+            detail: gap.detail,
+        }));
+        Ok(())
     }
 
     fn lost(&mut self, slot: usize, at: UnixMicros, scope: &str, cause: Cause, detail: &str) -> Result<(), ArchiveError> {

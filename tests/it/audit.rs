@@ -34,7 +34,7 @@ impl Scene {
             ids.into_iter().any(|id| matches!(id, EventId::Tweet(id) if unlucky.contains(&id.0)))
         };
         let (_, sent): (Vec<_>, Vec<_>) = envelopes.into_iter().partition(names);
-        recorded_but_for(&desk, provider, &sent, &(second(0)..second(0)));
+        recorded_but_for(&desk, ("tape", provider), &sent, &(second(0)..second(0)), &[]);
         let have = on_tape(&desk, provider);
         let dropped: BTreeSet<u64> = all.difference(&have).copied().collect();
         assert!(dropped.len() >= 2, "{provider}: {dropped:?}");

@@ -26,6 +26,7 @@
 //! replay, but the delivery logs of the REST interface say what was sent.
 
 mod client;
+pub(super) mod lists;
 mod rest;
 mod server;
 mod walk;
@@ -103,6 +104,7 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Lines,
         answer_auth_ping: false,
+        scopes_every: crate::provider::SCOPES_EVERY,
         seed: 0,
     }
 }

@@ -22,14 +22,12 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::LATENESS_HORIZON;
+use super::lists;
 use super::page::{self, Row};
 use super::watchlist::normalized;
-use crate::model::{Endpoint, Event, EventId, EventKind, IntervalSet, Request, Response, Secret, UnixMicros};
+use crate::model::{Event, EventId, EventKind, IntervalSet, Response, UnixMicros};
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::{Settings, percent_encode};
-
-/// Host of history and management. Documented: tweetstream.io docs, "History API".
-const HOST: &str = "api.tweetstream.io";
 
 /// Most rows of a page. Documented: the same page.
 const PAGE_MAX: usize = 1_000;
@@ -78,9 +76,7 @@ const LIVE_ONLY: [(EventKind, &str); 6] = [
 /// A walk.
 #[derive(Debug)]
 pub struct Walk {
-    endpoint: Endpoint,
-    prefix: String,
-    key: Option<Secret>,
+    settings: Settings,
     wanted: Wanted,
     state: State,
     /// Rows of earlier pages, by hash; after a resumption the tape knows them.
@@ -177,8 +173,6 @@ impl Placed<'_> {
 
 impl Walk {
     pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
-        let base = settings.base.as_ref();
-        let own = || Endpoint { tls: true, host: HOST.to_owned(), port: 443 };
         let margin = wanted.margin.clamp(LATENESS_HORIZON, MARGIN_MAX);
         let margin_ms = i64::try_from(margin.as_millis()).unwrap_or(i64::MAX);
         let (from, to) = (wanted.from.0, wanted.to.0);
@@ -200,15 +194,7 @@ impl Walk {
             n_requests: 0,
             n_rows: 0,
         });
-        Self {
-            endpoint: base.map_or_else(own, |base| base.endpoint.clone()),
-            prefix: base.map_or_else(String::new, |base| base.prefix.clone()),
-            key: settings.credentials.key.clone(),
-            wanted,
-            state,
-            seen: HashSet::new(),
-            last_read: LastRead::default(),
-        }
+        Self { settings: settings.clone(), wanted, state, seen: HashSet::new(), last_read: LastRead::default() }
     }
 
     pub(crate) fn price(&self) -> Price {
@@ -221,10 +207,10 @@ impl Walk {
             return Next::Done(self.verdict());
         }
         if self.state.watchlist.is_none() {
-            return Next::Ask(self.request("/api/me".to_owned()));
+            return Next::Ask(lists::ask(&self.settings));
         }
         match self.current() {
-            Some((at, window)) => Next::Ask(self.request(self.question(at, &window))),
+            Some((at, window)) => Next::Ask(lists::get(&self.settings, &self.question(at, &window))),
             None => Next::Done(self.verdict()),
         }
     }
@@ -281,24 +267,6 @@ impl Walk {
             }
         }
         None
-    }
-
-    fn request(&self, target: String) -> Request {
-        let Endpoint { tls, .. } = self.endpoint;
-        let target = format!("{}{target}", self.prefix);
-        let key = self.key.as_ref().and_then(|key| Secret::new(format!("Bearer {}", key.expose())));
-        // Observed: an early commit of the vendor's SDK names itself as a fix.
-        let agent = Secret::new(concat!("birdtape/", env!("CARGO_PKG_VERSION")));
-        let accept = Secret::new("application/json");
-        let headers = [("authorization", key), ("user-agent", agent), ("accept", accept)];
-        Request {
-            method: "GET",
-            endpoint: self.endpoint.clone(),
-            shown: format!("{}://{}{target}", if tls { "https" } else { "http" }, self.endpoint.authority()),
-            target: Secret::new(target).expect("a path of ours is never empty"),
-            headers: headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
-            body: String::new(),
-        }
     }
 
     fn question(&self, at: usize, window: &Window) -> String {
@@ -410,15 +378,26 @@ impl Walk {
         Verdict { kinds, evidence: format!("{n_rows} rows in {n_requests} requests: {told}") }
     }
 
-    /// Known accounts that the history does not speak of any more.
+    /// Known accounts that the history does not speak of any more, as far as that leaves the stretch open.
     fn gone(&self) -> Option<String> {
         let watchlist = self.state.watchlist.as_ref()?;
-        let known = self.wanted.selectors.iter().map(|(name, _)| normalized(name)).filter(|name| !name.is_empty() && name != "*");
-        let mut gone: Vec<_> = match self.scope_handle() {
+        let known = self.wanted.selectors.iter().map(|selector| normalized(&selector.id));
+        let known: Vec<_> = known.filter(|name| !name.is_empty() && name != "*").collect();
+        let is_gone = |handle: &&String| watchlist.binary_search(handle).is_err();
+        if !known.is_empty() && known.iter().all(|handle| is_gone(&handle)) {
+            let n = known.len();
+            return Some(format!(
+                "none of the {n} accounts on the tape is tracked with this API key: it belongs to another customer, or all of \
+                 them were removed, and the history has only accounts that are tracked; set the key that was recorded with"
+            ));
+        }
+        let gone: Vec<_> = match self.scope_handle() {
             Some(handle) => vec![handle],
-            None => known.collect(),
+            // Names in envelopes may be old ones; those of the provider's own lists are not.
+            None if self.wanted.is_listed => known,
+            None => Vec::new(),
         };
-        gone.retain(|handle| watchlist.binary_search(handle).is_err());
+        let gone: Vec<_> = gone.iter().filter(is_gone).collect();
         let first = gone.first()?;
         let more = if gone.len() > 1 { format!(" and {} more are", gone.len() - 1) } else { " is".to_owned() };
         Some(format!("@{first}{more} not tracked any more, and the history has only accounts that are: add them again"))

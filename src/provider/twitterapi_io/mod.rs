@@ -41,6 +41,7 @@ mod accounts;
 mod client;
 mod delay;
 mod history;
+pub(super) mod lists;
 mod post;
 mod rest;
 mod rules;
@@ -135,6 +136,7 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Lines,
         answer_auth_ping: false,
+        scopes_every: crate::provider::SCOPES_EVERY,
         seed: 0,
     }
 }

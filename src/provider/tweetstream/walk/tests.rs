@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::model::{Provider, TweetId};
+use crate::model::{Provider, Request, Secret, TweetId};
 use crate::provider::drive::{Tape, Walked, walk, with_page};
+use crate::provider::history::Selector;
 use crate::provider::past::with_past;
 use crate::provider::synthetic::{Options, World};
 use crate::provider::{Rest, RestSettings, decode, tamper, tweetstream};
@@ -41,7 +42,7 @@ fn world(rate: f64, seconds: i64) -> Envelopes {
 
 fn wanted(from: i64, to: i64) -> Wanted {
     let (from, to) = (second(from), second(to));
-    Wanted { scope: "*".to_owned(), from, to, margin: Duration::from_secs(60), selectors: Vec::new() }
+    Wanted { scope: "*".to_owned(), from, to, margin: Duration::from_secs(60), selectors: Vec::new(), is_listed: false }
 }
 
 /// What was received outside of the hole.
@@ -330,7 +331,8 @@ fn accounts_that_are_not_tracked_any_more() {
     let envelopes = crowd(1_500, 8);
     // Removed before the walk: everybody known is asked about, so the stretch stays open.
     let mut gone = wanted(80, 120);
-    gone.selectors = [("@H1", ""), ("nobody", "")].map(|(name, _)| (name.to_owned(), bytes::Bytes::new())).into();
+    gone.is_listed = true;
+    gone.selectors = ["@H1", "nobody"].map(|id| Selector { id: id.to_owned(), ..Selector::default() }).into();
     let walked = run(&envelopes, &gone, &mut tape_without(&envelopes, 85, 115), &[], false, &mut honest);
     let Proof::Partial { rest, why } = proof(&walked, EventKind::Tweet) else { panic!("{:?}", walked.verdict) };
     assert_eq!((rest.as_slice(), why.contains("@nobody is not tracked any more")), (&[(gone.from, gone.to)][..], true), "{why}");
