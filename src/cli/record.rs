@@ -88,7 +88,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let options = options(args, config)?;
     let dir = options.tape.clone();
     let teller = Teller::start(common.json, &dir, names)?;
-    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) };
+    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: record::Writing::Thread };
     let sink = teller.sink();
     let recorded =
         signal::block_on_saying(STOPPING, async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));

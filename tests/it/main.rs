@@ -19,4 +19,5 @@ mod program;
 mod rooms;
 mod round_trip;
 mod server;
+mod simulate;
 mod stock;
