@@ -124,6 +124,8 @@ impl Filler {
         }
         let before = self.spent;
         let mut walk = Walk::new(&planned.source.settings, planned.wanted.clone(), planned.cursor.as_deref());
+        // A row that a provider leaves out once leaves no other trace, and filled means proven.
+        walk.doubt();
         let cursor = planned.cursor.clone();
         self.step(&planned, GapState::Planned, &words_of(&planned.price), cursor.as_deref(), &[])?;
         tell(Event::Began { gap: gap.clone(), price: planned.price });

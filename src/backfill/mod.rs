@@ -27,11 +27,11 @@ use std::time::Duration;
 
 use self::filling::Filler;
 use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Span, Tape};
-use crate::model::{GapState, Provider, SourceName, UnixMicros};
+use crate::model::{GapState, Provider, RecordKind, SourceName, UnixMicros};
 use crate::net::{Clock, Network};
 use crate::provider::Settings;
 use crate::provider::decode_record;
-use crate::provider::history::{Price, Walk, Wanted};
+use crate::provider::history::{Price, Walk, Wanted, selected_by};
 
 /// A source whose gaps may be filled.
 #[derive(Clone)]
@@ -261,7 +261,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
     for gap in gaps.into_iter().filter(|gap| options.gaps.is_empty() || wanted(gap)) {
         match possible(&tape, options, &gap, now) {
             Ok(source) => {
-                let known = match selectors.get(&gap.source) {
+                let mut known = match selectors.get(&gap.source) {
                     Some(known) => Vec::clone(known),
                     None => {
                         let found = selectors_of(&tape, &gap.source)?;
@@ -269,6 +269,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
                         found
                     }
                 };
+                known.extend(selected_around(&tape, &gap, source.settings.provider)?);
                 planned.push(price(&tape, gap, source, known)?);
             }
             Err(error) if options.gaps.is_empty() => {
@@ -316,6 +317,30 @@ fn selectors_of(tape: &Tape, source: &str) -> Result<Vec<(String, bytes::Bytes)>
         }
     }
     Ok(found.into_iter().collect())
+}
+
+/// How far before and after a gap the tape is read for what selected its envelopes.
+const AROUND: Duration = Duration::from_secs(3_600);
+
+/// What selected envelopes around a gap, in all wordings, each with an envelope that has it: the index knows the last
+/// one only, and a provider's list only the present.
+fn selected_around(tape: &Tape, gap: &GapRow, provider: Provider) -> Result<Vec<(String, bytes::Bytes)>, BackfillError> {
+    if !matches!(provider, Provider::TwitterapiIo | Provider::Tweetstream) {
+        return Ok(Vec::new());
+    }
+    let to = gap.to_us.map_or(UnixMicros(gap.from_us), UnixMicros);
+    let span = Span { from_n: None, from: Some(UnixMicros(gap.from_us).minus(AROUND)), to: Some(to.plus(AROUND)) };
+    let mut found = BTreeMap::new();
+    let mut records = tape.records(&gap.source, span)?;
+    while let Some(record) = records.next()? {
+        if record.kind == RecordKind::Frame
+            && let Some((name, words)) = selected_by(provider, &record.body)
+            && (gap.scope == archive::ALL || gap.scope == name)
+        {
+            found.entry((name, words)).or_insert_with(|| bytes::Bytes::copy_from_slice(&record.body));
+        }
+    }
+    Ok(found.into_iter().map(|((name, _), envelope)| (name, envelope)).collect())
 }
 
 fn price(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes::Bytes)>) -> Result<Planned, BackfillError> {

@@ -157,14 +157,15 @@ impl Walk {
         each!(self, walk => walk.price())
     }
 
-    /// Has every last page asked a second time, at the price of a request for each search. Without it that is done
-    /// only where there is a single search, or once the provider was caught at something: a row that is left out of a
-    /// last page leaves no other trace.
+    /// Has every last page asked a second time, at the price of a request for each search; TweetStream's whole history,
+    /// which costs nothing. Without it that is done only where there is a single search, or once the provider was caught
+    /// at something: a row that is left out of a last page leaves no other trace.
     pub fn doubt(&mut self) {
         match self {
             Self::TwitterapiIo(walk) => walk.doubt(),
             Self::Scrapebadger(walk) => walk.doubt(),
-            Self::Tweetstream(_) | Self::XLive(_) => {}
+            Self::Tweetstream(walk) => walk.doubt(),
+            Self::XLive(_) => {}
         }
     }
 
@@ -212,6 +213,16 @@ pub fn pace_of(settings: &Settings) -> Duration {
 pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
     let seconds = response.header("x-rate-limit-reset").or_else(|| response.header("x-ratelimit-reset"))?;
     seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
+}
+
+/// Who or what selected an envelope, and in which words, where the tape's index cannot tell: a rule's text may change
+/// while its name stays, and accounts that are watched have no name but their own.
+pub fn selected_by(provider: Provider, envelope: &[u8]) -> Option<(String, String)> {
+    match provider {
+        Provider::TwitterapiIo => twitterapi_io::selected_by(envelope),
+        Provider::Tweetstream => tweetstream::selected_by(envelope).map(|handle| (handle, String::new())),
+        Provider::Scrapebadger | Provider::XLive => None,
+    }
 }
 
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.

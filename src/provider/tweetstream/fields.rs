@@ -72,6 +72,11 @@ pub(super) fn handle_of(envelope: &[u8]) -> Option<String> {
     text_of(who.get("handle")?)
 }
 
+/// The account that an envelope is about, as handles are compared.
+pub(crate) fn selected_by(envelope: &[u8]) -> Option<String> {
+    handle_of(envelope).map(|handle| super::watchlist::normalized(&handle)).filter(|handle| !handle.is_empty())
+}
+
 /// An object with an update put in: objects field by field, anything else whole. New fields come last.
 pub(super) fn merge(base: &str, update: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(merged(base, update, MERGE_DEPTH_MAX)?).ok()

@@ -45,6 +45,7 @@ use super::{Auth, Credentials, Settings, Switch, Values};
 use crate::model::{Framing, Provider};
 
 pub use client::Client;
+pub(crate) use fields::selected_by;
 pub use page::decode_page;
 pub use rest::Rest;
 pub use server::Server;

@@ -11,8 +11,8 @@
 //!
 //! A page is not believed: the row that set its end must be on it, most of its rows must lie within its bounds, and a short
 //! page is the last one only when it reaches events that are known from the stream. Where there are none, a second look
-//! must bring nothing. Once a page was caught lying, the whole family is walked again until a pass brings nothing new.
-//! A history that leaves the same row out each time, or one row of a single short page, cannot be told from the truth.
+//! must bring nothing. Once a page was caught lying, or when told to [`doubt`](Walk::doubt), the whole family is walked
+//! again until a pass brings nothing new. A history that leaves the same row out each time cannot be told from the truth.
 //! Source: tweetstream.io docs, "History API"; the SDKs' types 1.1.
 
 use std::collections::HashSet;
@@ -100,6 +100,9 @@ struct State {
     watchlist: Option<Vec<String>>,
     /// One for each of [`FAMILIES`].
     courses: Vec<Course>,
+    /// Whether every family is walked twice, whatever it met.
+    #[serde(default)]
+    doubt: bool,
     n_requests: u64,
     n_rows: u64,
 }
@@ -196,6 +199,7 @@ impl Walk {
             margin_ms,
             watchlist: None,
             courses: vec![Course::new(); FAMILIES.len()],
+            doubt: false,
             n_requests: 0,
             n_rows: 0,
         });
@@ -207,6 +211,11 @@ impl Walk {
             state,
             seen: HashSet::new(),
         }
+    }
+
+    /// Every family is walked twice.
+    pub(crate) fn doubt(&mut self) {
+        self.state.doubt = true;
     }
 
     pub(crate) fn price(&self) -> Price {
@@ -269,9 +278,10 @@ impl Walk {
     fn current(&mut self) -> Option<(usize, Window)> {
         let main = self.state.main();
         let stretch = (UnixMicros(self.state.from), UnixMicros(self.state.to));
+        let doubt = self.state.doubt;
         for (at, course) in self.state.courses.iter_mut().enumerate() {
             while course.windows.is_empty() && !course.is_done {
-                course.turn(&main, stretch);
+                course.turn(&main, stretch, doubt);
             }
             if let Some(window) = course.windows.last() {
                 return Some((at, window.clone()));
@@ -557,7 +567,7 @@ impl Course {
     }
 
     /// No window is left: done, or another look, or another pass.
-    fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros)) {
+    fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros), doubt: bool) {
         // A pass that does not come down to where another one was ended too early.
         let is_short = !self.is_looking && self.pass > 1 && self.reached > self.oldest;
         let is_second = self.is_looking || self.pass > 1;
@@ -576,7 +586,7 @@ impl Course {
         let is_proven = self.is_quiet || (self.is_low_edge_seen && self.is_high_edge_seen);
         if self.pass == 1 && !is_proven && self.n_looks < LOOKS_MAX {
             self.look(main);
-        } else if !self.has_lied && is_proven {
+        } else if !self.has_lied && is_proven && !(doubt && self.pass == 1 && self.n_last > 0) {
             self.is_done = true;
         } else if self.pass < PASSES_MAX {
             self.pass += 1;

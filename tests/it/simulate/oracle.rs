@@ -61,7 +61,7 @@ pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk) -> 
     match Ledger::read(&tape) {
         Some(ledger) => {
             ledger.check_partition(world, stage, &mut found);
-            ledger.check_promises(world, &told, &mut found);
+            ledger.check_promises(world, stage, &told, &mut found);
         }
         None if stage.first_live().is_none() => found.table.note("nothing was ever recorded"),
         None => found.violations.push("the tape promises nothing".to_owned()),
@@ -181,7 +181,13 @@ impl Ledger {
         for gap in &self.gaps {
             found.table.note(match gap.state.as_str() {
                 "filled" => "gap: filled",
-                "partial" => "gap: partial",
+                "partial" => {
+                    if std::env::var_os("SIMULATE_LOUD").is_some() {
+                        let detail = self.steps.get(&gap.n).and_then(|steps| steps.last()).map_or("", |step| step.detail.as_str());
+                        println!("PARTIAL {} {}: {detail}", world.seed, gap.n);
+                    }
+                    "gap: partial"
+                }
                 "unfillable" => "gap: unfillable",
                 "open" => "gap: open",
                 _ => "gap: begun",
@@ -189,14 +195,14 @@ impl Ledger {
         }
     }
 
-    fn check_promises(&self, world: &World, told: &Told, found: &mut Found) {
+    fn check_promises(&self, world: &World, stage: &Stage, told: &Told, found: &mut Found) {
         for promise in &world.promises {
             if promise.at.0 < self.since || promise.at.0 >= self.until || promise.due >= world.end {
                 continue;
             }
             found.table.note("promised");
             if !told.marks.contains(&promise.mark) {
-                self.check_missing(world, promise, told, found);
+                self.check_missing(world, stage, promise, told, found);
             } else if self.within(promise).next().is_some() {
                 found.table.note("told, in a gap's window");
             } else {
@@ -214,7 +220,7 @@ impl Ledger {
         })
     }
 
-    fn check_missing(&self, world: &World, promise: &Promise, told: &Told, found: &mut Found) {
+    fn check_missing(&self, world: &World, stage: &Stage, promise: &Promise, told: &Told, found: &mut Found) {
         let at = promise.at.0;
         let gaps: Vec<_> = self.within(promise).collect();
         if gaps.is_empty() {
@@ -247,9 +253,12 @@ impl Ledger {
             return found.table.note("in a gap called filled: by a text nobody saw");
         }
         found.violations.push(format!(
-            "{} of {} is missing in gap {} ({} to {}), which is {}: {}",
+            "{} of {} by {}, rule {:?}, {}, is missing in gap {} ({} to {}), which is {}: {}",
             promise.mark,
             promise.at,
+            promise.handle,
+            promise.rule.as_ref().map(|(_, text)| text),
+            if stage.has_left_out(&promise.mark) { "left out of a page once" } else { "never left out of a page" },
             gap.n,
             UnixMicros(gap.from_us),
             UnixMicros(gap.to_us.unwrap_or(END_OF_TIME)),

@@ -68,6 +68,7 @@ pub(super) struct Promise {
     pub(super) rule: Option<(String, String)>,
     /// From when on history has it.
     pub(super) known_from: Duration,
+    pub(super) handle: &'static str,
 }
 
 /// Loss that no client can see.
@@ -265,7 +266,7 @@ impl World {
         }
         let (at, selectors) = (post.published(), vec![selector.to_owned()]);
         let known_from = post.known_from;
-        self.promises.push(Promise { mark, at, selectors, is_side: false, due, unseen, rule, known_from });
+        self.promises.push(Promise { mark, at, selectors, is_side: false, due, unseen, rule, known_from, handle: post.handle });
     }
 
     // TwitterAPI.io: rules are polled, accounts are told of at once.
@@ -391,6 +392,7 @@ impl World {
                     unseen: None,
                     rule: None,
                     known_from: at,
+                    handle: post.handle,
                 });
             };
             // What is said after the account was taken off the list is not said at all.
