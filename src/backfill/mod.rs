@@ -351,7 +351,9 @@ fn price(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes
     let (scope, from) = (gap.scope.clone(), UnixMicros(gap.from_us));
     let wanted = Wanted { scope, from, to, margin: Duration::from_micros(margin), selectors };
     let steps = tape.catalog().gap_steps(&gap.source, gap.n).map_err(ArchiveError::from)?;
-    let cursor = steps.into_iter().rev().find_map(|step| step.cursor);
+    // A walk that came to its verdict has nothing left to ask: what it could not prove is asked anew.
+    let concluded = |state: &str| state.parse() == Ok(GapState::Partial);
+    let cursor = steps.into_iter().rev().take_while(|step| !concluded(&step.state)).find_map(|step| step.cursor);
     let price = Walk::new(&source.settings, wanted.clone(), cursor.as_deref()).price();
     Ok(Planned { gap, source, wanted, cursor, price })
 }

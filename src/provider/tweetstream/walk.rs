@@ -85,6 +85,8 @@ pub struct Walk {
     state: State,
     /// Rows of earlier pages, by hash; after a resumption the tape knows them.
     seen: HashSet<u64>,
+    /// The tracked accounts were read by a run before this one, and may have changed.
+    is_stale: bool,
 }
 
 /// All that must outlive the process.
@@ -191,18 +193,8 @@ impl Walk {
                 && state.courses.iter().flat_map(|course| &course.windows).all(|window| state.has(window))
         };
         let state = cursor.and_then(|text| serde_json::from_str(text).ok()).filter(is_same);
-        let state = state.unwrap_or_else(|| State {
-            version: VERSION,
-            scope: wanted.scope.clone(),
-            from,
-            to,
-            margin_ms,
-            watchlist: None,
-            courses: vec![Course::new(); FAMILIES.len()],
-            doubt: false,
-            n_requests: 0,
-            n_rows: 0,
-        });
+        let is_stale = state.as_ref().is_some_and(|state: &State| state.watchlist.is_some());
+        let state = state.unwrap_or_else(|| State::new(&wanted, margin_ms));
         Self {
             endpoint: base.map_or_else(own, |base| base.endpoint.clone()),
             prefix: base.map_or_else(String::new, |base| base.prefix.clone()),
@@ -210,6 +202,7 @@ impl Walk {
             wanted,
             state,
             seen: HashSet::new(),
+            is_stale,
         }
     }
 
@@ -227,7 +220,7 @@ impl Walk {
         if self.wanted.from >= self.wanted.to {
             return Next::Done(self.verdict());
         }
-        if self.state.watchlist.is_none() {
+        if self.state.watchlist.is_none() || self.is_stale {
             return Next::Ask(self.request("/api/me".to_owned()));
         }
         match self.current() {
@@ -237,7 +230,7 @@ impl Walk {
     }
 
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
-        if self.state.watchlist.is_none() {
+        if self.state.watchlist.is_none() || self.is_stale {
             return self.watchlist_answered(response);
         }
         let Some((at, window)) = self.current() else { return Ok(Page::default()) };
@@ -265,7 +258,15 @@ impl Walk {
         let again = "the answer does not name the tracked accounts (cut off or changed)";
         let handles =
             page::read_watchlist(&response.body).ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
+        if std::mem::take(&mut self.is_stale) && self.state.watchlist.as_ref() != Some(&handles) {
+            // What was asked for was the history of other accounts.
+            let State { margin_ms, doubt, .. } = self.state;
+            self.state = State { doubt, ..State::new(&self.wanted, margin_ms) };
+        }
         self.state.n_requests += 1;
+        if self.state.watchlist.is_some() {
+            return Ok(Page::default());
+        }
         self.state.watchlist = Some(handles);
         let main = self.state.main();
         for course in &mut self.state.courses {
@@ -433,6 +434,22 @@ impl Walk {
 }
 
 impl State {
+    /// Nothing was asked yet.
+    fn new(wanted: &Wanted, margin_ms: i64) -> Self {
+        Self {
+            version: VERSION,
+            scope: wanted.scope.clone(),
+            from: wanted.from.0,
+            to: wanted.to.0,
+            margin_ms,
+            watchlist: None,
+            courses: vec![Course::new(); FAMILIES.len()],
+            doubt: false,
+            n_requests: 0,
+            n_rows: 0,
+        }
+    }
+
     /// The whole stretch with its margins, a millisecond wider because the bounds may be outside.
     fn main(&self) -> Window {
         let start = UnixMicros(self.from).millis().saturating_sub(self.margin_ms).saturating_sub(1);

@@ -21,7 +21,10 @@ fn check(seeds: impl IntoIterator<Item = u64>) {
     let (mut table, mut bad) = (Table::default(), Vec::new());
     for seed in seeds {
         table.note("worlds");
-        let Outcome { table: one, violations, .. } = schedule::run(World::new(seed, Wish::default()));
+        let Outcome { table: one, violations, records } = schedule::run(World::new(seed, Wish::default()));
+        if let Ok(path) = std::env::var("SIMULATE_RECORDS") {
+            std::fs::write(path, records.join("\n")).unwrap();
+        }
         table.merge(&one);
         if !violations.is_empty() {
             println!("seed {seed} has {} violations:", violations.len());

@@ -27,6 +27,9 @@ pub(super) struct Found {
 /// Half-open, microseconds.
 type Stretch = (i64, i64);
 
+/// Within this time of a gap a filler reads what the tape knows of rules and accounts.
+const AROUND_US: i64 = 3_600_000_000;
+
 const END_OF_TIME: i64 = i64::MAX;
 
 struct Ledger {
@@ -75,6 +78,8 @@ struct Told {
     marks: HashSet<String>,
     /// Rules with the texts they were seen with.
     rules: HashSet<(String, String)>,
+    /// When which account was heard of live.
+    handles: Vec<(i64, String)>,
 }
 
 /// Reads every record; nothing on the tape may be anything but what the world said, and not more often.
@@ -104,6 +109,11 @@ fn read(tape: &Tape, stage: &Stage, found: &mut Found) -> Told {
         let holds = record.kind == RecordKind::Frame || (record.kind == RecordKind::Http && !info.contains("/logs"));
         if holds {
             told.marks.extend(marks(&text));
+        }
+        if record.kind == RecordKind::Frame
+            && let Some(handle) = between(&text, "\"handle\":\"@")
+        {
+            told.handles.push((record.at.0, handle.to_owned()));
         }
         if record.kind == RecordKind::Frame
             && let (Some(id), Some(value)) = (between(&text, "\"rule_id\":\""), between(&text, "\"rule_value\":\""))
@@ -249,8 +259,17 @@ impl Ledger {
         if BEGIN.plus(promise.known_from).0 > called_at - 600_000_000 && world.lies_by_lag() {
             return found.table.note("in a gap called filled: history had it later");
         }
+        if promise.deleted_at.is_some_and(|at| BEGIN.plus(at).0 <= called_at + 2_000_000) {
+            return found.table.note("in a gap called filled: deleted before");
+        }
         if promise.rule.as_ref().is_some_and(|rule| !told.rules.contains(rule) && !world.is_last_text(rule)) {
             return found.table.note("in a gap called filled: by a text nobody saw");
+        }
+        // Of accounts that were taken off the list history has nothing, and who was never heard of is not missed.
+        let around = gap.from_us - AROUND_US..gap.to_us.unwrap_or(END_OF_TIME).saturating_add(AROUND_US);
+        let was_heard = |(at, handle): &(i64, String)| around.contains(at) && handle == promise.handle;
+        if world.removed == Some(promise.handle) && !told.handles.iter().any(was_heard) {
+            return found.table.note("in a gap called filled: by an account nobody heard of");
         }
         found.violations.push(format!(
             "{} of {} by {}, rule {:?}, {}, is missing in gap {} ({} to {}), which is {}: {}",

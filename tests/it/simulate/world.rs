@@ -50,6 +50,8 @@ pub(super) struct World {
     /// Each rule's text at the end.
     last_texts: Vec<(String, String)>,
     lags: bool,
+    /// An account that was taken off the list.
+    pub(super) removed: Option<&'static str>,
 }
 
 /// Something a client would be told.
@@ -69,6 +71,8 @@ pub(super) struct Promise {
     /// From when on history has it.
     pub(super) known_from: Duration,
     pub(super) handle: &'static str,
+    /// From when on it is deleted, and history hides it.
+    pub(super) deleted_at: Option<Duration>,
 }
 
 /// Loss that no client can see.
@@ -208,6 +212,7 @@ impl World {
             skews: Vec::new(),
             lies: if wish.only_drops { Lies::default() } else { lies(&mut dice) },
             last_texts: Vec::new(),
+            removed: None,
             lags: posts.iter().any(|post| post.known_from > post.at + Duration::from_secs(30)),
         };
         match provider {
@@ -266,7 +271,7 @@ impl World {
         }
         let (at, selectors) = (post.published(), vec![selector.to_owned()]);
         let known_from = post.known_from;
-        self.promises.push(Promise { mark, at, selectors, is_side: false, due, unseen, rule, known_from, handle: post.handle });
+        self.promises.push(Promise { mark, at, selectors, is_side: false, due, unseen, rule, known_from, handle: post.handle, deleted_at: None });
     }
 
     // TwitterAPI.io: rules are polled, accounts are told of at once.
@@ -358,6 +363,7 @@ impl World {
 
     fn watchlist(&mut self, dice: &mut Dice, posts: &[Post], wish: Wish) {
         let removed = (!wish.only_drops && dice.chance(250)).then(|| (dice.secs(600, self.quiet_at.as_secs()), HANDLES[5]));
+        self.removed = removed.map(|(_, handle)| handle);
         if let Some((at, handle)) = removed {
             self.edit(at, "DELETE", "/api/remove-account", json!({ "accounts": handle }));
         }
@@ -393,6 +399,7 @@ impl World {
                     rule: None,
                     known_from: at,
                     handle: post.handle,
+                    deleted_at: None,
                 });
             };
             // What is said after the account was taken off the list is not said at all.
@@ -401,6 +408,10 @@ impl World {
             for (kind, op, chance, within) in says {
                 let at = first + dice.ms(300, within * 1_000);
                 if dice.chance(chance) && at < until {
+                    let own = self.promises.iter_mut().rev().find(|promise| promise.mark == mark('q', post.number));
+                    if let (Some(own), "delete") = (own, op) {
+                        own.deleted_at = Some(at);
+                    }
                     side(self, dice, kind, op, at);
                 }
             }
