@@ -48,6 +48,7 @@ pub use gate::Gate;
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Io, Network, SystemNetwork, TlsOptions};
 pub use server::{
-    Handler, HandshakeFlaw, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve, serve_pipe,
+    Handler, HandshakeFlaw, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve,
+    serve_pipe,
 };
 pub use tls::ServerTls;

@@ -603,7 +603,7 @@ impl Course {
         let is_proven = self.is_quiet || (self.is_low_edge_seen && self.is_high_edge_seen);
         if self.pass == 1 && !is_proven && self.n_looks < LOOKS_MAX {
             self.look(main);
-        } else if !self.has_lied && is_proven && !(doubt && self.pass == 1 && self.n_last > 0) {
+        } else if !self.has_lied && is_proven && !(doubt && self.pass == 1 && self.oldest.is_some()) {
             self.is_done = true;
         } else if self.pass < PASSES_MAX {
             self.pass += 1;

@@ -1,4 +1,39 @@
 //! The simulator: seeded worlds on virtual time, in process, from the provider's socket to the ledger's verdict.
+//!
+//! Each world has a truth (posts, what selects them, edits of that), a provider made of the real fake peers behind pipes
+//! in memory, and a list of what goes wrong: the line drops, stalls, is refused, says things late, twice, in the wrong
+//! order or never; the recorder is stopped, killed, cut off from its disk; history refuses, fails, breaks off, leaves rows
+//! out, doubles and shuffles them, repeats pages, loops, claims more than there is. The recorder and the backfiller are
+//! the real ones, on a clock that jumps to the next timer and on a disk that forgets what was not synced. In the end gaps
+//! are filled until nothing gets better, at last from an honest history, and the [`oracle`] looks:
+//!
+//! - live coverage and gaps together are the whole timeline since the scope began, and no instant is in both;
+//! - whatever the provider would have told a client that was always there is on the tape or in a gap that admits loss;
+//! - a stretch that is called filled misses nothing;
+//! - nothing is on the tape that was not sent, nor more often; numbers are dense; `verify` finds no fault;
+//! - when the faults are over, recording goes on to the end.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `world.rs` | what is true and what goes wrong, drawn from the seed |
+//! | `stage.rs` | the provider: pipes, the fake peers, chance between them and the client |
+//! | `schedule.rs` | the lives of the recorder and the backfiller |
+//! | `oracle.rs` | what must hold |
+//! | `dice.rs`, `table.rs` | chance; what happened how often |
+//!
+//! What no client can know is counted by itself, in the table: a delivery that was swallowed without a sign (the audit's
+//! matter), posts that did not fit on the first full page of a rule, a history that has a post only after the gap was
+//! filled, posts deleted before history was asked, and what was selected by a text or an account that neither the tape
+//! around the gap nor the provider's list shows any more. Of three providers: X's history has nothing that could be missed.
+//!
+//! Times, faults and order are the seed's. The libraries below throw dice of their own (masks and keys of WebSockets, the
+//! order in which a `select` looks), so that a world that is run again may differ in records of one and the same instant.
+//!
+//! # Negative controls
+//!
+//! Each was broken on purpose, and the gate's worlds went red.
+//!
+//! CONTROLS
 
 mod dice;
 mod oracle;
@@ -7,7 +42,9 @@ mod stage;
 mod table;
 mod world;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use birdtape::model::Provider;
 
 use schedule::Outcome;
 use table::Table;
@@ -16,35 +53,104 @@ use world::{Wish, World};
 /// Worlds of the gate.
 const GATE: std::ops::Range<u64> = 0..60;
 
-fn check(seeds: impl IntoIterator<Item = u64>) {
+/// Worlds that once showed a fault of ours; each stays in the gate.
+const ONCE_BROKEN: [(u64, &str); 8] = [
+    (78, "a rule's text was changed in a gap, and only the last one was searched for"),
+    (94, "the same, with several changes"),
+    (270, "an account was taken off the list in a gap, which then counted as filled"),
+    (67, "a row was left out of the one page of a gap"),
+    (178, "the same"),
+    (130, "the page of another gap was given, and its edges met what is known"),
+    (193, "a walk that went on after a kill trusted the accounts it had read before"),
+    (556, "a row was left out of a page whose edges alone were looked at again"),
+];
+
+/// What must have happened somewhere in the gate's worlds: a fault that never comes tests nothing.
+const SOMETIMES: [&str; 32] = [
+    "backfill: ended by the disk",
+    "backfill: killed",
+    "broken frames kept",
+    "edit",
+    "gap: filled",
+    "gap: partial",
+    "history: 429",
+    "history: 5xx",
+    "history: cursor loop",
+    "history: cut",
+    "history: doubled row",
+    "history: empty page that claims more",
+    "history: missing row",
+    "history: repeated page",
+    "history: shuffled",
+    "line: close",
+    "line: duplicate",
+    "line: refused",
+    "line: reset",
+    "line: stall",
+    "line: unreachable",
+    "lost without a sign: swallowed",
+    "missing, in a gap that says so",
+    "missing, in a gap: live only",
+    "nobody was there",
+    "promised",
+    "recorder: ended by the disk",
+    "recorder: killed",
+    "recorder: stopped",
+    "swallowed",
+    "told, covered",
+    "told, in a gap's window",
+];
+
+/// Runs worlds and says what happened in them, and in which of them a promise is broken.
+fn run(worlds: impl IntoIterator<Item = (u64, Wish)>) -> Table {
     let started = Instant::now();
-    let (mut table, mut bad) = (Table::default(), Vec::new());
-    for seed in seeds {
+    let (mut table, mut broken) = (Table::default(), Vec::new());
+    for (seed, wish) in worlds {
         table.note("worlds");
-        let Outcome { table: one, violations, records } = schedule::run(World::new(seed, Wish::default()));
-        if let Ok(path) = std::env::var("SIMULATE_RECORDS") {
-            std::fs::write(path, records.join("\n")).unwrap();
-        }
+        let Outcome { table: one, violations } = schedule::run(World::new(seed, wish));
         table.merge(&one);
         if !violations.is_empty() {
-            println!("seed {seed} has {} violations:", violations.len());
+            println!("seed {seed}: {} violations; again: scripts/simulate --from {seed} --seeds 1", violations.len());
             violations.iter().take(5).for_each(|violation| println!("  {violation}"));
-            bad.push(seed);
+            broken.push(seed);
         }
     }
-    println!("{table}  in {:.1} s", started.elapsed().as_secs_f64());
-    assert!(bad.is_empty(), "{} worlds break a promise: {bad:?}; see one by scripts/simulate --from SEED --seeds 1", bad.len());
+    println!(
+        "{table}  {} of {} worlds break a promise, {:.1} s",
+        broken.len(),
+        table.get("worlds"),
+        started.elapsed().as_secs_f64()
+    );
+    assert!(broken.is_empty(), "{} worlds break a promise: {broken:?}", broken.len());
+    table
 }
 
 #[test]
 fn promises_hold_in_every_world() {
-    check(GATE);
+    let seeds = GATE.chain(ONCE_BROKEN.map(|(seed, _)| seed));
+    let table = run(seeds.map(|seed| (seed, Wish::default())));
+    for fact in SOMETIMES {
+        assert!(table.get(fact) > 0, "this never happened: {fact}");
+    }
+}
+
+/// Ids come out of order by seconds at both edges of each hole, and a rule is polled every ten minutes: a horizon or a
+/// margin that is too short, or a walk that begins at the newest id it knows, loses what this finds again.
+#[test]
+fn a_slow_rule_with_ids_out_of_order_loses_nothing() {
+    let poll = Some(Duration::from_secs(600));
+    let wish = Wish { provider: Some(Provider::TwitterapiIo), poll, only_drops: true };
+    let table = run((0..12).map(|seed| (seed, wish)));
+    assert!(table.get("gap: filled") > 12 && table.get("told, in a gap's window") > 100, "{table}");
+    for never in ["missing, in a gap that says so", "gap: partial", "gap: open", "in a gap called filled: history had it later"] {
+        assert_eq!(table.get(never), 0, "{never}\n{table}");
+    }
 }
 
 #[test]
 #[ignore = "scripts/simulate runs it"]
 fn many_worlds() {
-    let number = |name: &str, default: u64| std::env::var(name).ok().map_or(default, |text| text.parse().unwrap());
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let from = number("SIMULATE_FROM", 0);
-    check(from..from + number("SIMULATE_SEEDS", 1_000));
+    run((from..from + number("SIMULATE_SEEDS", 1_000)).map(|seed| (seed, Wish::default())));
 }

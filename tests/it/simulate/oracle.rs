@@ -21,7 +21,6 @@ use super::world::{BEGIN, Promise, Unseen, World};
 pub(super) struct Found {
     pub(super) table: Table,
     pub(super) violations: Vec<String>,
-    pub(super) records: Vec<String>,
 }
 
 /// Half-open, microseconds.
@@ -94,7 +93,6 @@ fn read(tape: &Tape, stage: &Stage, found: &mut Found) -> Told {
         }
         n_before = record.n.0;
         let info = record.info.as_deref().unwrap_or_default();
-        found.records.push(format!("{} {} {} {}", record.n.0, record.at, record.kind.name(), String::from_utf8_lossy(&record.body)));
         match record.kind {
             // What broke the decoder is kept as it came off the wire, with the cause beside it.
             RecordKind::Frame if info.contains("\"cause\":") => found.table.note("broken frames kept"),
@@ -139,7 +137,8 @@ fn between<'a>(text: &'a str, before: &str) -> Option<&'a str> {
 impl Ledger {
     fn read(tape: &Tape) -> Option<Self> {
         let catalog = tape.catalog();
-        let scope = catalog.scopes(SOURCE).ok()?.into_iter().filter(|scope| scope.scope == "*").max_by_key(|scope| scope.version)?;
+        let scope =
+            catalog.scopes(SOURCE).ok()?.into_iter().filter(|scope| scope.scope == "*").max_by_key(|scope| scope.version)?;
         let gaps = catalog.gaps(Some(SOURCE)).ok()?;
         let steps = gaps.iter().map(|gap| (gap.n, catalog.gap_steps(SOURCE, gap.n).unwrap_or_default())).collect();
         let coverage = catalog.coverage(SOURCE).ok()?;
@@ -191,13 +190,7 @@ impl Ledger {
         for gap in &self.gaps {
             found.table.note(match gap.state.as_str() {
                 "filled" => "gap: filled",
-                "partial" => {
-                    if std::env::var_os("SIMULATE_LOUD").is_some() {
-                        let detail = self.steps.get(&gap.n).and_then(|steps| steps.last()).map_or("", |step| step.detail.as_str());
-                        println!("PARTIAL {} {}: {detail}", world.seed, gap.n);
-                    }
-                    "gap: partial"
-                }
+                "partial" => "gap: partial",
                 "unfillable" => "gap: unfillable",
                 "open" => "gap: open",
                 _ => "gap: begun",
@@ -251,10 +244,12 @@ impl Ledger {
             return found.table.note("missing, in a gap: live only");
         }
         let called_whole = self.backfilled.iter().any(|(from, to)| (*from..*to).contains(&at));
-        let filled: Vec<_> = gaps.iter().filter(|gap| gap.state == "filled" || (gap.state == "partial" && called_whole)).collect();
+        let filled: Vec<_> =
+            gaps.iter().filter(|gap| gap.state == "filled" || (gap.state == "partial" && called_whole)).collect();
         let Some(gap) = filled.first() else { return found.table.note("missing, in a gap that says so") };
         // When the ledger called it whole, and whether history had it by then.
-        let called_at = self.steps.get(&gap.n).into_iter().flatten().filter(|step| step.state == gap.state).map(|step| step.at_us);
+        let called_at =
+            self.steps.get(&gap.n).into_iter().flatten().filter(|step| step.state == gap.state).map(|step| step.at_us);
         let called_at = called_at.min().unwrap_or(0);
         if BEGIN.plus(promise.known_from).0 > called_at - 600_000_000 && world.lies_by_lag() {
             return found.table.note("in a gap called filled: history had it later");

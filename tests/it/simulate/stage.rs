@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use birdtape::model::{Endpoint, NetFault, Provider, Response, UnixMicros};
-use birdtape::net::{self, BootReading, Clock, Connecting, Handler, Incoming, Network, Reply, ServerOptions, ServerRequest, ServerSocket};
+use birdtape::net::{
+    self, BootReading, Clock, Connecting, Handler, Incoming, Network, Reply, ServerOptions, ServerRequest, ServerSocket,
+};
 use birdtape::provider::past::{Index, Past};
 use birdtape::provider::{self, Answer, Asked, PeerId, Rest, RestSettings, Server, ServerSettings, tamper};
 use bytes::Bytes;
@@ -463,9 +465,7 @@ impl State {
 /// The marks that stand in a text: a letter, six digits, the letter again.
 pub(super) fn marks(text: &str) -> HashSet<String> {
     let bytes = text.as_bytes();
-    let is_mark = |w: &[u8]| {
-        matches!(w[0], b'q' | b'm' | b'u' | b'd') && w[7] == w[0] && w[1..7].iter().all(u8::is_ascii_digit)
-    };
+    let is_mark = |w: &[u8]| matches!(w[0], b'q' | b'm' | b'u' | b'd') && w[7] == w[0] && w[1..7].iter().all(u8::is_ascii_digit);
     bytes.windows(8).filter(|w| is_mark(w)).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
 }
 

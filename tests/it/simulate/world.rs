@@ -103,9 +103,15 @@ pub(super) enum Trouble {
     /// Nothing more comes, and nobody says so.
     Stall,
     /// Openings are answered with this.
-    Refuse { status: u16, retry_after: Option<Duration>, lasts: Duration },
+    Refuse {
+        status: u16,
+        retry_after: Option<Duration>,
+        lasts: Duration,
+    },
     /// Nobody can be reached, history neither.
-    Unreachable { lasts: Duration },
+    Unreachable {
+        lasts: Duration,
+    },
 }
 
 /// One run of the recorder.
@@ -198,7 +204,8 @@ impl World {
             _ => Duration::from_secs(120),
         };
         let quiet_at = dice.secs(2_400, 5_400).max(poll * 12);
-        let end = quiet_at + horizon * 3 + Duration::from_secs(1_500);
+        // Whoever is refused for good asks again after a quarter of an hour, and may be refused until then.
+        let end = quiet_at + horizon * 3 + Duration::from_secs(4_000);
         let posts = posts(&mut dice, end, wish);
         let mut world = Self {
             seed,
@@ -271,14 +278,26 @@ impl World {
         }
         let (at, selectors) = (post.published(), vec![selector.to_owned()]);
         let known_from = post.known_from;
-        self.promises.push(Promise { mark, at, selectors, is_side: false, due, unseen, rule, known_from, handle: post.handle, deleted_at: None });
+        self.promises.push(Promise {
+            mark,
+            at,
+            selectors,
+            is_side: false,
+            due,
+            unseen,
+            rule,
+            known_from,
+            handle: post.handle,
+            deleted_at: None,
+        });
     }
 
     // TwitterAPI.io: rules are polled, accounts are told of at once.
 
     fn rules_and_accounts(&mut self, dice: &mut Dice, posts: &[Post], poll: Duration, wish: Wish) {
         for post in posts {
-            let envelope = json!({ "event_type": "tweet", "rule_id": INDEX, "timestamp": ms(post.known_from), "tweets": [tweet(post)] });
+            let envelope =
+                json!({ "event_type": "tweet", "rule_id": INDEX, "timestamp": ms(post.known_from), "tweets": [tweet(post)] });
             self.known(post.known_from, &envelope);
         }
         let ids = rule_ids(dice.between(1, 3) as usize);
@@ -327,7 +346,8 @@ impl World {
             let wanted: Vec<_> = text.split(" OR ").collect();
             let within = |found: &Duration| *found <= at && *found + poll > at;
             let matching = |post: &Post| wanted.iter().any(|word| post.words.contains(word));
-            let mut page: Vec<&Post> = found.iter().filter(|(found, post)| within(found) && matching(post)).map(|(_, post)| *post).collect();
+            let mut page: Vec<&Post> =
+                found.iter().filter(|(found, post)| within(found) && matching(post)).map(|(_, post)| *post).collect();
             page.sort_by_key(|post| std::cmp::Reverse(post.id));
             if !page.is_empty() {
                 let rule = Some((id.to_owned(), text.clone()));
@@ -383,11 +403,14 @@ impl World {
                     "v": 1, "t": "tweet", "op": op, "id": id, "ts": ms(at), "d": { "tweetId": id, "note": { "text": mark } },
                 });
                 world.known(at, &envelope);
-                world.happenings.push((at, Happening::Due {
-                    envelope: Bytes::from(envelope.to_string()),
-                    again: dice.chance(30).then(|| dice.ms(1, 5_000)),
-                    swallowed: false,
-                }));
+                world.happenings.push((
+                    at,
+                    Happening::Due {
+                        envelope: Bytes::from(envelope.to_string()),
+                        again: dice.chance(30).then(|| dice.ms(1, 5_000)),
+                        swallowed: false,
+                    },
+                ));
                 let (at_wall, selectors) = (BEGIN.plus(at), vec![String::new()]);
                 world.promises.push(Promise {
                     mark,
