@@ -188,6 +188,10 @@ impl Ledger {
             found.violations.push(format!("recording did not come back: covered until {}", UnixMicros(self.until)));
         }
         for gap in &self.gaps {
+            if world.is_fillable() && gap.state != "filled" {
+                let detail = self.steps.get(&gap.n).and_then(|steps| steps.last()).map_or("", |step| step.detail.as_str());
+                found.violations.push(format!("history is honest, and gap {} is still {}: {detail}", gap.n, gap.state));
+            }
             found.table.note(match gap.state.as_str() {
                 "filled" => "gap: filled",
                 "partial" => "gap: partial",

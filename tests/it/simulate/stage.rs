@@ -341,10 +341,10 @@ impl State {
 
     fn suffer(&mut self, trouble: Trouble) {
         let now = Instant::now();
-        let (name, item): (_, Option<fn(u16) -> Item>) = match trouble {
-            Trouble::Close(_) => ("line: close", Some(Item::Close)),
-            Trouble::Reset => ("line: reset", Some(|_| Item::Reset)),
-            Trouble::Stall => ("line: stall", Some(|_| Item::Stall)),
+        let name = match trouble {
+            Trouble::Close(_) => "line: close",
+            Trouble::Reset => "line: reset",
+            Trouble::Stall => "line: stall",
             Trouble::Refuse { status, retry_after, lasts } => {
                 self.refused = Some((now + lasts, status, retry_after));
                 return;
@@ -354,11 +354,14 @@ impl State {
                 return;
             }
         };
-        let code = if let Trouble::Close(code) = trouble { code } else { 0 };
-        let item = item.expect("only these have connections to suffer");
         self.table.note(if self.peers.is_empty() { "line: trouble, nobody was there" } else { name });
         for items in self.peers.values() {
-            drop(items.send(item(code)));
+            let item = match trouble {
+                Trouble::Close(code) => Item::Close(code),
+                Trouble::Stall => Item::Stall,
+                _ => Item::Reset,
+            };
+            drop(items.send(item));
         }
     }
 

@@ -245,6 +245,16 @@ impl World {
         self.lags
     }
 
+    /// Whether an honest history has all that a gap can lack, so that each must be filled in the end.
+    pub(super) fn is_fillable(&self) -> bool {
+        match self.provider {
+            Provider::TwitterapiIo => true,
+            Provider::Tweetstream => self.removed.is_none(),
+            // A rule's query is not on the tape, and its logs prove nothing where the tape has nothing beside the gap.
+            _ => false,
+        }
+    }
+
     /// Whether a rule's list shows that text in the end.
     pub(super) fn is_last_text(&self, rule: &(String, String)) -> bool {
         self.last_texts.contains(rule)

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::model::{Provider, TweetId};
-use crate::provider::drive::{Tape, Walked, walk, with_page};
+use crate::provider::drive::{self, Tape, Walked, walk, with_page};
 use crate::provider::past::with_past;
 use crate::provider::synthetic::{Options, World};
 use crate::provider::{Rest, RestSettings, decode, tamper, tweetstream};
@@ -431,5 +431,63 @@ fn a_page_reads_as_the_live_envelopes_do() {
         "",
     ] {
         assert_eq!(events(other), "", "{other}");
+    }
+}
+
+#[test]
+fn who_doubts_finds_a_row_that_was_left_out_once() {
+    let envelopes = world(4.0, 300);
+    let wanted = wanted(90, 210);
+    let texts: Vec<_> = envelopes.iter().map(|(at, text)| (*at, text.as_str())).collect();
+    for doubts in [false, true] {
+        let mut tape = tape_without(&envelopes, 95, 205);
+        let mut walk = Walk::new(&settings(), wanted.clone(), None);
+        if doubts {
+            walk.doubt();
+        }
+        let (mut rest, mut n_pages) = (fake(&[]), 0);
+        with_past(Provider::Tweetstream, &texts, second(900), |past| {
+            while let Next::Ask(request) = walk.next() {
+                let answer = drive::ask(&mut rest, past, &request);
+                let is_posts = request.target.expose().contains("type=TWEET");
+                n_pages += usize::from(is_posts);
+                let answer = with_page(answer, |page| {
+                    let half = page["data"].as_array().map_or(0, |rows| rows.len() / 2);
+                    assert!(!(is_posts && n_pages == 1) || tamper::missing_row(Provider::Tweetstream, page, half));
+                });
+                walk.answered(&answer, &mut tape).unwrap();
+                for event in page::read(&answer.body).into_iter().flat_map(|page| page.rows).filter_map(|row| row.event) {
+                    tape.0.insert((event.kind, event.id));
+                }
+            }
+        });
+        let posts = there_is(&envelopes, wanted.from, wanted.to).into_iter().filter(|(kind, _)| *kind == EventKind::Tweet);
+        let n_lost = posts.filter(|event| !tape.0.contains(event)).count();
+        assert_eq!((n_lost, n_pages > 1), (usize::from(!doubts), doubts), "{n_pages} pages of posts");
+    }
+}
+
+#[test]
+fn a_walk_that_goes_on_reads_the_accounts_again() {
+    let accounts = |handles: &str| {
+        Response::json(200, format!(r#"{{"plan":"ELITE","trackedAccounts":{{"count":2,"limit":250,"handles":[{handles}]}}}}"#))
+    };
+    let heard_of = vec![("fay".to_owned(), bytes::Bytes::new())];
+    let wanted = Wanted { selectors: heard_of, ..wanted(90, 210) };
+    let asks = |walk: &mut Walk| match walk.next() {
+        Next::Ask(request) => request.target.expose().split('?').next().unwrap().to_owned(),
+        Next::Done(verdict) => panic!("{verdict:?}"),
+    };
+    let mut tape = Tape::default();
+    let mut walk = Walk::new(&settings(), wanted.clone(), None);
+    walk.answered(&accounts(r#""ann","fay""#), &mut tape).unwrap();
+    let page = Response::json(200, r#"{"data":[],"metadata":{"count":0}}"#);
+    walk.answered(&page, &mut tape).unwrap();
+    for (handles, is_gone) in [(r#""ann","fay""#, false), (r#""ann""#, true)] {
+        let mut again = Walk::new(&settings(), wanted.clone(), Some(&walk.cursor()));
+        assert_eq!(asks(&mut again), "/api/me");
+        again.answered(&accounts(handles), &mut tape).unwrap();
+        assert_eq!((asks(&mut again).as_str(), again.gone().is_some()), ("/api/history", is_gone));
+        assert_eq!(again.state.n_requests, if is_gone { 1 } else { 3 }, "what other accounts have is asked from the beginning");
     }
 }
