@@ -85,8 +85,6 @@ pub struct Walk {
     state: State,
     /// Rows of earlier pages, by hash; after a resumption the tape knows them.
     seen: HashSet<u64>,
-    /// The tracked accounts were read by a run before this one, and may have changed.
-    is_stale: bool,
 }
 
 /// All that must outlive the process.
@@ -105,6 +103,11 @@ struct State {
     /// Whether every family is walked twice, whatever it met.
     #[serde(default)]
     doubt: bool,
+    /// The accounts were read by a run before the last one, so they are looked at again in the end; and were.
+    #[serde(default)]
+    was_resumed: bool,
+    #[serde(default)]
+    is_checked: bool,
     n_requests: u64,
     n_rows: u64,
 }
@@ -193,8 +196,8 @@ impl Walk {
                 && state.courses.iter().flat_map(|course| &course.windows).all(|window| state.has(window))
         };
         let state = cursor.and_then(|text| serde_json::from_str(text).ok()).filter(is_same);
-        let is_stale = state.as_ref().is_some_and(|state: &State| state.watchlist.is_some());
-        let state = state.unwrap_or_else(|| State::new(&wanted, margin_ms));
+        let mut state = state.unwrap_or_else(|| State::new(&wanted, margin_ms));
+        state.was_resumed |= state.watchlist.is_some();
         Self {
             endpoint: base.map_or_else(own, |base| base.endpoint.clone()),
             prefix: base.map_or_else(String::new, |base| base.prefix.clone()),
@@ -202,7 +205,6 @@ impl Walk {
             wanted,
             state,
             seen: HashSet::new(),
-            is_stale,
         }
     }
 
@@ -220,20 +222,23 @@ impl Walk {
         if self.wanted.from >= self.wanted.to {
             return Next::Done(self.verdict());
         }
-        if self.state.watchlist.is_none() || self.is_stale {
+        if self.state.watchlist.is_none() {
             return Next::Ask(self.request("/api/me".to_owned()));
         }
         match self.current() {
             Some((at, window)) => Next::Ask(self.request(self.question(at, &window))),
+            None if self.state.must_check() => Next::Ask(self.request("/api/me".to_owned())),
             None => Next::Done(self.verdict()),
         }
     }
 
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
-        if self.state.watchlist.is_none() || self.is_stale {
+        if self.state.watchlist.is_none() {
             return self.watchlist_answered(response);
         }
-        let Some((at, window)) = self.current() else { return Ok(Page::default()) };
+        let Some((at, window)) = self.current() else {
+            return if self.state.must_check() { self.watchlist_answered(response) } else { Ok(Page::default()) };
+        };
         // Inferred: the status for an account that is not tracked is that of a plan without history.
         if response.status == 403 && (window.handles.is_some() || self.scope_is_untracked()) {
             self.state.n_requests += 1;
@@ -258,15 +263,16 @@ impl Walk {
         let again = "the answer does not name the tracked accounts (cut off or changed)";
         let handles =
             page::read_watchlist(&response.body).ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
-        if std::mem::take(&mut self.is_stale) && self.state.watchlist.as_ref() != Some(&handles) {
+        if self.state.watchlist.as_ref() == Some(&handles) {
+            self.state.is_checked = true;
+            return Ok(Page::default());
+        }
+        if self.state.watchlist.is_some() {
             // What was asked for was the history of other accounts.
             let State { margin_ms, doubt, .. } = self.state;
             self.state = State { doubt, ..State::new(&self.wanted, margin_ms) };
         }
         self.state.n_requests += 1;
-        if self.state.watchlist.is_some() {
-            return Ok(Page::default());
-        }
         self.state.watchlist = Some(handles);
         let main = self.state.main();
         for course in &mut self.state.courses {
@@ -445,9 +451,15 @@ impl State {
             watchlist: None,
             courses: vec![Course::new(); FAMILIES.len()],
             doubt: false,
+            was_resumed: false,
+            is_checked: false,
             n_requests: 0,
             n_rows: 0,
         }
+    }
+
+    fn must_check(&self) -> bool {
+        self.was_resumed && !self.is_checked
     }
 
     /// The whole stretch with its margins, a millisecond wider because the bounds may be outside.

@@ -31,9 +31,22 @@
 //!
 //! # Negative controls
 //!
-//! Each was broken on purpose, and the gate's worlds went red.
+//! Each was broken on purpose, one at a time, in the first 60 worlds.
 //!
-//! CONTROLS
+//! | broken | red |
+//! | --- | --- |
+//! | a gap begins at the newest post that was seen (`since_id = max`) | all 60; the slow rule, all 12 |
+//! | a gap begins at the last evidence, without the horizon | all 60; the slow rule, all 12 |
+//! | a kill opens no gap | 2, 3, 6, 11, 12, 13 and 26 more |
+//! | a gap does not take its window out of the coverage | 1, 10, 19, 22, 25 and 8 more |
+//! | a walk asks for 30 s less at both edges of a gap | 5, 10, 19, 22, 25 and 8 more |
+//! | every verdict is "filled" | 1, 11, 13, 17, 19, 49 |
+//! | only the last text of a rule is searched for, accounts that were taken off the list are forgotten | 0, 1, 3, 12, 13 and 8 more |
+//! | a last page is asked for once | 42, 48 |
+//!
+//! These stayed green, and why: a gap that ends at the first evidence (what comes after it comes live), no margin around a
+//! walk (it only proves the edges, and without them looks again), an empty page that claims more taken for the last one
+//! (last pages are asked for twice), a cursor that is stored before its page (no crash of these worlds falls between).
 
 mod dice;
 mod oracle;
@@ -53,16 +66,12 @@ use world::{Wish, World};
 /// Worlds of the gate.
 const GATE: std::ops::Range<u64> = 0..60;
 
-/// Worlds that once showed a fault of ours; each stays in the gate.
-const ONCE_BROKEN: [(u64, &str); 8] = [
-    (78, "a rule's text was changed in a gap, and only the last one was searched for"),
-    (94, "the same, with several changes"),
-    (270, "an account was taken off the list in a gap, which then counted as filled"),
-    (67, "a row was left out of the one page of a gap"),
-    (178, "the same"),
-    (130, "the page of another gap was given, and its edges met what is known"),
-    (193, "a walk that went on after a kill trusted the accounts it had read before"),
-    (556, "a row was left out of a page whose edges alone were looked at again"),
+/// Worlds that once showed a fault of ours, and stay in the gate whatever its range becomes.
+const ONCE_BROKEN: [(u64, &str); 4] = [
+    (0, "a rule's text was changed in a gap, and only the last one was searched for"),
+    (1, "an account was taken off the list in a gap, which then counted as filled"),
+    (42, "a row was left out of a last page, once"),
+    (48, "the same"),
 ];
 
 /// What must have happened somewhere in the gate's worlds: a fault that never comes tests nothing.
@@ -127,7 +136,7 @@ fn run(worlds: impl IntoIterator<Item = (u64, Wish)>) -> Table {
 
 #[test]
 fn promises_hold_in_every_world() {
-    let seeds = GATE.chain(ONCE_BROKEN.map(|(seed, _)| seed));
+    let seeds = GATE.chain(ONCE_BROKEN.map(|(seed, _)| seed).into_iter().filter(|seed| !GATE.contains(seed)));
     let table = run(seeds.map(|seed| (seed, Wish::default())));
     for fact in SOMETIMES {
         assert!(table.get(fact) > 0, "this never happened: {fact}");
