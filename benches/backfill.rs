@@ -451,7 +451,7 @@ async fn run(what: What, port: u16, dir: &Path, network: Arc<dyn Network>) -> u6
     let options = backfill::Options {
         tape: dir.to_owned(),
         archive: ArchiveOptions::default(),
-        sources: vec![backfill::Source { name: SourceName::from(what.provider()), settings, network }],
+        sources: vec![backfill::Source { name: SourceName::from(what.provider()), settings, network, look_twice: false }],
         gaps: Vec::new(),
         budgets: Budgets::default(),
         pace: None,

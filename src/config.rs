@@ -116,6 +116,8 @@ pub struct Backfill {
     pub day_in_all: Budget,
     /// Shortest time between two requests; without it what the provider documents.
     pub pace: Option<Duration>,
+    /// Whether everything is asked a second time, whatever the first answers were.
+    pub look_twice: bool,
 }
 
 impl Backfill {
@@ -133,7 +135,7 @@ impl Backfill {
 impl Default for Backfill {
     fn default() -> Self {
         let (day, day_in_all) = (Budget::default(), Budget::default());
-        Self { automatic: true, index_delay: backfill::INDEX_DELAY, day, day_in_all, pace: None }
+        Self { automatic: true, index_delay: backfill::INDEX_DELAY, day, day_in_all, pace: None, look_twice: false }
     }
 }
 
@@ -562,6 +564,7 @@ typed! {
         total_items_per_day: Option<i64>,
         total_usd_per_day: Option<f64>,
         pace: Option<String>,
+        look_twice: Option<bool>,
     }
 }
 
@@ -845,7 +848,8 @@ fn filling(table: &Table<'_>, typed: &TypedBackfill) -> Result<Backfill, ConfigE
     };
     let pace = typed.pace.as_ref().map(|text| table.duration("pace", Some(text), ZERO, ZERO..=DAY)).transpose()?;
     let index_delay = table.duration("index_delay", typed.index_delay.as_ref(), default.index_delay, ZERO..=7 * DAY)?;
-    Ok(Backfill { automatic: typed.automatic.unwrap_or(default.automatic), index_delay, day, day_in_all, pace })
+    let look_twice = typed.look_twice.unwrap_or(default.look_twice);
+    Ok(Backfill { automatic: typed.automatic.unwrap_or(default.automatic), index_delay, day, day_in_all, pace, look_twice })
 }
 
 fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>) -> Result<Source, ConfigError> {

@@ -14,7 +14,7 @@ use super::known::Held;
 use super::pace::{Paces, Rate};
 use super::purse::{Purse, Reached, Ticket};
 use super::{BackfillError, Event, Filled, Halt, Options, Planned, Source};
-use crate::archive::{ArchiveError, Disk, KindResult, Leaf, Pen, Spent, Stretch, Tape};
+use crate::archive::{ArchiveError, Disk, KindResult, Leaf, Pen, PenError, Spent, Stretch, Tape};
 use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
 use crate::provider::history::{Known, Next, Price, Proof, Reading, Trouble, Verdict, Walk, limit_ends_at, pace_of, read_page};
@@ -65,7 +65,7 @@ pub(super) struct Filler {
     pub(super) page: Option<(Draft, Decoded)>,
     pub(super) unsaid: Spent,
     /// What is to be written while the next request is under way: an answer that cost nothing, with its step.
-    late: Option<Leaf>,
+    late: Option<(Leaf, Event)>,
     /// Posts of the window that is audited.
     pub(super) tally: Tally,
 }
@@ -145,7 +145,6 @@ impl Filler {
         let mut held = self.held(planned).await?;
         let asked =
             self.ask(planned, planned.source.name.as_str(), &mut walk, &mut held, &mut Sum::default(), tell, shutdown).await?;
-        self.catch_up().await?;
         Ok(match asked {
             Asked::Verdict(verdict) => Ok(conclude(&verdict)),
             Asked::Leave(_, why, _) => Err(why),
@@ -162,6 +161,9 @@ impl Filler {
     ) -> Result<Option<Filled>, BackfillError> {
         let gap = format!("{}-{}", planned.gap.source, planned.gap.n);
         let mut walk = Walk::new(&planned.source.settings, planned.wanted.clone(), planned.cursor.as_deref());
+        if planned.source.look_twice {
+            walk.doubt();
+        }
         let mut sum = Sum::default();
         let reached = self.shared.purse().reached(&planned.source.name, least_of_next(&walk.price()), self.clock.wall());
         let asked = match reached {
@@ -180,10 +182,7 @@ impl Filler {
                 (state, detail, kinds, None)
             }
             Asked::Leave(state, why, halt) => (state, why, Vec::new(), Some(halt)),
-            Asked::Shutdown => {
-                self.catch_up().await?;
-                return Ok(None);
-            }
+            Asked::Shutdown => return Ok(None),
         };
         // Being told the same again is no news for the ledger.
         if planned.last_words.as_ref() != Some(&detail) || sum.spent != Spent::default() {
@@ -210,8 +209,25 @@ impl Filler {
         Ok(off_the_runtime(read).await?)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "called once; a struct of the same fields would only repeat them")]
+    /// Asks until there is a verdict, or a reason to leave; all that came is durable then.
+    #[allow(clippy::too_many_arguments, reason = "a struct of the same fields would only repeat them")]
     async fn ask(
+        &mut self,
+        planned: &Planned,
+        gap: &str,
+        walk: &mut Walk,
+        held: &mut Held,
+        sum: &mut Sum,
+        tell: &mut (dyn FnMut(Event) + Send),
+        shutdown: Shutdown<'_>,
+    ) -> Result<Asked, BackfillError> {
+        let asked = self.ask_on(planned, gap, walk, held, sum, tell, shutdown).await?;
+        self.catch_up(tell).await?;
+        Ok(asked)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    async fn ask_on(
         &mut self,
         planned: &Planned,
         gap: &str,
@@ -227,7 +243,7 @@ impl Filler {
                 Next::Done(verdict) => return Ok(Asked::Verdict(verdict)),
                 Next::Ask(request) => request,
             };
-            if self.wait_for_turn(planned, shutdown.as_mut()).await? {
+            if self.wait_for_turn(planned, tell, shutdown.as_mut()).await? {
                 return Ok(Asked::Shutdown);
             }
             let shared = Arc::clone(&self.shared);
@@ -239,7 +255,7 @@ impl Filler {
                 Ok(ticket) => ticket,
                 Err(reached) => return Ok(leave_for_budget(reached)),
             };
-            let (came, is_last) = self.request(planned, &request, shutdown.as_mut()).await?;
+            let (came, is_last) = self.request(planned, &request, tell, shutdown.as_mut()).await?;
             let trouble = match came {
                 Came::Answer(response, reading) => {
                     let decoded = walk.has_read(*reading);
@@ -253,12 +269,11 @@ impl Filler {
                             tries = 0;
                             let detail = format!("{} rows so far, {} of them new", sum.spent.rows, sum.new);
                             let leaf = self.leaf(planned, GapState::Filling, &detail, Some(walk.cursor()), Vec::new());
-                            self.late = Some(leaf);
+                            self.late = Some((leaf, Event::Page { gap: gap.to_owned(), rows: page.rows, new: page.new }));
                             // What is paid for is safe before another is bought.
                             if page.micro_usd > 0 {
-                                self.catch_up().await?;
+                                self.catch_up(tell).await?;
                             }
-                            tell(Event::Page { gap: gap.to_owned(), rows: page.rows, new: page.new });
                             None
                         }
                         Err(trouble) => Some(self.at_the_latest(trouble, &response)),
@@ -318,16 +333,11 @@ impl Filler {
         &mut self,
         planned: &Planned,
         request: &Request,
+        tell: &mut (dyn FnMut(Event) + Send),
         shutdown: Shutdown<'_>,
     ) -> Result<(Came, bool), BackfillError> {
         let Self { pen, limits, late, .. } = self;
-        let late = late.take();
-        let writing = async {
-            match late {
-                Some(leaf) => pen.write(leaf).await,
-                None => Ok(()),
-            }
-        };
+        let writing = write_late(&mut **pen, late, tell);
         let provider = planned.source.settings.provider;
         let asking = async {
             match net::request(&*planned.source.network, request, limits).await {
@@ -371,11 +381,16 @@ impl Filler {
     }
 
     /// Keeps the provider's pace. Whether `shutdown` came first.
-    async fn wait_for_turn(&mut self, planned: &Planned, mut shutdown: Shutdown<'_>) -> Result<bool, BackfillError> {
+    async fn wait_for_turn(
+        &mut self,
+        planned: &Planned,
+        tell: &mut (dyn FnMut(Event) + Send),
+        mut shutdown: Shutdown<'_>,
+    ) -> Result<bool, BackfillError> {
         let provider = planned.source.settings.provider;
         let mut turn = self.shared.paces.turn(provider, self.rate, net::now());
         if turn > net::now() {
-            self.catch_up().await?;
+            self.catch_up(tell).await?;
         }
         loop {
             tokio::select! {
@@ -420,7 +435,7 @@ impl Filler {
         self.page = Some((draft, decoded));
     }
 
-    /// A step of the gap in the ledger, durable together with the answer it follows from, and after those before it.
+    /// A step of the gap in the ledger, durable together with the answer it follows from.
     async fn step(
         &mut self,
         planned: &Planned,
@@ -429,17 +444,14 @@ impl Filler {
         cursor: Option<String>,
         kinds: Vec<KindResult>,
     ) -> Result<(), BackfillError> {
-        self.catch_up().await?;
+        debug_assert!(self.late.is_none(), "steps stand in their order");
         let leaf = self.leaf(planned, state, detail, cursor, kinds);
         Ok(self.pen.write(leaf).await?)
     }
 
-    /// Makes durable what was left to be written beside the next request.
-    async fn catch_up(&mut self) -> Result<(), BackfillError> {
-        match self.late.take() {
-            Some(leaf) => Ok(self.pen.write(leaf).await?),
-            None => Ok(()),
-        }
+    /// Makes durable what was left to be written beside the next request, and tells of it.
+    async fn catch_up(&mut self, tell: &mut (dyn FnMut(Event) + Send)) -> Result<(), BackfillError> {
+        Ok(write_late(&mut *self.pen, &mut self.late, tell).await?)
     }
 
     fn leaf(&mut self, planned: &Planned, state: GapState, detail: &str, cursor: Option<String>, kinds: Vec<KindResult>) -> Leaf {
@@ -455,6 +467,18 @@ impl Filler {
             spent: std::mem::take(&mut self.unsaid),
         }
     }
+}
+
+async fn write_late(
+    pen: &mut dyn Pen,
+    late: &mut Option<(Leaf, Event)>,
+    tell: &mut (dyn FnMut(Event) + Send),
+) -> Result<(), PenError> {
+    if let Some((leaf, event)) = late.take() {
+        pen.write(leaf).await?;
+        tell(event);
+    }
+    Ok(())
 }
 
 /// Runs what reads the disk where it holds nobody up.

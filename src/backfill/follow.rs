@@ -320,7 +320,7 @@ mod tests {
         archive.close(second(1_000)).unwrap();
 
         let network = Arc::new(SystemNetwork::new(TlsOptions::default()).unwrap());
-        let source = Source { name, settings: default_settings(Provider::Tweetstream), network };
+        let source = Source { name, settings: default_settings(Provider::Tweetstream), network, look_twice: false };
         let tape = Tape::open(dir.path(), disk).unwrap();
         let at = |s: i64, again: &BTreeMap<u64, (UnixMicros, usize)>| match look(
             &tape,

@@ -70,6 +70,8 @@ pub struct Source {
     pub settings: Settings,
     /// The way to it.
     pub network: Arc<dyn Network>,
+    /// Whether everything is asked a second time: a row that a history leaves out of a last page leaves no other trace.
+    pub look_twice: bool,
 }
 
 impl std::fmt::Debug for Source {

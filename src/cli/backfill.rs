@@ -68,6 +68,9 @@ pub(super) struct Args {
     /// Shortest time between two requests [default: the configuration's, else what the provider documents]
     #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
     pace: Option<Duration>,
+    /// Ask everything a second time, against a history that leaves rows out now and then [default: the configuration's]
+    #[arg(long)]
+    look_twice: bool,
 }
 
 /// What each source may spend in a day.
@@ -121,7 +124,8 @@ pub(super) fn sources(config: &Config) -> Result<Vec<Source>> {
     let sources = config.sources.iter().map(|source| {
         let tls = TlsOptions { ca_file: source.ca_file.clone(), allow_plain: source.allow_plain };
         let network = SystemNetwork::new(tls).with_context(|| format!("source {} cannot be reached", source.name))?;
-        Ok(Source { name: source.name.clone(), settings: source.settings.clone(), network: Arc::new(network) })
+        let (name, settings, look_twice) = (source.name.clone(), source.settings.clone(), config.backfill.look_twice);
+        Ok(Source { name, settings, network: Arc::new(network), look_twice })
     });
     sources.collect()
 }
@@ -129,6 +133,7 @@ pub(super) fn sources(config: &Config) -> Result<Vec<Source>> {
 fn options(args: &Args, mut config: Config) -> Result<Options> {
     let gaps = args.gaps.iter().map(|text| args::gap_id(text)).collect::<Result<Vec<(SourceName, u64)>>>()?;
     args.day.lay_over(&mut config.backfill);
+    config.backfill.look_twice |= args.look_twice;
     let run = Budget { requests: args.max_requests, rows: args.max_items, micro_usd: args.max_usd };
     Ok(Options {
         sources: sources(&config)?,

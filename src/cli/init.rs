@@ -117,6 +117,10 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # The shortest time between two requests to a provider (example). Left out, it is what the provider documents.
 # pace = "2s"
 
+# Whether everything is asked a second time. Some histories leave a row out now and then; on a last page that leaves
+# no other trace. Costs up to twice the requests. Also: --look-twice.
+# look_twice = false
+
 
 # ---- what is recorded: one table per source ----
 #

@@ -98,7 +98,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let promise = promise(&config);
     let teller = Teller::start(common.json, format!("recording {names} to {}; {promise}", dir.display()))?;
     let options = options(args, config, &teller)?;
-    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) };
+    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: record::Writing::Thread };
     let sink = teller.sink();
     let recorded =
         signal::block_on_saying(STOPPING, async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));

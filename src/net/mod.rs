@@ -15,7 +15,7 @@
 //! | `tee.rs` | the copy below the decoder, so that what breaks it is kept |
 //! | `lines.rs` | server-sent events and JSON lines out of a response |
 //! | `redact.rs` | finds keys again in what comes back |
-//! | `server.rs` | [`serve`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
+//! | `server.rs` | [`serve`] and [`serve_pipe`]: the replay's HTTP server with [`ServerSocket`] and [`ServerStream`] |
 //! | `tls.rs` | [`ServerTls`]: the server's throw-away certificate, and its streams |
 //! | `gate.rs` | [`Gate`]: an outage on demand, for the demo and tests |
 //! | `control.rs` | [`ControlListener`]: the operator's commands to a running recorder |
@@ -51,5 +51,6 @@ pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Exchanging, Io, Network, SystemNetwork, TlsOptions};
 pub use server::{
     Handler, HandshakeFlaw, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve,
+    serve_pipe,
 };
 pub use tls::ServerTls;

@@ -41,7 +41,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::live::close_frame;
 use super::tls::{self, ServerIo, ServerTls};
-use super::{Gone, Incoming};
+use super::{BoxedIo, Gone, Incoming};
 use crate::model::{NetFault, Response};
 
 /// Chunks of an endless response that wait for the socket.
@@ -231,7 +231,7 @@ pub async fn serve<H: Handler>(
             continue;
         };
         let tasks = Tasks { stages: stages.clone(), alive: alive.clone() };
-        let connection = connection(tcp, peer, Arc::clone(&house), tasks.clone());
+        let connection = welcome(tcp, peer, Arc::clone(&house), tasks.clone());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -245,6 +245,19 @@ pub async fn serve<H: Handler>(
         all_gone.recv().await;
     }
     Ok(())
+}
+
+/// Serves one connection that is there already, without TLS, to its end; dropped, it ends at once. For pipes in memory.
+///
+/// `peer` is whom [`ServerRequest`] will name. Every `Host` is served.
+pub async fn serve_pipe<H: Handler>(io: BoxedIo, peer: SocketAddr, handler: Arc<H>, options: ServerOptions) {
+    let (stage, stages) = watch::channel(Stage::Serving);
+    let (alive, mut all_gone) = mpsc::channel(1);
+    let house = Arc::new(House { handler, options, loopback_only: false });
+    connection(ServerIo::Pipe(io), peer, house, Tasks { stages, alive }).await;
+    // Endless responses run beside it, and see its end by themselves; without this end they end where they stand.
+    all_gone.recv().await;
+    drop(stage);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -267,6 +280,7 @@ impl Tasks {
         tokio::spawn(async move {
             tokio::select! {
                 () = task => {}
+                // A sender that is gone is over, too.
                 _ = stages.wait_for(|stage| *stage == Stage::Over) => {}
             }
             drop(alive);
@@ -349,12 +363,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Replaceable<T> {
     }
 }
 
-/// One connection: HTTP first, and a WebSocket after it if that was agreed upon.
-async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
+async fn welcome<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "no nodelay");
     }
-    let Some(io) = tls::accept(tcp, house.options.tls.as_ref(), house.options.read_timeout).await else { return };
+    let io = tls::accept(tcp, house.options.tls.as_ref(), house.options.read_timeout).await;
+    if let Some(io) = io {
+        connection(io, peer, house, tasks).await;
+    }
+}
+
+/// One connection: HTTP first, and a WebSocket after it if that was agreed upon.
+async fn connection<H: Handler>(io: ServerIo, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
     let promised = Promised::default();
     let instead = Instead::default();
     let io = Replaceable { io, instead: Arc::clone(&instead) };

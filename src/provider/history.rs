@@ -172,14 +172,15 @@ impl Walk {
         each!(self, walk => walk.price())
     }
 
-    /// Has every last page asked a second time, at the price of a request for each search. Without it that is done
-    /// only where there is a single search, or once the provider was caught at something: a row that is left out of a
-    /// last page leaves no other trace.
+    /// Has every last page asked a second time, at the price of a request for each search; TweetStream's whole history,
+    /// which costs nothing. Without it that is done only where there is a single search, or once the provider was caught
+    /// at something: a row that is left out of a last page leaves no other trace.
     pub fn doubt(&mut self) {
         match self {
             Self::TwitterapiIo(walk) => walk.doubt(),
             Self::Scrapebadger(walk) => walk.doubt(),
-            Self::Tweetstream(_) | Self::XLive(_) => {}
+            Self::Tweetstream(walk) => walk.doubt(),
+            Self::XLive(_) => {}
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! connection task ─┐
-//! connection task ─┼─> queue (bounded by bytes) ─> writer thread: append, group commit, then tell
+//! connection task ─┼─> queue (bounded by bytes) ─> writer (a thread): append, group commit, then tell
 //! connection task ─┘        order in the queue = order of facts on the tape
 //! ```
 //!
@@ -16,7 +16,7 @@
 //! | `connection.rs` | the shell of one connection: act, wait, keep, feed the machine |
 //! | `queue.rs` | the queue: its bound, its two ways to be full |
 //! | `suspicion.rs` | losses that a living connection betrays: full pages, posts that never came |
-//! | `writer.rs` | the thread that owns the archive; gaps and coverage of sources with several connections |
+//! | `writer.rs` | the one that owns the archive; gaps and coverage of sources with several connections |
 //! | `latency.rs` | socket-to-commit times |
 //! | `control.rs` | commands to a running recorder |
 //! | `pen.rs` | how another job writes through the recorder |
@@ -128,6 +128,19 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// The disk below the segments.
     pub disk: Arc<dyn Disk>,
+    /// What the writer runs as.
+    pub writing: Writing,
+}
+
+/// What the writer runs as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writing {
+    /// A thread of its own: a slow disk holds nothing up. When [`run`] is dropped it still writes what is queued.
+    #[default]
+    Thread,
+    /// A task of the runtime: its timers are the runtime's, so it runs on virtual time, and when [`run`] is dropped it
+    /// ends where it stands, as by a kill.
+    Task,
 }
 
 /// What happens while recording. Everything but [`Said`](Self::Said) is told after it is durable.
@@ -342,7 +355,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Outcome, RecordError> {
     let started = net::now();
-    let queue = Arc::new(Queue::new(options.queue_bytes));
+    let queue = Arc::new(Queue::new(options.queue_bytes, world.writing));
     // However this future ends, the thread hears of it.
     let _close = CloseOnDrop(Arc::clone(&queue));
     let (ready, opened) = oneshot::channel();

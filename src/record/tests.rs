@@ -116,7 +116,7 @@ fn options(dir: &Path, sources: Vec<Source>) -> Options {
 }
 
 fn world() -> World {
-    World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) }
+    World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: Writing::Thread }
 }
 
 struct Running {

@@ -1,10 +1,13 @@
-//! The thread that owns the archive: appends in the order of the queue, commits in groups, then tells.
+//! The one that owns the archive: appends in the order of the queue, commits in groups, then tells.
+//!
+//! It is a thread of its own, because a disk may take its time; as a task it runs on virtual time.
 //!
 //! Also decides what several connections to one source mean together: the source is lost when none of them serves it,
 //! and an event that two of them bring counts once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
-use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
+use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Leaf, Lost, PenError, Selected};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::net::{self, Clock};
@@ -31,10 +35,17 @@ const LOOK_EVERY: usize = 64;
 /// Events remembered to count those that several connections bring once.
 const RECENT_EVENTS: usize = 65_536;
 
-/// The writer's thread as seen from outside.
-pub(super) struct Writing {
+/// The writer as seen from outside.
+pub(super) struct Handle {
     done: oneshot::Receiver<Result<Written, ArchiveError>>,
-    thread: Option<JoinHandle<()>>,
+    runs: Runs,
+}
+
+enum Runs {
+    /// It ends by itself when its queue is closed.
+    Thread(Option<JoinHandle<()>>),
+    /// It ends with this handle, where it stands.
+    Task(JoinSet<()>),
 }
 
 /// What the writer has to say at its end.
@@ -43,12 +54,12 @@ pub(super) struct Written {
     pub(super) loss_window: LossWindow,
 }
 
-impl Writing {
+impl Handle {
     /// Waits for the end of a writer that was told to end.
     pub(super) async fn finish(&mut self) -> Result<Written, RecordError> {
         match (&mut self.done).await {
             Ok(written) => Ok(written?),
-            Err(_) => Err(self.panic()),
+            Err(_) => Err(self.panic().await),
         }
     }
 
@@ -60,16 +71,23 @@ impl Writing {
         }
     }
 
-    fn panic(&mut self) -> RecordError {
-        let why = match self.thread.take().map(JoinHandle::join) {
-            Some(Err(panic)) => words_of(&*panic),
-            _ => "it ended without a word".to_owned(),
+    async fn panic(&mut self) -> RecordError {
+        let part = "the writer";
+        let why = match &mut self.runs {
+            Runs::Thread(thread) => match thread.take().map(JoinHandle::join) {
+                Some(Err(panic)) => words_of(&*panic),
+                _ => "it ended without a word".to_owned(),
+            },
+            Runs::Task(task) => match task.join_next().await {
+                Some(Err(error)) => return panicked(part, error),
+                _ => "it ended without a word".to_owned(),
+            },
         };
-        RecordError::Panicked { part: "the writer".to_owned(), why }
+        RecordError::Panicked { part: part.to_owned(), why }
     }
 }
 
-/// Starts the thread; the tape's id comes over `ready` when the tape is open.
+/// Starts it; the tape's id comes over `ready` when the tape is open.
 pub(super) fn spawn(
     options: &Options,
     world: &World,
@@ -77,7 +95,7 @@ pub(super) fn spawn(
     events: &Sink,
     ledger: watch::Sender<()>,
     ready: oneshot::Sender<String>,
-) -> Writing {
+) -> Handle {
     let plan = Plan {
         tape: options.tape.clone(),
         archive: options.archive.clone(),
@@ -89,18 +107,32 @@ pub(super) fn spawn(
         ledger,
     };
     let (tell, done) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("birdtape-writer".to_owned()).spawn(move || {
-        let broken = BreakOff(Arc::clone(&plan.queue));
-        let result = write(plan, ready);
-        drop(broken);
-        // Nobody listens when the job itself was dropped.
-        drop(tell.send(result));
-    });
-    // Without a thread the sender is gone, which reads as a failure.
-    Writing { done, thread: thread.ok() }
+    let broken = BreakOff(Arc::clone(queue));
+    let runs = match world.writing {
+        Writing::Thread => {
+            let thread = std::thread::Builder::new().name("birdtape-writer".to_owned()).spawn(move || {
+                let result = write(plan, ready);
+                drop(broken);
+                // Nobody listens when the job itself was dropped.
+                drop(tell.send(result));
+            });
+            // Without a thread the sender is gone, which reads as a failure.
+            Runs::Thread(thread.ok())
+        }
+        Writing::Task => {
+            let mut task = JoinSet::new();
+            task.spawn(async move {
+                let result = write_as_task(plan, ready).await;
+                drop(broken);
+                drop(tell.send(result));
+            });
+            Runs::Task(task)
+        }
+    };
+    Handle { done, runs }
 }
 
-/// However the thread ends, nobody waits for room that never comes.
+/// However the writer ends, nobody waits for room that never comes.
 struct BreakOff(Arc<Queue>);
 
 impl Drop for BreakOff {
@@ -144,33 +176,27 @@ impl Planned {
 }
 
 fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
-    let clock = Arc::clone(&plan.world.clock);
-    let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
-    let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode_record, &plan.holder, clock.wall())?;
-    let mut writer = Writer {
-        archive,
-        clock,
-        events: plan.events,
-        ledger: plan.ledger,
-        is_ledger_changed: false,
-        owed: Vec::new(),
-        sources: Vec::new(),
-        slots: Vec::new(),
-        commit_every,
-        oldest: None,
-        last_at: UnixMicros(i64::MIN),
-        latency: Latency::new(),
-    };
-    for planned in plan.sources {
-        writer.start(planned)?;
+    let queue = Arc::clone(&plan.queue);
+    let mut writer = Writer::begin(plan, ready)?;
+    let (linger, mut entries) = (writer.linger(), Vec::new());
+    loop {
+        let taken = queue.take(&mut entries, writer.due(), now, linger);
+        if writer.turn(taken, &mut entries)?.is_break() {
+            return writer.finish(&queue.reason());
+        }
     }
-    writer.commit()?;
-    if ready.send(writer.archive.tape().to_owned()).is_err() {
-        // The job was dropped in the meantime; the queue is closed, so this ends at once.
-        tracing::debug!("nobody waits for the tape any more");
+}
+
+async fn write_as_task(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
+    let queue = Arc::clone(&plan.queue);
+    let mut writer = Writer::begin(plan, ready)?;
+    let mut entries = Vec::new();
+    loop {
+        let taken = queue.taken(&mut entries, writer.due().map(Into::into)).await;
+        if writer.turn(taken, &mut entries)?.is_break() {
+            return writer.finish(&queue.reason());
+        }
     }
-    writer.work(&plan.queue)?;
-    writer.finish(&plan.queue.reason())
 }
 
 struct Writer {
@@ -230,6 +256,36 @@ enum SlotState {
 }
 
 impl Writer {
+    /// Opens the tape and its sources, and says so.
+    fn begin(plan: Plan, ready: oneshot::Sender<String>) -> Result<Self, ArchiveError> {
+        let clock = Arc::clone(&plan.world.clock);
+        let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
+        let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode_record, &plan.holder, clock.wall())?;
+        let mut writer = Self {
+            archive,
+            clock,
+            events: plan.events,
+            ledger: plan.ledger,
+            is_ledger_changed: false,
+            owed: Vec::new(),
+            sources: Vec::new(),
+            slots: Vec::new(),
+            commit_every,
+            oldest: None,
+            last_at: UnixMicros(i64::MIN),
+            latency: Latency::new(),
+        };
+        for planned in plan.sources {
+            writer.start(planned)?;
+        }
+        writer.commit()?;
+        if ready.send(writer.archive.tape().to_owned()).is_err() {
+            // The job was dropped in the meantime; the queue is closed, so this ends at once.
+            tracing::debug!("nobody waits for the tape any more");
+        }
+        Ok(writer)
+    }
+
     fn start(&mut self, planned: Planned) -> Result<(), ArchiveError> {
         let Planned { name, provider, connections, horizon, topics, reads_scopes } = planned;
         let at = self.now();
@@ -307,17 +363,24 @@ impl Writer {
         self.last_at
     }
 
-    fn work(&mut self, queue: &Queue) -> Result<(), ArchiveError> {
-        let linger = if self.commit_every >= LINGER * 4 { LINGER } else { Duration::ZERO };
-        let mut entries = Vec::new();
-        loop {
-            let until = self.oldest.map(|oldest| oldest + self.commit_every);
-            match queue.take(&mut entries, until, now, linger) {
-                Taken::Ended => return Ok(()),
-                Taken::Late => self.commit()?,
-                Taken::Entries => self.append_all(&mut entries)?,
-            }
+    /// How long entries may gather.
+    fn linger(&self) -> Duration {
+        if self.commit_every >= LINGER * 4 { LINGER } else { Duration::ZERO }
+    }
+
+    /// When the next commit is due.
+    fn due(&self) -> Option<Instant> {
+        self.oldest.map(|oldest| oldest + self.commit_every)
+    }
+
+    /// Does what the queue gave; a break is its end.
+    fn turn(&mut self, taken: Taken, entries: &mut Vec<Entry>) -> Result<ControlFlow<()>, ArchiveError> {
+        match taken {
+            Taken::Ended => return Ok(ControlFlow::Break(())),
+            Taken::Late => self.commit()?,
+            Taken::Entries => self.append_all(entries)?,
         }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn append_all(&mut self, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {

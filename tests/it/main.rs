@@ -21,4 +21,5 @@ mod program;
 mod rooms;
 mod round_trip;
 mod server;
+mod simulate;
 mod stock;

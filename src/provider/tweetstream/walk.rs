@@ -11,8 +11,8 @@
 //!
 //! A page is not believed: the row that set its end must be on it, most of its rows must lie within its bounds, and a short
 //! page is the last one only when it reaches events that are known from the stream. Where there are none, a second look
-//! must bring nothing. Once a page was caught lying, the whole family is walked again until a pass brings nothing new.
-//! A history that leaves the same row out each time, or one row of a single short page, cannot be told from the truth.
+//! must bring nothing. Once a page was caught lying, or when told to [`doubt`](Walk::doubt), the whole family is walked
+//! again until a pass brings nothing new. A history that leaves the same row out each time cannot be told from the truth.
 //! Source: tweetstream.io docs, "History API"; the SDKs' types 1.1.
 
 use std::collections::HashSet;
@@ -97,6 +97,14 @@ struct State {
     watchlist: Option<Vec<String>>,
     /// One for each of [`FAMILIES`].
     courses: Vec<Course>,
+    /// Whether every family is walked twice, whatever it met.
+    #[serde(default)]
+    doubt: bool,
+    /// The accounts were read by a run before the last one, so they are looked at again in the end; and were.
+    #[serde(default)]
+    was_resumed: bool,
+    #[serde(default)]
+    is_checked: bool,
     n_requests: u64,
     n_rows: u64,
 }
@@ -183,18 +191,14 @@ impl Walk {
                 && state.courses.iter().flat_map(|course| &course.windows).all(|window| state.has(window))
         };
         let state = cursor.and_then(|text| serde_json::from_str(text).ok()).filter(is_same);
-        let state = state.unwrap_or_else(|| State {
-            version: VERSION,
-            scope: wanted.scope.clone(),
-            from,
-            to,
-            margin_ms,
-            watchlist: None,
-            courses: vec![Course::new(); FAMILIES.len()],
-            n_requests: 0,
-            n_rows: 0,
-        });
+        let mut state = state.unwrap_or_else(|| State::new(&wanted, margin_ms));
+        state.was_resumed |= state.watchlist.is_some();
         Self { settings: settings.clone(), wanted, state, seen: HashSet::new(), last_read: LastRead::default() }
+    }
+
+    /// Every family is walked twice.
+    pub(crate) fn doubt(&mut self) {
+        self.state.doubt = true;
     }
 
     pub(crate) fn price(&self) -> Price {
@@ -211,6 +215,7 @@ impl Walk {
         }
         match self.current() {
             Some((at, window)) => Next::Ask(lists::get(&self.settings, &self.question(at, &window))),
+            None if self.state.must_check() => Next::Ask(lists::get(&self.settings, "/api/me")),
             None => Next::Done(self.verdict()),
         }
     }
@@ -219,7 +224,9 @@ impl Walk {
         if self.state.watchlist.is_none() {
             return self.watchlist_answered(response);
         }
-        let Some((at, window)) = self.current() else { return Ok(Page::default()) };
+        let Some((at, window)) = self.current() else {
+            return if self.state.must_check() { self.watchlist_answered(response) } else { Ok(Page::default()) };
+        };
         // Inferred: the status for an account that is not tracked is that of a plan without history.
         if response.status == 403 && (window.handles.is_some() || self.scope_is_untracked()) {
             self.state.n_requests += 1;
@@ -245,6 +252,15 @@ impl Walk {
         let again = "the answer does not name the tracked accounts (cut off or changed)";
         let handles =
             page::read_watchlist(&response.body).ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
+        if self.state.watchlist.as_ref() == Some(&handles) {
+            self.state.is_checked = true;
+            return Ok(Page::default());
+        }
+        if self.state.watchlist.is_some() {
+            // What was asked for was the history of other accounts.
+            let State { margin_ms, doubt, .. } = self.state;
+            self.state = State { doubt, ..State::new(&self.wanted, margin_ms) };
+        }
         self.state.n_requests += 1;
         self.state.watchlist = Some(handles);
         let main = self.state.main();
@@ -258,9 +274,10 @@ impl Walk {
     fn current(&mut self) -> Option<(usize, Window)> {
         let main = self.state.main();
         let stretch = (UnixMicros(self.state.from), UnixMicros(self.state.to));
+        let doubt = self.state.doubt;
         for (at, course) in self.state.courses.iter_mut().enumerate() {
             while course.windows.is_empty() && !course.is_done {
-                course.turn(&main, stretch);
+                course.turn(&main, stretch, doubt);
             }
             if let Some(window) = course.windows.last() {
                 return Some((at, window.clone()));
@@ -405,6 +422,28 @@ impl Walk {
 }
 
 impl State {
+    /// Nothing was asked yet.
+    fn new(wanted: &Wanted, margin_ms: i64) -> Self {
+        Self {
+            version: VERSION,
+            scope: wanted.scope.clone(),
+            from: wanted.from.0,
+            to: wanted.to.0,
+            margin_ms,
+            watchlist: None,
+            courses: vec![Course::new(); FAMILIES.len()],
+            doubt: false,
+            was_resumed: false,
+            is_checked: false,
+            n_requests: 0,
+            n_rows: 0,
+        }
+    }
+
+    fn must_check(&self) -> bool {
+        self.was_resumed && !self.is_checked
+    }
+
     /// The whole stretch with its margins, a millisecond wider because the bounds may be outside.
     fn main(&self) -> Window {
         let start = UnixMicros(self.from).millis().saturating_sub(self.margin_ms).saturating_sub(1);
@@ -539,7 +578,7 @@ impl Course {
     }
 
     /// No window is left: done, or another look, or another pass.
-    fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros)) {
+    fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros), doubt: bool) {
         // A pass that does not come down to where another one was ended too early.
         let is_short = !self.is_looking && self.pass > 1 && self.reached > self.oldest;
         let is_second = self.is_looking || self.pass > 1;
@@ -558,7 +597,7 @@ impl Course {
         let is_proven = self.is_quiet || (self.is_low_edge_seen && self.is_high_edge_seen);
         if self.pass == 1 && !is_proven && self.n_looks < LOOKS_MAX {
             self.look(main);
-        } else if !self.has_lied && is_proven {
+        } else if !self.has_lied && is_proven && !(doubt && self.pass == 1 && self.oldest.is_some()) {
             self.is_done = true;
         } else if self.pass < PASSES_MAX {
             self.pass += 1;
