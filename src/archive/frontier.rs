@@ -88,7 +88,7 @@ impl Timeline {
         }
     }
 
-    /// Takes back gaps, once all coverage is remembered: of one that reaches beyond it the rest is still to be left out.
+    /// Takes gaps in that were there before: of one that reaches beyond the frontier the rest is still to be left out.
     pub(super) fn remember_gaps(&mut self, bounded: impl Iterator<Item = (UnixMicros, UnixMicros)>) {
         self.cuts = bounded.filter(|(_, to)| *to > self.reached).collect();
     }

@@ -7,6 +7,7 @@
 //! horizon`. A gap takes everything from its start away, and coverage resumes where the gap ends; so each instant of a
 //! scope's timeline is covered or in a gap, up to the frontier.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::coverage::{self, AUDITED, LIVE};
@@ -319,10 +320,18 @@ impl SourceIndex {
                     n: record.n.0,
                 };
                 self.dirty.rows.push(Change::Scope(row.clone()));
-                match self.scopes.get_mut(&scope) {
-                    Some(timeline) => timeline.promise(row),
-                    None => drop(self.scopes.insert(scope, Timeline::new(row))),
-                }
+                let mine = self.gaps.values().filter(|gap| gap.scope == ALL || gap.scope == scope);
+                let bounded = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?))));
+                let timeline = match self.scopes.entry(scope) {
+                    Entry::Occupied(there) => {
+                        let timeline = there.into_mut();
+                        timeline.promise(row);
+                        timeline
+                    }
+                    Entry::Vacant(place) => place.insert(Timeline::new(row)),
+                };
+                // A gap of everything may reach beyond the beginning of what is new.
+                timeline.remember_gaps(bounded);
             }
             Fact::Gap { scope, cause, from, to, detail, lost_n: _ } => self.gap_opened(record, scope, cause, from, to, detail),
             Fact::GapStep { gap, state, cause, to, detail, cursor, kinds, spent } => {

@@ -179,12 +179,13 @@ fn field(tape: &Tape, source: &str, options: &AuditOptions, now: UnixMicros) -> 
 /// A window as the filler is told of it: as a gap without a number.
 fn planned(tape: &Tape, source: &Source, selectors: &Selectors, window: Window) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(source.name.as_str()).map_err(ArchiveError::from)?;
-    let (selectors, is_listed) = selectors.within(window.from, window.to);
+    let margin = horizon_of(&scopes, ALL);
+    let (selectors, is_listed) = selectors.within(window.from, window.to, margin);
     let wanted = Wanted {
         scope: ALL.to_owned(),
         from: window.from,
         to: window.to,
-        margin: horizon_of(&scopes, ALL),
+        margin,
         selectors,
         is_listed,
     };

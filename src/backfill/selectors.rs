@@ -1,6 +1,7 @@
 //! What selected a source's events, as far as the tape knows: scopes with their texts, and envelopes that name them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::BackfillError;
 use crate::archive::{self, ArchiveError, ScopeRow, Span, Tape};
@@ -18,6 +19,8 @@ pub(super) struct Selectors {
     scopes: Vec<ScopeRow>,
     /// Rules, monitors and topics that events named, with an envelope and when one was last received.
     seen: BTreeMap<String, (bytes::Bytes, UnixMicros)>,
+    /// When the provider's lists were last read.
+    listed: Option<UnixMicros>,
 }
 
 impl Selectors {
@@ -43,16 +46,19 @@ impl Selectors {
                 seen.extend(account.map(|account| (account, (record.body, record.at))));
             }
         }
-        Ok(Self { provider, scopes, seen })
+        let listed = tape.source(source)?.listed_us.map(UnixMicros);
+        Ok(Self { provider, scopes, seen, listed })
     }
 
     /// What selected in `[from, to)`, and whether the tape knows all of it.
     ///
-    /// It does from the first reading of the provider's lists on: who is in none of them selected nothing, unless an
-    /// event named it since.
-    pub(super) fn within(&self, from: UnixMicros, to: UnixMicros) -> (Vec<Selector>, bool) {
+    /// It does when the provider's lists were read before the stretch was over and again when it was: who is in none of
+    /// them selected nothing, unless an event named it since. `horizon` is how much longer a gap is than its outage.
+    pub(super) fn within(&self, from: UnixMicros, to: UnixMicros, horizon: Duration) -> (Vec<Selector>, bool) {
+        let was_read_before = self.scopes.iter().any(|row| row.since_us < to.0);
+        let is_read_since = self.listed.is_some_and(|at| at >= to.minus(horizon));
         // X has no lists; its scopes are topics.
-        let is_listed = self.provider != Provider::XLive && self.scopes.iter().any(|row| row.since_us < to.0);
+        let is_listed = self.provider != Provider::XLive && was_read_before && is_read_since;
         let mut found: BTreeMap<&str, Selector> = BTreeMap::new();
         for (at, row) in self.scopes.iter().enumerate() {
             let next = self.scopes.get(at + 1).filter(|next| next.scope == row.scope);

@@ -48,10 +48,11 @@ pub(crate) fn recorded_but_for(
     let horizon = default_lateness_horizon(provider);
     let mut is_cut_off = false;
     archive.live(&name, "*", horizon, second(0), "the first frame").unwrap();
-    if !selects.is_empty() {
-        let all: Vec<_> = selects.iter().map(|(scope, text)| Selected { scope, text: Some(text), detail: "listed" }).collect();
-        assert!(archive.select(&name, horizon, &all, second(0)).unwrap().is_empty());
-    }
+    let all: Vec<_> = selects.iter().map(|(scope, text)| Selected { scope, text: Some(text), detail: "listed" }).collect();
+    let read_lists = |archive: &mut Archive, at: UnixMicros| {
+        assert!(all.is_empty() || archive.select(&name, horizon, &all, at).unwrap().is_empty());
+    };
+    read_lists(&mut archive, second(0));
     for envelope in envelopes {
         if hole.contains(&envelope.at) {
             if !is_cut_off {
@@ -71,6 +72,7 @@ pub(crate) fn recorded_but_for(
         };
         if is_cut_off {
             archive.live(&name, "*", horizon, envelope.at, "a frame").unwrap();
+            read_lists(&mut archive, envelope.at);
             is_cut_off = false;
         }
         archive.append(&name, &draft, Some(&decode(provider, &envelope.bytes))).unwrap();

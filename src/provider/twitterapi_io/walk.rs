@@ -85,6 +85,8 @@ struct State {
     doubt: bool,
     /// Whether bulk requests are of no use here.
     no_bulk: bool,
+    /// Whether the tape knows all that selected, were it nothing.
+    is_listed: bool,
     /// The page before, by its rows.
     face: u64,
     n_searches: u64,
@@ -119,6 +121,7 @@ impl Walk {
             holes: Vec::new(),
             doubt: false,
             no_bulk: false,
+            is_listed: false,
             face: 0,
             n_searches: 0,
             n_rows: 0,
@@ -139,7 +142,8 @@ impl Walk {
         let known_rules = rules.iter().map(|selector| selector.id.clone()).collect();
         let mut walk =
             Self { settings: settings.clone(), on_tape, known_rules, state, met: Met::new(), last_read: LastRead::default() };
-        if is_new && wanted.is_listed && !(walk.on_tape.is_empty() && handles.is_empty()) {
+        if is_new && wanted.is_listed && (walk.state.stretch.scope == "*" || !(walk.on_tape.is_empty() && handles.is_empty())) {
+            walk.state.is_listed = true;
             walk.state.stage = Stage::Search;
             walk.add_sweeps(walk.on_tape.clone());
             walk.add_sweeps(of_accounts(&handles));
@@ -374,7 +378,7 @@ impl Walk {
         let whole = (UnixMicros(stretch.from), UnixMicros(stretch.to));
         let mut whys = holes.clone();
         let mut rest: Vec<_> = Vec::new();
-        if sweeps.is_empty() && holes.is_empty() {
+        if sweeps.is_empty() && holes.is_empty() && !self.state.is_listed {
             whys.push(match stretch.scope.as_str() {
                 "*" => "neither the provider nor the tape names a rule or an account".to_owned(),
                 scope => format!("neither the provider nor the tape has the text of rule {scope}"),
