@@ -13,11 +13,13 @@
 //! | `mod.rs` | [`Options`], [`plan`], [`run`] |
 //! | `filling.rs` | one gap from its plan to its verdict |
 //! | `known.rs` | what is on the tape already |
+//! | `peer/` | another recorder's tape as history; two tapes become one |
 //!
 //! Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
 
 mod filling;
 mod known;
+pub mod peer;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -31,6 +31,7 @@ mod get;
 mod import;
 pub mod init;
 pub mod log;
+mod merge;
 mod out;
 mod rebuild;
 mod record;
@@ -97,6 +98,7 @@ enum Command {
     Status(status::Args),
     Gaps(gaps::Args),
     Backfill(backfill::Args),
+    Merge(merge::Args),
     Certify(certify::Args),
     Verify(verify::Args),
     Recover(recover::Args),
@@ -138,6 +140,7 @@ impl Cli {
             Command::Status(args) => status::run(common, &args),
             Command::Gaps(args) => gaps::run(common, &args),
             Command::Backfill(args) => backfill::run(common, &args),
+            Command::Merge(args) => merge::run(common, &args),
             Command::Certify(args) => certify::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),
