@@ -95,8 +95,7 @@ impl Telling {
 }
 
 fn words(brought: &Brought) -> String {
-    let (from, envelopes, pages) =
-        (brought.from.display(), count(brought.envelopes, "envelope"), count(brought.pages, "page"));
+    let (from, envelopes, pages) = (brought.from.display(), count(brought.envelopes, "envelope"), count(brought.pages, "page"));
     let name = if brought.source == brought.from_source { String::new() } else { format!(" (there {})", brought.from_source) };
     let mut words = format!("{}{name} from {from}: {envelopes} and {pages} of history copied", brought.source);
     for damage in &brought.damage {

@@ -10,8 +10,8 @@ use crate::archive::{Record, Span};
 use crate::model::{Body, ConnId, Draft, IntervalSet, RecordKind, Seq, UnixMicros, Via};
 use crate::provider::said;
 
-/// Uncompressed bytes after which what was copied is committed.
-const COMMIT_BYTES: usize = 4 << 20;
+/// Bytes after which what was copied is committed; few in tests, so that they meet the places between.
+const COMMIT_BYTES: usize = if cfg!(test) { 16 << 10 } else { 4 << 20 };
 
 /// Records after which it is told how far the reading has come.
 const TELL_EVERY: u64 = 20_000;
@@ -88,8 +88,7 @@ impl Work<'_> {
                 copied.found += 1;
                 let own = || Origin { tape: Arc::clone(&id), source: source.into(), n: record.n.0 };
                 let origin = candidate.origin.clone().unwrap_or_else(own);
-                let is_here = held.has(&origin)
-                    || held.stands_for(&said(pair.provider, &record.body), &candidate, tolerance);
+                let is_here = held.has(&origin) || held.stands_for(&said(pair.provider, &record.body), &candidate, tolerance);
                 if !is_here {
                     waiting += record.body.len();
                     self.append(pair, &record, &candidate, &origin)?;

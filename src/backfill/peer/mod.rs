@@ -515,7 +515,9 @@ impl Work<'_> {
         for (row, _) in self.fillable(pair)?.into_iter().filter(|(row, _)| is_wanted(row)) {
             let verdict = match &doubt {
                 Some(why) => Err(why.clone()),
-                None => theirs.verdict(&row, &ours, &gaps, &kinds, copied).ok_or_else(|| "it was not live then either".to_owned()),
+                None => {
+                    theirs.verdict(&row, &ours, &gaps, &kinds, copied).ok_or_else(|| "it was not live then either".to_owned())
+                }
             };
             let gap = format!("{}-{}", row.source, row.n);
             let verdict = match verdict {
@@ -526,13 +528,8 @@ impl Work<'_> {
                 }
             };
             let detail = format!("{}: {}", pair.in_words(), verdict.words);
-            let filling = Filling {
-                state: verdict.state,
-                detail: &detail,
-                cursor: None,
-                kinds: &verdict.kinds,
-                spent: Spent::default(),
-            };
+            let filling =
+                Filling { state: verdict.state, detail: &detail, cursor: None, kinds: &verdict.kinds, spent: Spent::default() };
             self.archive.fill(&pair.source, self.clock.wall(), row.n, filling)?;
             let filled =
                 Filled { gap, state: verdict.state, detail, requests: 0, rows: copied.found, new: copied.new(), micro_usd: 0 };

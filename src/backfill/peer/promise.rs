@@ -85,7 +85,9 @@ impl Work<'_> {
 
     /// The first version begins earlier, if the other tape had one of its meaning then.
     fn earlier(&self, promise: &mut Promise, ours: &[ScopeCoverage], theirs: &[&ScopeCoverage]) {
-        let Some(first) = promise.versions.iter_mut().find(|row| row.until_us.is_none_or(|until| until > row.since_us)) else { return };
+        let Some(first) = promise.versions.iter_mut().find(|row| row.until_us.is_none_or(|until| until > row.since_us)) else {
+            return;
+        };
         let meant = ours.iter().find(|scope| scope.scope == first.scope && scope.version == first.version);
         let Some(meant) = meant else { return };
         let same: Vec<_> = theirs.iter().copied().filter(|theirs| is_same(meant, theirs)).collect();

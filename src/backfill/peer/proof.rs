@@ -60,7 +60,11 @@ impl Theirs {
             let named = kind.and_then(|kind| scope.kinds.iter().find(|(name, _)| name == kind));
             let classes: &Classes = named.map_or(&scope.every_kind, |(_, classes)| classes);
             // What it filled itself may stand in the very records that are missing.
-            let whole = if copied.holes.is_empty() { classes.covered() } else { Classes { backfilled: IntervalSet::new(), ..classes.clone() }.covered() };
+            let whole = if copied.holes.is_empty() {
+                classes.covered()
+            } else {
+                Classes { backfilled: IntervalSet::new(), ..classes.clone() }.covered()
+            };
             held.add(&whole);
         }
         held.subtract(&copied.holes);
