@@ -15,6 +15,7 @@ mod faults;
 mod fixture;
 mod kill;
 mod live;
+mod merge;
 mod program;
 mod rooms;
 mod round_trip;

@@ -68,27 +68,30 @@ impl Work<'_> {
         let Some((from, _)) = wide.iter().next() else { return Ok(copied) };
         let (tape, source) = (&pair.other.tape, pair.from.as_str());
         let id: Arc<str> = tape.info().tape.as_str().into();
-        // What is at the edge of their window may be a little outside of it by our clock.
+        // What can be said twice is counted, so at the edge of a window everything must find its own: their records a little
+        // around it, and ours a little around those.
         let around = widened(&wide, horizon);
-        let mut held = Held::read(&self.ours()?, (pair.source.as_str(), pair.provider), &around, (&id, source))?;
-        let first = tape.first_n_from(source, from.minus(horizon)).map_err(PeerError::Other)?;
+        let ours = widened(&around, horizon);
+        let mut held = Held::read(&self.ours()?, (pair.source.as_str(), pair.provider), &ours, (&id, source))?;
+        let first = tape.first_n_from(source, from.minus(horizon * 2)).map_err(PeerError::Other)?;
         let span = Span { from_n: Some(first), ..Span::default() };
         let mut records = tape.records(source, span).map_err(PeerError::Other)?;
         let (mut next, mut last_at, mut waiting) = (first, from, 0);
         let of = (theirs.last_n.0 + 1).saturating_sub(first.0);
-        let tolerance = i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX);
         while let Some(record) = records.next().map_err(PeerError::Other)? {
             if record.n > next {
                 copied.hole((last_at, record.at), horizon);
             }
             (next, last_at) = (record.n.next(), record.at);
             copied.records += 1;
-            let candidate = Candidate::read(pair.provider, &record).filter(|candidate| candidate.lies_in(&wide));
+            let candidate = Candidate::read(pair.provider, &record);
+            let is_near = |one: &Candidate| one.lies_in(&wide) || (!one.is_said_once() && one.lies_in(&around));
+            let candidate = candidate.filter(is_near);
             if let Some(candidate) = candidate {
                 copied.found += 1;
                 let own = || Origin { tape: Arc::clone(&id), source: source.into(), n: record.n.0 };
                 let origin = candidate.origin.clone().unwrap_or_else(own);
-                let is_here = held.has(&origin) || held.stands_for(&said(pair.provider, &record.body), &candidate, tolerance);
+                let is_here = held.has(&origin) || held.stands_for(&said(pair.provider, &record.body), &candidate);
                 if !is_here {
                     waiting += record.body.len();
                     self.append(pair, &record, &candidate, &origin)?;

@@ -75,7 +75,7 @@ impl Candidate {
     }
 
     /// Whether saying the same twice is saying it once: content of a post, yes; somebody typing, no.
-    fn is_said_once(&self) -> bool {
+    pub(super) fn is_said_once(&self) -> bool {
         let once = [EventKind::Tweet, EventKind::Meta, EventKind::Delete, EventKind::Callout];
         let is_page = self.received.is_none();
         is_page || (!self.decoded.events.is_empty() && self.decoded.events.iter().all(|event| once.contains(&event.kind)))
@@ -93,6 +93,10 @@ pub(super) struct Held {
     /// How much earlier we received what both received, in microseconds.
     pub(super) leads: Vec<i64>,
 }
+
+/// Furthest apart, in microseconds, that two recorders receive one and the same thing. A line that is slower than that gives
+/// it twice; two that are nearer to each other than that and say the same may be taken for each other, and none is lost.
+const APART_US: i64 = 5_000_000;
 
 /// Pairs of instants that are enough to compare two clocks.
 const LEADS: usize = 10_000;
@@ -127,7 +131,6 @@ impl Held {
             }
             held.origins.extend(candidate.origin);
         }
-        held.each.values_mut().for_each(|instants| instants.sort_unstable());
         Ok(held)
     }
 
@@ -136,9 +139,9 @@ impl Held {
         self.origins.contains(origin)
     }
 
-    /// Whether this tape holds the same. Of what can be said twice, each that is here stands for one there, if they were
-    /// received within `tolerance` of each other.
-    pub(super) fn stands_for(&mut self, said: &Said, candidate: &Candidate, tolerance: i64) -> bool {
+    /// Whether this tape holds the same. Of what can be said twice, each that is here stands for one there, the nearest in
+    /// time.
+    pub(super) fn stands_for(&mut self, said: &Said, candidate: &Candidate) -> bool {
         if candidate.is_said_once() {
             let Some(here) = self.once.get(said) else { return false };
             if let (Some(here), Some(there), true) = (here, candidate.received, self.leads.len() < LEADS) {
@@ -147,7 +150,8 @@ impl Held {
             return true;
         }
         let (Some(instants), Some(there)) = (self.each.get_mut(said), candidate.received) else { return false };
-        let Some(at) = instants.iter().position(|here| here.since(there).abs() <= tolerance) else { return false };
+        let near = instants.iter().map(|here| here.since(there).abs()).enumerate().filter(|(_, apart)| *apart <= APART_US);
+        let Some((at, _)) = near.min_by_key(|(_, apart)| *apart) else { return false };
         instants.remove(at);
         true
     }

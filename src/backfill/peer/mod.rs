@@ -307,6 +307,9 @@ pub fn fill(
         require_gaps(&tape, &options.gaps)?;
         tape.sources()?.into_iter().map(|source| (source.name, source.provider)).collect()
     };
+    if let Some(from_source) = &options.from_source {
+        other.tape.source(from_source).map_err(PeerError::Other)?;
+    }
     let mut outcome = PeerOutcome::default();
     let wanted = |name: &str| options.gaps.is_empty() || options.gaps.iter().any(|(source, _)| source.as_str() == name);
     let mut pairs = Vec::new();
