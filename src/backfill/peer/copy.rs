@@ -36,7 +36,7 @@ pub(super) struct Copied {
 }
 
 impl Copied {
-    pub(super) fn new(&self) -> u64 {
+    pub(super) fn n_new(&self) -> u64 {
         self.envelopes + self.pages
     }
 
@@ -135,6 +135,6 @@ impl Work<'_> {
 
     fn tell_of(&mut self, pair: &Pair<'_>, copied: &Copied, of: u64) {
         let (source, records) = (pair.source.to_string(), copied.records);
-        (self.tell)(PeerEvent::Read { source, records, of: of.max(records), copied: copied.new() });
+        (self.tell)(PeerEvent::Read { source, records, of: of.max(records), copied: copied.n_new() });
     }
 }

@@ -518,9 +518,9 @@ impl Work<'_> {
         for (row, _) in self.fillable(pair)?.into_iter().filter(|(row, _)| is_wanted(row)) {
             let verdict = match &doubt {
                 Some(why) => Err(why.clone()),
-                None => {
-                    theirs.verdict(&row, &ours, &gaps, &kinds, copied).ok_or_else(|| "it was not live then either".to_owned())
-                }
+                None => theirs
+                    .verdict(&row, &ours, &gaps, &kinds, copied)
+                    .ok_or_else(|| "it was not live then either, or what it recorded was selected by something else".to_owned()),
             };
             let gap = format!("{}-{}", row.source, row.n);
             let verdict = match verdict {
@@ -535,7 +535,7 @@ impl Work<'_> {
                 Filling { state: verdict.state, detail: &detail, cursor: None, kinds: &verdict.kinds, spent: Spent::default() };
             self.archive.fill(&pair.source, self.clock.wall(), row.n, filling)?;
             let filled =
-                Filled { gap, state: verdict.state, detail, requests: 0, rows: copied.found, new: copied.new(), micro_usd: 0 };
+                Filled { gap, state: verdict.state, detail, requests: 0, rows: copied.found, new: copied.n_new(), micro_usd: 0 };
             self.outcome.gaps.push(filled.clone());
             (self.tell)(PeerEvent::Ended(filled));
         }

@@ -165,7 +165,7 @@ impl Theirs {
             seconds(proven),
             seconds(whole),
             copied.found,
-            copied.new(),
+            copied.n_new(),
         );
         if !copied.holes.is_empty() {
             words.push_str("; it is damaged in places, which prove nothing");

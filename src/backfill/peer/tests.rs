@@ -54,8 +54,8 @@ impl Life {
         Self { lasts, cuts: Vec::new(), is_killed: false, lag_us: 0 }
     }
 
-    fn cut(lasts: Range<i64>, cuts: &[Range<i64>]) -> Self {
-        Self { cuts: cuts.to_vec(), ..Self::whole(lasts) }
+    fn cut(lasts: Range<i64>, cuts: &[(i64, i64)]) -> Self {
+        Self { cuts: cuts.iter().map(|(from, to)| *from..*to).collect(), ..Self::whole(lasts) }
     }
 
     fn any(rng: &mut Pcg64Mcg) -> Self {
@@ -295,8 +295,8 @@ fn either_order_gives_the_union() {
 #[test]
 fn a_merged_tape_is_recorded_on() {
     let bench = Bench::new(Provider::Tweetstream, 5);
-    bench.record("a", &Life::cut(200..700, &[300..400]));
-    bench.record("b", &Life::cut(0..1_000, &[850..900]));
+    bench.record("a", &Life::cut(200..700, &[(300, 400)]));
+    bench.record("b", &Life::cut(0..1_000, &[(850, 900)]));
     bench.merge("a", &["b"]);
     let before = bench.covered("a");
     bench.record("a", &Life::whole(1_100..1_500));
@@ -331,7 +331,7 @@ fn growing_tapes_are_merged_again_and_again() {
 #[test]
 fn gaps_alone_are_filled() {
     let bench = Bench::new(Provider::XLive, 7);
-    let (one, two) = (Life::cut(200..1_200, &[500..600, 800..900]), Life::cut(0..1_500, &[850..1_000]));
+    let (one, two) = (Life::cut(200..1_200, &[(500, 600), (800, 900)]), Life::cut(0..1_500, &[(850, 1_000)]));
     bench.record("a", &one);
     bench.record("b", &two);
     let (ours, theirs) = (bench.covered("a"), bench.covered("b"));
@@ -351,8 +351,8 @@ fn gaps_alone_are_filled() {
 fn a_merge_that_was_killed_is_done_again() {
     let scene = || {
         let bench = Bench::new(Provider::Tweetstream, 8);
-        bench.record("a", &Life::cut(100..500, &[200..300]));
-        bench.record("b", &Life::cut(0..650, &[250..270]));
+        bench.record("a", &Life::cut(100..500, &[(200, 300)]));
+        bench.record("b", &Life::cut(0..650, &[(250, 270)]));
         bench
     };
     let probe = scene();
@@ -382,7 +382,7 @@ fn a_merge_that_was_killed_is_done_again() {
 fn a_full_disk_ends_it_and_loses_nothing() {
     let scene = || {
         let bench = Bench::new(Provider::Tweetstream, 9);
-        bench.record("a", &Life::cut(0..900, &[400..600]));
+        bench.record("a", &Life::cut(0..900, &[(400, 600)]));
         bench.record("b", &Life::whole(0..1_000));
         bench
     };
@@ -409,7 +409,7 @@ fn a_damaged_tape_proves_nothing_where_it_is_damaged() {
     let (mut refused, mut partial, mut rng) = (0, 0, Pcg64Mcg::seed_from_u64(10));
     for round in 0..40 {
         let bench = Bench::new(Provider::Tweetstream, 10);
-        bench.record("a", &Life::cut(0..1_200, &[400..700]));
+        bench.record("a", &Life::cut(0..1_200, &[(400, 700)]));
         bench.record("b", &Life::whole(0..1_200));
         let segments = bench.bytes_of("b").into_iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "zst"));
         let segments: Vec<_> = segments.collect();
@@ -430,7 +430,7 @@ fn a_damaged_tape_proves_nothing_where_it_is_damaged() {
 #[test]
 fn a_lost_segment_is_seen() {
     let bench = Bench::new(Provider::Tweetstream, 11);
-    bench.record("a", &Life::cut(0..1_200, &[400..700]));
+    bench.record("a", &Life::cut(0..1_200, &[(400, 700)]));
     bench.record("b", &Life::whole(0..1_200));
     let segments: Vec<_> =
         bench.bytes_of("b").into_iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "zst")).collect();
@@ -444,7 +444,7 @@ fn a_lost_segment_is_seen() {
 #[test]
 fn another_version_of_an_event_is_kept() {
     let bench = Bench::new(Provider::TwitterapiIo, 12);
-    bench.record("a", &Life::cut(0..600, &[200..300]));
+    bench.record("a", &Life::cut(0..600, &[(200, 300)]));
     let mut other = Bench::new(Provider::TwitterapiIo, 12);
     (other.dir, other.disk) = (tempfile::tempdir().unwrap(), bench.disk.clone());
     // In the margin of the gap both received it; the other one's copy has another stamp, or another text.
@@ -502,7 +502,7 @@ fn what_came_late_is_looked_for_beyond_the_window() {
 #[test]
 fn a_clock_that_is_wrong_proves_nothing() {
     let bench = Bench::new(Provider::Tweetstream, 13);
-    bench.record("a", &Life::cut(0..1_200, &[400..700]));
+    bench.record("a", &Life::cut(0..1_200, &[(400, 700)]));
     bench.record("b", &Life { lag_us: -100_000_000, ..Life::whole(0..1_200) });
     let outcome = bench.try_fill("a", "b").unwrap();
     assert!(outcome.gaps.is_empty() && outcome.left[0].1.contains("its clock and ours differ by -100.0 s"), "{outcome:?}");
@@ -570,7 +570,7 @@ fn a_stream_with_other_rules_proves_nothing() {
     (ours.dir, ours.disk) = (tempfile::tempdir().unwrap(), bench.disk.clone());
     // It came to us last while the other one was live.
     ours.world.retain(|envelope| envelope.at < second(1_000) || rule(&envelope.bytes) != last);
-    ours.record("a", &Life::cut(0..1_200, &[400..700]));
+    ours.record("a", &Life::cut(0..1_200, &[(400, 700)]));
     other.record("b", &Life::whole(0..1_400));
     let (tape, from, holder) = (ours.path("a"), other.path("b"), "a test".to_owned());
     let options = FillOptions { tape, archive: Bench::options(), from, from_source: None, gaps: Vec::new(), holder };
