@@ -12,7 +12,8 @@ CREATE TABLE source (
     provider TEXT NOT NULL,
     last_n   INTEGER NOT NULL,           -- last record that is durable
     last_us  INTEGER NOT NULL,           -- its received_at
-    running  INTEGER NOT NULL            -- 1 from the note that recording began to the note that it ended
+    running  INTEGER NOT NULL,           -- 1 from the note that recording began to the note that it ended
+    listed_us INTEGER                    -- when what selects its events was last read from its provider
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE scope (

@@ -26,6 +26,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use crate::archive;
+use crate::backfill::{self, Budget, Budgets};
 use crate::model::{Framing, Provider, Secret, SourceName};
 use crate::provider::{self, Auth, Base, Credentials, Settings};
 
@@ -68,6 +69,8 @@ pub struct Config {
     pub archive: archive::Options,
     /// Bounds on memory.
     pub limits: Limits,
+    /// How gaps are filled.
+    pub backfill: Backfill,
     /// What to record, by name; may be empty, see [`require_sources`](Self::require_sources).
     pub sources: Vec<Source>,
     /// For messages: where all this was read.
@@ -97,6 +100,42 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { max_message: 16 << 20, queue_bytes: 16 << 20 }
+    }
+}
+
+/// How gaps are filled from the providers' history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// Whether a recorder fills as it goes.
+    pub automatic: bool,
+    /// How long history needs to know of what was published.
+    pub index_delay: Duration,
+    /// What each source may spend in a day (UTC), as far as somebody said.
+    pub day: Budget,
+    /// What all sources together may spend in a day (UTC).
+    pub day_in_all: Budget,
+    /// Shortest time between two requests; without it what the provider documents.
+    pub pace: Option<Duration>,
+    /// Whether everything is asked a second time, whatever the first answers were.
+    pub look_twice: bool,
+}
+
+impl Backfill {
+    /// What may be spent when somebody asks for it: what was said, and no more.
+    pub fn budgets(&self, run: Budget) -> Budgets {
+        Budgets { run, day: self.day, day_in_all: self.day_in_all }
+    }
+
+    /// What may be spent when nobody asks: where nothing was said, little.
+    pub fn automatic_budgets(&self) -> Budgets {
+        Budgets { day: self.day.or(backfill::AUTOMATIC_DAY), ..self.budgets(Budget::default()) }
+    }
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        let (day, day_in_all) = (Budget::default(), Budget::default());
+        Self { automatic: true, index_delay: backfill::INDEX_DELAY, day, day_in_all, pace: None, look_twice: false }
     }
 }
 
@@ -152,6 +191,7 @@ impl Config {
 
         let archive = archive_options(&page.table(&["archive"]), &typed.archive)?;
         let limits = limits(&page.table(&["limits"]), &typed.limits)?;
+        let backfill = filling(&page.table(&["backfill"]), &typed.backfill)?;
         let mut sources = Vec::with_capacity(typed.source.len());
         for (name, typed) in &typed.source {
             let table = page.table(&["source", name]);
@@ -160,7 +200,7 @@ impl Config {
             sources.push(source(&table, name, typed, env)?);
         }
         refuse_rivals(&page, &sources)?;
-        Ok(Self { tape: tape(env, typed.tape), archive, limits, sources, origin })
+        Ok(Self { tape: tape(env, typed.tape), archive, limits, backfill, sources, origin })
     }
 
     /// Finds the tape's directory for a command that needs nothing else: no key is looked for, no source checked.
@@ -196,7 +236,8 @@ impl Config {
         let table = Table { page: None, origin: &origin, path: Vec::new() };
         let sources = vec![source(&table, SourceName::from(provider), &typed, env)?];
         let tape = tape(env, None);
-        Ok(Self { tape, archive: archive::Options::default(), limits: Limits::default(), sources, origin })
+        let (archive, limits, backfill) = (archive::Options::default(), Limits::default(), Backfill::default());
+        Ok(Self { tape, archive, limits, backfill, sources, origin })
     }
 
     /// Refuses a configuration that gives a recorder nothing to do.
@@ -488,6 +529,7 @@ typed! {
         tape: Option<PathBuf>,
         archive: TypedArchive,
         limits: TypedLimits,
+        backfill: TypedBackfill,
         source: BTreeMap<String, TypedSource>,
     }
 }
@@ -511,6 +553,22 @@ typed! {
 }
 
 typed! {
+    /// `[backfill]`
+    TypedBackfill {
+        automatic: Option<bool>,
+        index_delay: Option<String>,
+        max_requests_per_day: Option<i64>,
+        max_items_per_day: Option<i64>,
+        max_usd_per_day: Option<f64>,
+        total_requests_per_day: Option<i64>,
+        total_items_per_day: Option<i64>,
+        total_usd_per_day: Option<f64>,
+        pace: Option<String>,
+        look_twice: Option<bool>,
+    }
+}
+
+typed! {
     /// `[source.NAME]`
     TypedSource {
         provider: Option<String>,
@@ -525,6 +583,7 @@ typed! {
         ping_every: Option<String>,
         pong_within: Option<String>,
         lateness_horizon: Option<String>,
+        scopes_every: Option<String>,
         topics: Option<Vec<String>>,
         direct_messages: Option<bool>,
         framing: Option<String>,
@@ -556,7 +615,8 @@ impl<'a> Page<'a> {
     /// Checks the keys' names, then their sorts of value.
     fn typed(&self) -> Result<TypedFile, ConfigError> {
         self.check_keys(&self.tree, &[], TypedFile::KEYS)?;
-        for (name, keys) in [("archive", TypedArchive::KEYS), ("limits", TypedLimits::KEYS)] {
+        let tables = [("archive", TypedArchive::KEYS), ("limits", TypedLimits::KEYS), ("backfill", TypedBackfill::KEYS)];
+        for (name, keys) in tables {
             if let Some(table) = find(&self.tree, name).and_then(|(_, value)| value.as_table()) {
                 self.check_keys(table, &[name], keys)?;
             }
@@ -607,6 +667,7 @@ impl<'a> Page<'a> {
         };
         let expected = match error.message().rsplit_once("expected ").map_or("another sort", |(_, what)| what) {
             "i64" => "a whole number".to_owned(),
+            "f64" => "a number".to_owned(),
             "a sequence" => "a list of strings".to_owned(),
             "path string" => "a string".to_owned(),
             "a boolean" => "true or false".to_owned(),
@@ -761,6 +822,36 @@ fn limits(table: &Table<'_>, typed: &TypedLimits) -> Result<Limits, ConfigError>
     Ok(Limits { max_message: max_message as usize, queue_bytes: queue as usize })
 }
 
+fn filling(table: &Table<'_>, typed: &TypedBackfill) -> Result<Backfill, ConfigError> {
+    let default = Backfill::default();
+    let amount = |key, typed: Option<i64>| {
+        let checked = typed.map(|typed| table.number(key, Some(typed), 1, 1..=i64::MAX).map(|n| n as u64));
+        checked.transpose()
+    };
+    let usd = |key, typed: Option<f64>| match typed {
+        None => Ok(None),
+        Some(usd) if (1e-6..1e9).contains(&usd) => Ok(Some((usd * 1e6).round() as u64)),
+        Some(usd) => {
+            let why = format!("is {usd}; allowed are 0.000001 to 1000000000");
+            Err(table.bad_with_cure(key, why, "to spend nothing, set `automatic = false`"))
+        }
+    };
+    let day = Budget {
+        requests: amount("max_requests_per_day", typed.max_requests_per_day)?,
+        rows: amount("max_items_per_day", typed.max_items_per_day)?,
+        micro_usd: usd("max_usd_per_day", typed.max_usd_per_day)?,
+    };
+    let day_in_all = Budget {
+        requests: amount("total_requests_per_day", typed.total_requests_per_day)?,
+        rows: amount("total_items_per_day", typed.total_items_per_day)?,
+        micro_usd: usd("total_usd_per_day", typed.total_usd_per_day)?,
+    };
+    let pace = typed.pace.as_ref().map(|text| table.duration("pace", Some(text), ZERO, ZERO..=DAY)).transpose()?;
+    let index_delay = table.duration("index_delay", typed.index_delay.as_ref(), default.index_delay, ZERO..=7 * DAY)?;
+    let look_twice = typed.look_twice.unwrap_or(default.look_twice);
+    Ok(Backfill { automatic: typed.automatic.unwrap_or(default.automatic), index_delay, day, day_in_all, pace, look_twice })
+}
+
 fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>) -> Result<Source, ConfigError> {
     let provider = named_provider(table, typed.provider.as_deref())?;
     let allow_plain = typed.allow_plain.unwrap_or(false);
@@ -871,6 +962,8 @@ fn timing(table: &Table<'_>, typed: &TypedSource, settings: &mut Settings) -> Re
         }
         _ => cap,
     };
+    let every = settings.scopes_every;
+    settings.scopes_every = table.duration("scopes_every", typed.scopes_every.as_ref(), every, ZERO..=7 * DAY)?;
     settings.ping_every = table.duration("ping_every", typed.ping_every.as_ref(), settings.ping_every, ZERO..=DAY)?;
     settings.pong_within = table.duration("pong_within", typed.pong_within.as_ref(), settings.pong_within, shortest..=DAY)?;
     Ok(())
@@ -885,6 +978,9 @@ fn specialities(table: &Table<'_>, typed: &TypedSource, provider: Provider, sett
     only("topics", Provider::XLive, typed.topics.is_some())?;
     only("direct_messages", Provider::XLive, typed.direct_messages.is_some())?;
     only("framing", Provider::XLive, typed.framing.is_some())?;
+    if provider == Provider::XLive && typed.scopes_every.is_some() {
+        return Err(table.bad("scopes_every", "is not for x_live: its topics are configured".to_owned()));
+    }
     only("answer_auth_ping", Provider::Tweetstream, typed.answer_auth_ping.is_some())?;
 
     settings.answer_auth_ping = typed.answer_auth_ping.unwrap_or(settings.answer_auth_ping);
@@ -1252,6 +1348,7 @@ mod tests {
             ping_every = "0s"
             pong_within = "1m 30s"
             lateness_horizon = "2m"
+            scopes_every = "0s"
             answer_auth_ping = true
             "#,
             &keys,
@@ -1273,7 +1370,7 @@ mod tests {
         assert_eq!(settings.credentials.key.as_ref().unwrap().expose(), "planted-key-f6");
         assert_eq!((settings.ping_every, settings.pong_within), (ZERO, Duration::from_secs(90)));
         assert_eq!((settings.reconnect_floor, settings.reconnect_cap), (Duration::from_secs(90), Duration::from_secs(300)));
-        assert_eq!(settings.base.as_ref().unwrap().endpoint.port, 9);
+        assert_eq!((settings.base.as_ref().unwrap().endpoint.port, settings.scopes_every), (9, ZERO));
 
         let settings = &beta.settings;
         assert_eq!((settings.framing, settings.direct_messages, settings.auto_reconnect), (Framing::Lines, true, false));
@@ -1303,11 +1400,11 @@ mod tests {
             ("{\"json\": true}".into(), "birdtape.toml line 1: not valid TOML: "),
             (
                 "tapes = 1".into(),
-                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, source\ndid you mean `tape`?",
+                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, backfill, source\ndid you mean `tape`?",
             ),
             (
                 "[sources.alpha]".into(),
-                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, source\ndid you mean `source`?",
+                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, backfill, source\ndid you mean `source`?",
             ),
             (
                 "[archive]\n\nlevle = 3".into(),

@@ -59,6 +59,8 @@
 //! | coverage | stretches of published time known to be whole |
 //! | gap | a stretch that may miss something, with cause and state; its id is source and number |
 //! | lateness horizon | how late a scope's events may come; a gap is that much wider than its outage |
+//! | budget | what filling may spend, in a run or a day (UTC), in requests, items and money |
+//! | pen | through which pages of history and steps of gaps reach the tape's one writer |
 //! | provenance (`via`) | how a record came: `ws`, `sse`, `lines`, `import` … |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own instants"))]

@@ -49,6 +49,11 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
     },
+    /// What selects the source's events was read from its provider, all of it; what changed follows as scopes and gaps.
+    Listed {
+        /// How many scopes there are.
+        scopes: u64,
+    },
     /// A gap is opened; its id is the source's name and this record's number.
     Gap {
         /// `*` or a topic.

@@ -52,6 +52,8 @@ pub(super) struct SourceIndex {
     pub(super) started: bool,
     /// Whether a recorder began and never took leave: it is at work, or it died.
     pub(super) running: bool,
+    /// When what selects its events was last read.
+    pub(super) listed: Option<UnixMicros>,
     evidence: Option<Evidence>,
     pending_evidence: Option<Evidence>,
     pub(super) scopes: BTreeMap<String, Timeline>,
@@ -95,6 +97,7 @@ impl SourceIndex {
             next_conn: 1,
             started: false,
             running: false,
+            listed: None,
             evidence: None,
             pending_evidence: None,
             scopes: BTreeMap::new(),
@@ -112,6 +115,7 @@ impl SourceIndex {
         let mut index = Self::new(&row.name, &row.provider);
         index.dirty = Dirty::default();
         (index.last_n, index.last_at, index.running) = (Seq(row.last_n), UnixMicros(row.last_us), row.running);
+        index.listed = row.listed_us.map(UnixMicros);
         for gap in catalog.gaps(Some(&row.name))? {
             index.gaps.insert(gap.n, gap);
         }
@@ -300,6 +304,7 @@ impl SourceIndex {
         match fact {
             Fact::Start { .. } => (self.started, self.running) = (true, true),
             Fact::Stop { .. } => self.running = false,
+            Fact::Listed { .. } => self.listed = Some(record.at),
             Fact::Scope { scope, version, since, until, horizon_us, detail, text } => {
                 self.settle();
                 let row = ScopeRow {
@@ -335,7 +340,7 @@ impl SourceIndex {
                     asked,
                     missed,
                 }));
-                if let Some(timeline) = self.scopes.get_mut(&scope) {
+                if let Some(timeline) = self.scopes.get_mut(&scope).filter(|_| missed == 0) {
                     timeline.audit(from, to);
                     self.dirty.coverage_all.insert(scope);
                 }
@@ -476,6 +481,7 @@ impl SourceIndex {
                 last_n: self.last_n.0,
                 last_us: self.last_at.0,
                 running: self.running,
+                listed_us: self.listed.map(|at| at.0),
             }));
         }
         out.extend(dirty.connections.iter().filter_map(|conn| self.connections.get(conn)).cloned().map(Change::Connection));

@@ -22,6 +22,7 @@
 //! | `frontier.rs` | a scope's timeline, which only evidence moves |
 //! | `coverage.rs` | [`ScopeCoverage`]: classes of instants, by scope, version and kind |
 //! | `certificate.rs` | [`Certificate`], a statement of completeness |
+//! | `pen.rs` | [`Pen`], through which a filler of gaps reaches whoever writes |
 //! | `writer.rs` | [`Archive`], the one writer, and the gap ledger |
 //! | `recover.rs` | what opening does: leftovers, torn tails, catching up, rebuilding |
 //! | `reader.rs` | [`Tape`], any number of readers, beside a writer |
@@ -35,6 +36,7 @@ mod fact;
 mod frontier;
 mod index;
 mod layout;
+mod pen;
 mod reader;
 mod recover;
 #[cfg(test)]
@@ -50,15 +52,16 @@ pub use coverage::{Classes, ScopeCoverage};
 pub use fact::{Closed, Fact, KindResult, Opened, Spent, Stretch};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};
+pub use pen::{Leaf, Pen, PenError, Writing};
 pub use reader::{Merged, Record, Records, Span, Tape};
 pub use recover::{Hole, Recovery, SealedTail, rebuild};
 pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
-pub use writer::{Archive, Committed, Filling, Lost};
+pub use writer::{Archive, Committed, Filling, Lost, Selected};
 
 use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
-pub use crate::catalog::{GapKindRow, GapRow, ScopeRow};
+pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow};
 use crate::segment::SegmentError;
 pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::index::speaks;
 use super::layout::{Layout, TapeInfo};
 use super::{ArchiveError, Result, ScopeCoverage, coverage, verify};
 use crate::catalog::{Catalog, SegmentRow, SourceRow};
@@ -197,20 +198,40 @@ impl Tape {
                 let path = existing(&self.layout, &*self.disk, row);
                 take(block_at(&*self.disk, &path, block.offset)?.data.into(), Seq(source.last_n));
             }
-            // The block a recorder is writing has no row yet.
-            for row in self.catalog.segments(&source.name)?.into_iter().filter(|s| s.state == "open") {
-                let indexed =
-                    self.catalog.blocks(&source.name, row.first_n)?.iter().map(|b| b.offset + b.bytes).max().unwrap_or(0);
-                let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
-                reader.seek(indexed)?;
-                while let Some(block) = reader.next_block()? {
-                    take(block.data.into(), Seq(source.last_n));
-                }
-            }
+            self.each_unindexed(&source.name, |block| take(block, Seq(source.last_n)))?;
         }
         found.sort_by(|a, b| (&a.0.name, a.1.n).cmp(&(&b.0.name, b.1.n)));
         found.dedup_by(|a, b| a.0.name == b.0.name && a.1.n == b.1.n);
         Ok(found)
+    }
+
+    /// Records of the provider's words of which the index does not know what is in them: those a recorder is writing at
+    /// the moment, in a block that is not ended yet.
+    ///
+    /// # Errors
+    /// When the catalog or a segment cannot be read.
+    pub fn unindexed(&self, source: &str, mut each: impl FnMut(Record)) -> Result<()> {
+        let committed = Seq(self.source(source)?.last_n);
+        self.each_unindexed(source, |block| {
+            each_record(&block, |record| {
+                if record.n <= committed && speaks(record.kind, record.via) {
+                    each(record);
+                }
+            });
+        })
+    }
+
+    /// The block a recorder is writing has no row yet.
+    fn each_unindexed(&self, source: &str, mut each: impl FnMut(Bytes)) -> Result<()> {
+        for row in self.catalog.segments(source)?.into_iter().filter(|s| s.state == "open") {
+            let indexed = self.catalog.blocks(source, row.first_n)?.iter().map(|b| b.offset + b.bytes).max().unwrap_or(0);
+            let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
+            reader.seek(indexed)?;
+            while let Some(block) = reader.next_block()? {
+                each(block.data.into());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -634,3 +634,124 @@ fn a_source_keeps_its_provider() {
     let mut archive = bench.open().unwrap();
     assert!(matches!(archive.add_source(&alpha(), Provider::XLive), Err(ArchiveError::OtherProvider { .. })));
 }
+
+#[test]
+fn a_page_and_its_step_are_in_one_commit_or_in_none() {
+    let bench = Bench::new();
+    let leaf = |gap: u64, bytes: usize| {
+        let body = Body::Bytes(Bytes::from(vec![b'x'; bytes]));
+        let draft = Draft { received_at: at(20), kind: RecordKind::Http, via: Via::History, conn: ConnId(0), info: None, body };
+        Leaf {
+            source: alpha(),
+            gap: Some(gap),
+            at: at(20),
+            page: Some((draft, crate::model::Decoded::default())),
+            state: GapState::Filling,
+            detail: "a page".to_owned(),
+            cursor: Some("{}".to_owned()),
+            kinds: Vec::new(),
+            spent: Spent { requests: 1, rows: 0, micro_usd: 0 },
+        }
+    };
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.live(&alpha(), ALL, HORIZON, at(1), "a frame").unwrap();
+    let gap = archive.lost(&alpha(), at(2), Lost { scope: ALL, cause: Cause::Killed, detail: "x" }).unwrap().unwrap();
+    assert!(matches!(archive.keep(&leaf(77, 10)), Err(PenError::NoGap { gap: 77, .. })));
+    archive.commit(at(3)).unwrap();
+    // The page alone fills a segment.
+    archive.keep(&leaf(gap, 20_000)).unwrap();
+    drop(archive);
+    let steps = |bench: &Bench| {
+        let tape = Tape::open(&bench.path(), Arc::new(bench.disk.clone())).unwrap();
+        let (mut records, mut pages) = (tape.records("alpha", Span::default()).unwrap(), 0);
+        while let Some(record) = records.next().unwrap() {
+            pages += usize::from(record.kind == RecordKind::Http);
+        }
+        (pages, tape.catalog().spent_since(Some("alpha"), 0).unwrap().0)
+    };
+    let mut archive = bench.open().unwrap();
+    assert_eq!(steps(&bench), (0, 0));
+    archive.keep(&leaf(gap, 20_000)).unwrap();
+    archive.commit(at(21)).unwrap();
+    drop(archive);
+    bench.open().unwrap();
+    assert_eq!(steps(&bench), (1, 1));
+}
+
+/// Scopes of the tape as `name version since until text`, in seconds.
+fn scopes_of(catalog: &Catalog) -> Vec<String> {
+    let second = |us: i64| (us - START) / 1_000_000;
+    let rows = catalog.scopes("alpha").unwrap().into_iter();
+    let shown = rows.map(|row| {
+        let until = row.until_us.map_or("-".to_owned(), |us| second(us).to_string());
+        format!("{} {} {} {until} {}", row.scope, row.version, second(row.since_us), row.text.unwrap_or_default())
+    });
+    shown.collect()
+}
+
+#[test]
+fn what_selects_is_kept_as_versions_and_a_change_is_a_gap() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    let name = alpha();
+    archive.add_source(&name, Provider::TwitterapiIo).unwrap();
+    archive.start_source(&name, HORIZON, boot(), at(0)).unwrap();
+    archive.live(&name, ALL, HORIZON, at(10), "the first frame").unwrap();
+    let select = |archive: &mut Archive, second: i64, all: &[(&str, &str)]| -> Vec<String> {
+        archive.alive(&name, ConnId(1), at(second), "a pong").unwrap();
+        let all: Vec<_> = all.iter().map(|(scope, text)| Selected { scope, text: Some(text), detail: "a rule" }).collect();
+        let gaps = archive.select(&name, HORIZON, &all, at(second)).unwrap();
+        archive.commit(at(second)).unwrap();
+        let shown = |gap: GapRow| {
+            format!(
+                "{} {} {}..{}",
+                gap.scope,
+                gap.cause,
+                (gap.from_us - START) / 1_000_000,
+                (gap.to_us.unwrap() - START) / 1_000_000
+            )
+        };
+        gaps.into_iter().map(shown).collect()
+    };
+    // The first reading is where the promise begins.
+    assert_eq!(select(&mut archive, 10, &[("r1", "owl"), ("r2", "kite")]), [""; 0]);
+    assert_eq!(select(&mut archive, 600, &[("r1", "owl"), ("r2", "kite")]), [""; 0], "nothing changed");
+    assert_eq!(
+        select(&mut archive, 1_200, &[("r1", "owls"), ("r3", "tide")]),
+        ["r1 scope_changed 540..1260", "r3 scope_changed 540..1260", "r2 scope_changed 540..1200"]
+    );
+    assert_eq!(select(&mut archive, 1_800, &[("r1", "owls"), ("r2", "kite"), ("r3", "tide")]), ["r2 scope_changed 1140..1860"]);
+    let want = ["* 1 10 - ", "r1 1 10 - owl", "r1 2 1200 - owls", "r2 1 10 1200 kite", "r2 2 1800 - kite", "r3 1 1200 - tide"];
+    assert_eq!(scopes_of(&archive.catalog), want);
+    archive.alive(&name, ConnId(1), at(3_000), "a pong").unwrap();
+    archive.commit(at(3_000)).unwrap();
+    let covered = |catalog: &Catalog, scope: &str| -> Vec<(i64, i64)> {
+        let rows = catalog.coverage("alpha").unwrap().into_iter().filter(|row| row.scope == scope && row.class == "live");
+        rows.map(|row| ((row.from_us - START) / 1_000_000, (row.to_us - START) / 1_000_000)).collect()
+    };
+    for (scope, want) in
+        [("r1", vec![(10, 540), (1_260, 2_940)]), ("r2", vec![(10, 540), (1_860, 2_940)]), ("r3", vec![(1_260, 2_940)])]
+    {
+        assert_eq!(covered(&archive.catalog, scope), want, "{scope}");
+    }
+    archive.stop_source(&name, at(3_000), "the test ends").unwrap();
+    archive.close(at(3_000)).unwrap();
+
+    // The time of the last reading outlives the process.
+    let mut archive =
+        Archive::open(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(3_600)).unwrap();
+    archive.start_source(&name, HORIZON, boot(), at(3_600)).unwrap();
+    archive.live(&name, ALL, HORIZON, at(3_601), "a frame").unwrap();
+    assert_eq!(select(&mut archive, 3_602, &[("r1", "owls"), ("r2", "kite")]), ["r3 scope_changed 1740..3602"]);
+    archive.stop_source(&name, at(3_700), "the test ends").unwrap();
+    archive.close(at(3_700)).unwrap();
+    let before = Catalog::open_read_only(&Layout::new(bench.path()).catalog()).unwrap();
+    let (scopes, coverage) = (scopes_of(&before), before.coverage("alpha").unwrap());
+    let sources = before.sources().unwrap();
+    drop(before);
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(3_800)).unwrap();
+    let after = Catalog::open_read_only(&Layout::new(bench.path()).catalog()).unwrap();
+    assert_eq!((scopes_of(&after), after.coverage("alpha").unwrap()), (scopes, coverage), "a rebuild knows it, too");
+    assert_eq!(after.sources().unwrap(), sources);
+}

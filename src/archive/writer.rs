@@ -57,6 +57,17 @@ pub struct Lost<'a> {
     pub detail: &'a str,
 }
 
+/// Something that selects a source's events, as its provider lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected<'a> {
+    /// What its events name it by.
+    pub scope: &'a str,
+    /// What selects, where the provider says it.
+    pub text: Option<&'a str>,
+    /// What it is, in words.
+    pub detail: &'a str,
+}
+
 /// The one writer of a tape.
 pub struct Archive {
     pub(super) layout: Layout,
@@ -69,8 +80,21 @@ pub struct Archive {
     recording: BTreeMap<SourceName, Recording>,
     sealing: Vec<JoinHandle<std::result::Result<Done, SegmentError>>>,
     pub(super) recovery: Recovery,
+    /// What is appended now belongs into one commit with what was appended before it.
+    pub(super) is_mid_leaf: bool,
     poisoned: bool,
     _lock: Box<dyn Send>,
+}
+
+/// A version of a scope.
+#[derive(Clone, Copy)]
+struct Promise<'a> {
+    version: u32,
+    since: UnixMicros,
+    until: Option<UnixMicros>,
+    horizon: Duration,
+    text: Option<&'a str>,
+    detail: &'a str,
 }
 
 struct Recording {
@@ -136,6 +160,7 @@ impl Archive {
             recording: BTreeMap::new(),
             sealing: Vec::new(),
             recovery: recovered.recovery,
+            is_mid_leaf: false,
             poisoned: false,
             _lock: lock,
         };
@@ -192,7 +217,7 @@ impl Archive {
         let n = index.last_n().next();
         let day = draft.received_at.day();
         let full = |r: &Recording| r.writer.raw_bytes() >= self.options.segment_bytes || r.day_number < day;
-        if self.recording.get(source).is_some_and(full) {
+        if !self.is_mid_leaf && self.recording.get(source).is_some_and(full) {
             self.commit(draft.received_at)?;
             self.rotate(source, draft.received_at)?;
         }
@@ -482,10 +507,76 @@ impl Archive {
     /// # Errors
     /// When the disk refuses.
     pub fn end_scope(&mut self, source: &SourceName, scope: &str, at: UnixMicros) -> Result<()> {
-        let Some(row) = self.index[source].scopes.get(scope).map(|s| s.row.clone()) else { return Ok(()) };
         let until = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(at);
+        self.end_scope_at(source, scope, until, at)
+    }
+
+    fn end_scope_at(&mut self, source: &SourceName, scope: &str, until: UnixMicros, at: UnixMicros) -> Result<()> {
+        let Some(row) = self.index[source].scopes.get(scope).map(|s| s.row.clone()) else { return Ok(()) };
         let horizon = Duration::from_micros(row.horizon_us.max(0) as u64);
-        self.scope_note(source, scope, row.version, UnixMicros(row.since_us), Some(until), horizon, at)
+        let (since, until) = (UnixMicros(row.since_us), Some(until));
+        let (text, detail) = (row.text.as_deref(), row.detail.as_str());
+        self.promise_note(source, scope, Promise { version: row.version, since, until, horizon, text, detail }, at)
+    }
+
+    /// All that selects a source's events was read from its provider: scopes that are new begin now, those with another
+    /// text get another version, and those that are gone end. Where it was read before, nobody knows when in between a
+    /// scope changed: the time between the readings, and a horizon around it, is a gap of that scope. Gives those gaps.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn select(
+        &mut self,
+        source: &SourceName,
+        horizon: Duration,
+        all: &[Selected<'_>],
+        at: UnixMicros,
+    ) -> Result<Vec<GapRow>> {
+        let before = self.index[source].listed;
+        self.note(source, ConnId(0), at, &Fact::Listed { scopes: all.len() as u64 })?;
+        let known: Vec<_> =
+            self.index[source].scopes.iter().filter(|(name, _)| *name != ALL).map(|(_, s)| s.row.clone()).collect();
+        let mut gaps = Vec::new();
+        for selected in all.iter().filter(|selected| selected.scope != ALL) {
+            let row = known.iter().find(|row| row.scope == selected.scope);
+            let (version, what) = match row {
+                Some(row) if row.until_us.is_none() && row.text.as_deref() == selected.text => continue,
+                Some(row) if row.until_us.is_none() => (row.version + 1, "its text changed"),
+                Some(row) => (row.version + 1, "it is there again"),
+                None => (1, "it is new"),
+            };
+            let Selected { scope, text, detail } = *selected;
+            let promise = Promise { version, since: at, until: None, horizon, text, detail };
+            self.promise_note(source, scope, promise, at)?;
+            // After the note: a gap takes away only from scopes that are there.
+            gaps.extend(self.scope_changed(source, selected.scope, before, at, (horizon, at.plus(horizon)), what)?);
+        }
+        for row in known.iter().filter(|row| row.until_us.is_none() && !all.iter().any(|one| one.scope == row.scope)) {
+            gaps.extend(self.scope_changed(source, &row.scope, before, at, (horizon, at), "it is gone or switched off")?);
+            self.end_scope_at(source, &row.scope, at, at)?;
+        }
+        Ok(gaps.into_iter().filter_map(|gap| self.gap(source, gap).cloned()).collect())
+    }
+
+    /// Opens the gap of a scope that changed since `before`, up to `to`.
+    fn scope_changed(
+        &mut self,
+        source: &SourceName,
+        scope: &str,
+        before: Option<UnixMicros>,
+        at: UnixMicros,
+        (horizon, to): (Duration, UnixMicros),
+        what: &str,
+    ) -> Result<Option<u64>> {
+        let Some(before) = before else { return Ok(None) };
+        let from = before.minus(horizon);
+        if from >= to {
+            return Ok(None);
+        }
+        let detail = format!("{what} since {before}, when the provider's lists were read before; nobody knows from when on");
+        let (scope, cause) = (scope.to_owned(), Cause::ScopeChanged.name().to_owned());
+        let gap = Fact::Gap { scope, cause, from, to: Some(to), detail, lost_n: None };
+        self.note(source, ConnId(0), at, &gap).map(|n| Some(n.0))
     }
 
     /// A bounded loss that is over already (an overflow, a damaged block): a gap with both ends.
@@ -625,10 +716,14 @@ impl Archive {
         at: UnixMicros,
     ) -> Result<()> {
         let detail = if scope == ALL { "everything the provider delivers on this source" } else { "one topic" };
+        self.promise_note(source, scope, Promise { version, since, until, horizon, text: None, detail }, at)
+    }
+
+    fn promise_note(&mut self, source: &SourceName, scope: &str, promise: Promise<'_>, at: UnixMicros) -> Result<()> {
+        let Promise { version, since, until, horizon, text, detail } = promise;
         let horizon_us = u64::try_from(horizon.as_micros()).unwrap_or(u64::MAX);
-        let fact =
-            Fact::Scope { scope: scope.to_owned(), version, since, until, horizon_us, detail: detail.to_owned(), text: None };
-        self.note(source, ConnId(0), at, &fact).map(drop)
+        let (scope, detail, text) = (scope.to_owned(), detail.to_owned(), text.map(str::to_owned));
+        self.note(source, ConnId(0), at, &Fact::Scope { scope, version, since, until, horizon_us, detail, text }).map(drop)
     }
 
     /// Writes into the tape what opening found, so that a rebuild finds it too.

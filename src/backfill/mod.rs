@@ -1,39 +1,67 @@
 //! The backfiller: asks providers' history for what the stream did not bring, and proves what it filled.
 //!
-//! Owns the order of things (page on the tape, then the cursor, then the next request), budgets, patience and the
-//! verdict in the ledger. How a provider is asked and what its pages prove is the affair of
+//! Owns the order of things (a cursor is never on the tape before its page), budgets, patience and the verdict in the
+//! ledger. How a provider is asked and what its pages prove is the affair of
 //! [`provider::history`](crate::provider::history); sockets are `net`'s.
 //!
 //! A page is kept as an `http` record, byte for byte, in the same commit as the step that says how far the walk has
-//! come: a kill at any instant costs at most one page again. What is on the tape already is known by the ids of its
-//! index, so a page's rows that came live are counted as known and nothing is kept twice.
+//! come: a kill at any instant costs at most one page again. While a page that cost nothing is made durable the next one
+//! is on its way already; one that is paid for is safe before another is bought. What is on the tape already is known by
+//! the ids of its index, so a page's rows that came live are counted as known and nothing is kept twice.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | `mod.rs` | [`Options`], [`plan`], [`run`] |
 //! | `filling.rs` | one gap from its plan to its verdict |
+//! | `audit.rs` | [`audit`](fn@audit): asking for what looked whole |
+//! | `sample.rs` | which windows, and what their answers allow to say |
+//! | `follow.rs` | [`follow`]: filling beside a recorder, without being asked |
 //! | `known.rs` | what is on the tape already |
 //! | `peer/` | another recorder's tape as history; two tapes become one |
+//! | `purse.rs` | [`Budgets`], and what was spent of them |
+//! | `pace.rs` | how fast a provider is asked |
+//! | `estimate.rs` | how much there may be in a gap |
+//! | `selectors.rs` | what selected events: rules, monitors and accounts with their texts |
 //!
-//! Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
+//! Who writes the tape is handed in as a [`Pen`]: [`run`] has the archive for itself, [`follow`] writes through a
+//! recorder. Memory: one page, and the ids of the posts that were published in the window of one gap (8 bytes each).
 
+mod audit;
+mod estimate;
 mod filling;
+mod follow;
 mod known;
+mod pace;
 pub mod peer;
+mod purse;
+mod sample;
+mod selectors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::filling::Filler;
-use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Span, Tape};
-use crate::model::{GapState, Provider, SourceName, UnixMicros};
+pub use self::audit::{AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, plan_audit};
+pub use self::estimate::items;
+use self::filling::{Filler, off_the_runtime};
+pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
+pub use self::purse::{AUTOMATIC_DAY, Budget, Budgets, spent_on_day};
+pub use self::sample::Window;
+use self::selectors::Selectors;
+use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Tape, Writing};
+use crate::model::{GapState, Provider, Seq, SourceName, UnixMicros};
 use crate::net::{Clock, Network};
 use crate::provider::Settings;
 use crate::provider::decode_record;
 use crate::provider::history::{Price, Walk, Wanted};
+
+/// The newest record may be so far in the future of our clock, which is set now and then.
+const CLOCK_APART: Duration = Duration::from_secs(60);
+
+/// Of a scope whose row nobody knows.
+const USUAL_HORIZON: Duration = Duration::from_secs(60);
 
 /// A source whose gaps may be filled.
 #[derive(Clone)]
@@ -44,23 +72,14 @@ pub struct Source {
     pub settings: Settings,
     /// The way to it.
     pub network: Arc<dyn Network>,
+    /// Whether everything is asked a second time: a row that a history leaves out of a last page leaves no other trace.
+    pub look_twice: bool,
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// What may be spent in one run; nothing set is no bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Budget {
-    /// Requests.
-    pub requests: Option<u64>,
-    /// Rows that come back.
-    pub rows: Option<u64>,
-    /// Millionths of a US dollar.
-    pub micro_usd: Option<u64>,
 }
 
 /// What is to be filled, and how.
@@ -75,11 +94,19 @@ pub struct Options {
     /// Only these gaps, as source and number; none is all that are open.
     pub gaps: Vec<(SourceName, u64)>,
     /// What may be spent.
-    pub budget: Budget,
+    pub budgets: Budgets,
     /// Shortest time between two requests to one source; without it the provider's documented pace.
     pub pace: Option<Duration>,
     /// What another writer is told about us.
     pub holder: String,
+}
+
+impl Options {
+    /// Refuses a budget with which nothing can be asked.
+    fn check_budgets(&self) -> Result<(), BackfillError> {
+        let budgets = [self.budgets.run, self.budgets.day, self.budgets.day_in_all];
+        budgets.iter().find_map(Budget::nothing_of).map_or(Ok(()), |unit| Err(BackfillError::NoBudget { unit }))
+    }
 }
 
 /// Why nothing can be filled.
@@ -136,6 +163,19 @@ pub enum BackfillError {
         /// As configured.
         configured: Provider,
     },
+    /// A clock that was set back, or never set.
+    #[error("this machine's clock says {now}, and source {source_name} was last recorded at {newest}: one of them is wrong")]
+    ClockBehind {
+        /// The source.
+        source_name: String,
+        /// Its newest record.
+        newest: UnixMicros,
+        /// Our clock.
+        now: UnixMicros,
+    },
+    /// Whoever writes the tape.
+    #[error(transparent)]
+    Pen(#[from] PenError),
     /// A budget with which nothing can be asked.
     #[error("a budget of 0 {unit} fills nothing")]
     NoBudget {
@@ -145,10 +185,20 @@ pub enum BackfillError {
 }
 
 impl BackfillError {
+    /// Whether nothing more can be written.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Pen(PenError::Gone | PenError::Archive(_)))
+    }
+
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Archive(error) => error.hint(),
+            Self::Archive(ArchiveError::Locked { .. }) => Some(
+                "a recorder fills gaps by itself: `birdtape status` tells how far it is; or end it first, or give it --no-backfill",
+            ),
+            Self::Archive(error) | Self::Pen(PenError::Archive(error)) => error.hint(),
+            Self::Pen(_) => None,
+            Self::ClockBehind { .. } => Some("set the clock right: gaps and budgets of a day are counted by it"),
             Self::NoGap { .. } | Self::Settled { .. } => Some("`birdtape gaps --open` lists what can be filled"),
             Self::Growing { .. } => Some("run `birdtape record` until the source is live again, then fill"),
             Self::Future { .. } => Some("set the clock right, or wait until the window is over"),
@@ -189,6 +239,36 @@ pub enum Event {
     },
     /// A gap is left.
     Ended(Filled),
+    /// Nothing is asked for a while: of one source, or of all.
+    Rests {
+        /// The source.
+        source: Option<SourceName>,
+        /// Until when; without it not in this run.
+        until: Option<UnixMicros>,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a gap was left before its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// A budget is used up.
+    Budget {
+        /// When there is a new one; never, for a run's.
+        until: Option<UnixMicros>,
+        /// Whether it is all sources' budget.
+        in_all: bool,
+    },
+    /// The provider does not answer this key.
+    Refused,
+    /// The provider asks for a long pause.
+    Asked {
+        /// Until then.
+        until: UnixMicros,
+    },
+    /// A page could not be had.
+    Tries,
 }
 
 /// What became of a gap.
@@ -208,6 +288,8 @@ pub struct Filled {
     pub new: u64,
     /// Cost, in millionths of a US dollar.
     pub micro_usd: u64,
+    /// Why it was left before its verdict.
+    pub halt: Option<Halt>,
 }
 
 /// How a run ended.
@@ -236,6 +318,17 @@ pub struct Planned {
     pub cursor: Option<String>,
     /// The least it costs.
     pub price: Price,
+    /// The first record of the walk that is gone on with.
+    begun_n: Option<Seq>,
+    /// What the ledger's last step says.
+    last_words: Option<String>,
+}
+
+impl Planned {
+    /// Number of the gap; a window that is audited has none, and no record has number 0.
+    fn number(&self) -> Option<u64> {
+        (self.gap.n > 0).then_some(self.gap.n)
+    }
 }
 
 /// Gaps that would be filled, and those that are left out with the reason.
@@ -246,11 +339,9 @@ pub type Plan = (Vec<Planned>, Vec<(String, String)>);
 /// # Errors
 /// When the tape cannot be read, or a gap that was asked for cannot be filled at all.
 pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<Plan, BackfillError> {
-    let budget = [(options.budget.requests, "requests"), (options.budget.rows, "rows"), (options.budget.micro_usd, "dollars")];
-    if let Some((_, unit)) = budget.into_iter().find(|(bound, _)| *bound == Some(0)) {
-        return Err(BackfillError::NoBudget { unit });
-    }
+    options.check_budgets()?;
     let tape = Tape::open(&options.tape, disk)?;
+    check_clock(&tape, now)?;
     let gaps = tape.catalog().gaps(None).map_err(ArchiveError::from)?;
     let wanted = |gap: &GapRow| options.gaps.iter().any(|(source, n)| source.as_str() == gap.source && *n == gap.n);
     for (source, n) in &options.gaps {
@@ -258,20 +349,20 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
             return Err(BackfillError::NoGap { gap: format!("{source}-{n}") });
         }
     }
-    let (mut planned, mut left) = (Vec::new(), Vec::new());
+    let (mut out, mut left) = (Vec::new(), Vec::new());
     let mut selectors = BTreeMap::new();
     for gap in gaps.into_iter().filter(|gap| options.gaps.is_empty() || wanted(gap)) {
         match possible(&tape, options, &gap, now) {
             Ok(source) => {
                 let known = match selectors.get(&gap.source) {
-                    Some(known) => Vec::clone(known),
+                    Some(known) => Selectors::clone(known),
                     None => {
-                        let found = selectors_of(&tape, &gap.source)?;
+                        let found = Selectors::of(&tape, &gap.source, source.settings.provider)?;
                         selectors.insert(gap.source.clone(), found.clone());
                         found
                     }
                 };
-                planned.push(price(&tape, gap, source, known)?);
+                out.push(planned(&tape, gap, source, &known)?);
             }
             Err(error) if options.gaps.is_empty() => {
                 // Nobody asked for this one; what is settled needs no word.
@@ -282,7 +373,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
             Err(error) => return Err(error),
         }
     }
-    Ok((planned, left))
+    Ok((out, left))
 }
 
 /// Whether a gap can be filled at all, and by whom.
@@ -297,40 +388,123 @@ fn possible(tape: &Tape, options: &Options, gap: &GapRow, now: UnixMicros) -> Re
     }
     let source = options.sources.iter().find(|source| source.name.as_str() == gap.source);
     let source = source.ok_or_else(|| BackfillError::NotConfigured { gap: id(), source_name: gap.source.clone() })?;
-    let on_tape = tape.source(&gap.source)?.provider;
-    if on_tape != source.settings.provider.name() {
-        let (source_name, configured) = (gap.source.clone(), source.settings.provider);
-        return Err(BackfillError::OtherProvider { source_name, on_tape, configured });
-    }
+    check_provider(tape, source)?;
     Ok(source.clone())
 }
 
-/// Rules, monitors and topics a source has brought, each with an envelope that names it.
-fn selectors_of(tape: &Tape, source: &str) -> Result<Vec<(String, bytes::Bytes)>, BackfillError> {
-    let mut found = BTreeMap::new();
-    for seen in tape.catalog().last_seen(source).map_err(ArchiveError::from)? {
-        if seen.scope == archive::ALL || found.contains_key(&seen.scope) {
-            continue;
-        }
-        let span = Span { from_n: Some(crate::model::Seq(seen.n)), ..Span::default() };
-        if let Some(record) = tape.records(source, span)?.next()? {
-            found.insert(seen.scope, bytes::Bytes::copy_from_slice(&record.body));
-        }
+/// Refuses a source that is of another provider on the tape.
+fn check_provider(tape: &Tape, source: &Source) -> Result<(), BackfillError> {
+    let on_tape = tape.source(source.name.as_str())?.provider;
+    if on_tape != source.settings.provider.name() {
+        let (source_name, configured) = (source.name.to_string(), source.settings.provider);
+        return Err(BackfillError::OtherProvider { source_name, on_tape, configured });
     }
-    Ok(found.into_iter().collect())
+    Ok(())
 }
 
-fn price(tape: &Tape, gap: GapRow, source: Source, selectors: Vec<(String, bytes::Bytes)>) -> Result<Planned, BackfillError> {
+/// How late the events of a scope may come.
+pub fn horizon_of(scopes: &[ScopeRow], scope: &str) -> Duration {
+    let row = scopes.iter().rev().find(|row| row.scope == scope).or_else(|| scopes.first());
+    row.map_or(USUAL_HORIZON, |row| Duration::from_micros(row.horizon_us.max(0) as u64))
+}
+
+fn planned(tape: &Tape, gap: GapRow, source: Source, selectors: &Selectors) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(&gap.source).map_err(ArchiveError::from)?;
-    let scope = scopes.iter().rev().find(|scope| scope.scope == gap.scope).or_else(|| scopes.first());
-    let margin = scope.map_or(60_000_000, |scope| scope.horizon_us.max(0) as u64);
-    let to = UnixMicros(gap.to_us.unwrap_or(gap.from_us));
-    let (scope, from) = (gap.scope.clone(), UnixMicros(gap.from_us));
-    let wanted = Wanted { scope, from, to, margin: Duration::from_micros(margin), selectors };
+    let margin = horizon_of(&scopes, &gap.scope);
+    let (from, to) = still_wanted(tape, &gap)?;
+    let (selectors, is_listed) = selectors.within(from, to);
+    let wanted = Wanted { scope: gap.scope.clone(), from, to, margin, selectors, is_listed };
     let steps = tape.catalog().gap_steps(&gap.source, gap.n).map_err(ArchiveError::from)?;
-    let cursor = steps.into_iter().rev().find_map(|step| step.cursor);
+    let last_words = steps.last().map(|step| step.detail.clone());
+    // A walk that came to its end is not gone on with; the next one begins anew.
+    let running = steps.into_iter().rev().take_while(|step| step.state != GapState::Partial.name());
+    let mut stands: Vec<(u64, String)> = running.filter_map(|step| Some((step.n, step.cursor?))).collect();
+    let begun_n = stands.last().map(|(n, _)| Seq(n.saturating_sub(1)));
+    let cursor = if stands.is_empty() { None } else { Some(stands.swap_remove(0).1) };
     let price = Walk::new(&source.settings, wanted.clone(), cursor.as_deref()).price();
-    Ok(Planned { gap, source, wanted, cursor, price })
+    Ok(Planned { gap, source, wanted, cursor, price, begun_n, last_words })
+}
+
+/// The window of a gap; where parts of it are proven, what encloses the rest.
+fn still_wanted(tape: &Tape, gap: &GapRow) -> Result<(UnixMicros, UnixMicros), BackfillError> {
+    let whole = (UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(gap.from_us)));
+    let kinds = tape.catalog().gap_kinds(&gap.source).map_err(ArchiveError::from)?;
+    let partial = kinds.into_iter().filter(|kind| kind.gap_n == gap.n && kind.state == GapState::Partial.name());
+    let rests = partial.map(|kind| serde_json::from_str::<Vec<(i64, i64)>>(&kind.rest).unwrap_or_default());
+    let mut rests = rests.collect::<Vec<_>>();
+    // A kind without a rest says nothing about where: then all of it is wanted.
+    if rests.is_empty() || rests.iter().any(Vec::is_empty) {
+        return Ok(whole);
+    }
+    let rest = rests.drain(..).flatten().reduce(|(from, to), (a, b)| (from.min(a), to.max(b)));
+    Ok(rest.map_or(whole, |(from, to)| (UnixMicros(from).max(whole.0), UnixMicros(to).min(whole.1))))
+}
+
+/// Refuses a clock that is behind what was recorded: windows and days would be counted wrongly.
+fn check_clock(tape: &Tape, now: UnixMicros) -> Result<(), BackfillError> {
+    let newest = tape.sources()?.into_iter().max_by_key(|source| source.last_us);
+    match newest.map(|source| (UnixMicros(source.last_us), source.name)) {
+        Some((newest, source_name)) if newest > now.plus(CLOCK_APART) => {
+            Err(BackfillError::ClockBehind { source_name, newest, now })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the sources of a tape have spent today, by name.
+///
+/// # Errors
+/// When the tape cannot be read.
+pub fn spent_today(tape: &Tape, now: UnixMicros) -> Result<BTreeMap<String, archive::Spent>, BackfillError> {
+    let each = tape.sources()?.into_iter().map(|source| {
+        let spent = spent_on_day(tape, &source.name, now)?;
+        Ok((source.name, spent))
+    });
+    each.collect()
+}
+
+/// The archive of a job that has it for itself.
+#[derive(Clone)]
+struct Hand(Arc<tokio::sync::Mutex<Option<Archive>>>);
+
+impl Hand {
+    fn of(archive: Archive) -> Self {
+        Self(Arc::new(tokio::sync::Mutex::new(Some(archive))))
+    }
+
+    /// Does something with the archive where that holds nobody up.
+    async fn with<T, E>(&self, work: impl FnOnce(&mut Archive) -> Result<T, E> + Send + 'static) -> Result<T, PenError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        PenError: From<E>,
+    {
+        let mut place = self.0.lock().await;
+        let Some(mut archive) = place.take() else { return Err(PenError::Gone) };
+        let (archive, done) = off_the_runtime(move || {
+            let done = work(&mut archive);
+            (archive, done)
+        })
+        .await;
+        *place = Some(archive);
+        Ok(done?)
+    }
+
+    async fn close(self, at: UnixMicros) -> Result<(), BackfillError> {
+        let archive = self.0.lock().await.take().ok_or(PenError::Gone)?;
+        off_the_runtime(move || archive.close(at)).await?;
+        Ok(())
+    }
+}
+
+impl Pen for Hand {
+    fn write(&mut self, leaf: Leaf) -> Writing<'_> {
+        Box::pin(self.with(move |archive| {
+            archive.keep(&leaf)?;
+            archive.commit(leaf.at)?;
+            Ok::<_, PenError>(())
+        }))
+    }
 }
 
 /// Fills gaps one after the other, until all are done, the budget is used up, or `shutdown` is ready.
@@ -344,28 +518,49 @@ pub async fn run(
     tell: &mut (dyn FnMut(Event) + Send),
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Outcome, BackfillError> {
-    let (planned, left) = plan(&options, Arc::clone(&disk), clock.wall())?;
-    let (dir, archive) = (&options.tape, options.archive.clone());
-    let archive = Archive::open(dir, Arc::clone(&disk), archive, decode_record, &options.holder, clock.wall())?;
-    let mut filler = Filler::new(archive, (dir.clone(), disk), clock, &options);
+    let (plan, left) = plan(&options, Arc::clone(&disk), clock.wall())?;
+    let dir = &options.tape;
+    let archive = Archive::open(dir, Arc::clone(&disk), options.archive.clone(), decode_record, &options.holder, clock.wall())?;
+    let hand = Hand::of(archive);
+    let mut filler = Filler::alone(Box::new(hand.clone()), &options, &clock, &disk)?;
     let mut outcome = Outcome { left, ..Outcome::default() };
     {
         let mut shutdown = std::pin::pin!(shutdown);
-        for planned in planned {
+        // Sources of which nothing more is asked in this run.
+        let mut rest = BTreeSet::new();
+        for planned in plan {
+            let source = planned.source.name.clone();
+            if rest.contains(&source) {
+                continue;
+            }
+            filler.keep_pace(&planned.source, options.pace);
             let filled = filler.fill(planned, tell, shutdown.as_mut()).await?;
             let Some(filled) = filled else {
                 outcome.stopped = true;
                 break;
             };
             tell(Event::Ended(filled.clone()));
+            let halt = filled.halt.clone();
             outcome.gaps.push(filled);
-            if filler.is_stopped() {
-                outcome.stopped = true;
-                break;
+            match halt {
+                Some(Halt::Budget { in_all: true, .. }) => {
+                    outcome.stopped = true;
+                    break;
+                }
+                Some(Halt::Budget { .. } | Halt::Asked { .. }) => {
+                    outcome.stopped = true;
+                    rest.insert(source);
+                }
+                Some(Halt::Refused) => drop(rest.insert(source)),
+                Some(Halt::Tries) | None => {}
             }
         }
     }
-    outcome.still_open = filler.still_open(options.sources.iter().map(|source| &source.name));
-    filler.close()?;
+    let sources = options.sources;
+    let count = move |archive: &mut Archive| {
+        Ok::<_, ArchiveError>(sources.iter().map(|source| archive.open_gaps(&source.name).len() as u64).sum())
+    };
+    outcome.still_open = hand.with(count).await?;
+    hand.close(clock.wall()).await?;
     Ok(outcome)
 }

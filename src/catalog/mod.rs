@@ -216,7 +216,7 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn sources(&self) -> Result<Vec<SourceRow>> {
-        self.list("SELECT name, provider, last_n, last_us, running FROM source ORDER BY name", [], rows::source)
+        self.list("SELECT name, provider, last_n, last_us, running, listed_us FROM source ORDER BY name", [], rows::source)
     }
 
     /// Segments of a source, ascending.
@@ -415,8 +415,8 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::Tape(id) => run("INSERT OR REPLACE INTO meta VALUES ('tape', ?1)", &[id]),
         Change::Source(r) => run(
-            "INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3, ?4, ?5)",
-            &[&r.name, &r.provider, &(r.last_n as i64), &r.last_us, &r.running],
+            "INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            &[&r.name, &r.provider, &(r.last_n as i64), &r.last_us, &r.running, &r.listed_us],
         ),
         Change::Scope(r) => run(
             "INSERT OR REPLACE INTO scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",

@@ -25,7 +25,7 @@ macro_rules! rows {
 
 rows! {
     /// A source.
-    SourceRow / source { name: String, provider: String, last_n: u64 as int, last_us: i64, running: bool }
+    SourceRow / source { name: String, provider: String, last_n: u64 as int, last_us: i64, running: bool, listed_us: Option<i64> }
 
     /// A version of a scope.
     ScopeRow / scope {

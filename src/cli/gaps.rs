@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::args::{self, Common, When};
+use super::backfill::{spent_json, spent_words};
 use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{self, Out, length, stamp, table};
 use super::timeline;
-use crate::archive::{self, Archive, Classes, Layout, ScopeCoverage, Tape};
+use crate::archive::{self, Archive, Classes, Layout, ScopeCoverage, Spent, Tape};
+use crate::backfill::{self, Due};
 use crate::catalog::{GapKindRow, GapRow, GapStepRow};
 use crate::model::{GapState, IntervalSet, SourceName, UnixMicros};
 use crate::provider;
@@ -160,7 +162,11 @@ fn coverage(tape: &Tape, sources: &[String]) -> Result<Coverage> {
 pub(super) fn draw(out: &mut Out, tape: &Tape, sources: &[String], (from, to): Window) -> Result<()> {
     let coverage = coverage(tape, sources)?;
     let since = coverage.iter().flat_map(|(_, scopes)| scopes).map(|scope| scope.since).min();
-    let last = tape.sources()?.into_iter().filter(|row| sources.contains(&row.name)).map(|row| UnixMicros(row.last_us)).max();
+    // Where evidence or a gap ends; of a gap that still grows, what was recorded last.
+    let mut last = coverage.iter().flat_map(|(_, scopes)| scopes).filter_map(|scope| scope.frontier).max();
+    for gap in sources.iter().map(|name| tape.catalog().gaps(Some(name))).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        last = last.max(Some(UnixMicros(gap.to_us.unwrap_or(tape.source(&gap.source)?.last_us))));
+    }
     let (Some(from), Some(to)) = (from.or(since), to.or(last)) else { return out.line("nothing was recorded live yet") };
     if from >= to {
         return out.line("nothing is covered yet");
@@ -207,6 +213,8 @@ fn show(common: &Common, id: &str) -> Outcome {
     let mut out = Out::new();
     if common.json {
         let mut value = to_json(&gap);
+        value["spent"] = spent_json(&spent(&steps));
+        value["tried_again_at"] = tried_again(&tape, &gap)?.map(|at| at.to_string()).into();
         value["steps"] = steps.iter().map(step_to_json).collect();
         let kinds = tape.catalog().gap_kinds(&gap.source)?.into_iter().filter(|kind| kind.gap_n == gap.n);
         value["kinds"] = kinds
@@ -216,13 +224,14 @@ fn show(common: &Common, id: &str) -> Outcome {
         out.json(&value)?;
     } else {
         let kinds = tape.catalog().gap_kinds(&gap.source)?;
-        print(&mut out, &gap, &steps, &kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect::<Vec<_>>())?;
+        let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect();
+        print(&mut out, &gap, &steps, &kinds, tried_again(&tape, &gap)?)?;
     }
     out.flush()?;
     Ok(Exit::Done)
 }
 
-fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow]) -> Result<()> {
+fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow], again: Option<UnixMicros>) -> Result<()> {
     let to =
         gap.to_us.map_or("still growing".to_owned(), |to| format!("{} ({})", stamp(UnixMicros(to)), length(to - gap.from_us)));
     out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
@@ -237,7 +246,40 @@ fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow]
         let why = if kind.why.is_empty() { String::new() } else { format!(", {}", kind.why) };
         out.line(&format!("{:7} {}{why}", format!("{}:", kind.kind), kind.state))?;
     }
+    let spent = spent(steps);
+    if spent != Spent::default() {
+        out.line(&format!("spent:  {}", spent_words(&spent)))?;
+    }
+    if is_open(&gap.state) && gap.to_us.is_some() {
+        let again = again.map_or("tried often enough; `birdtape backfill` tries once more".to_owned(), |at| {
+            format!("a recorder fills it from {} on, within its budget", stamp(at))
+        });
+        out.line(&format!("next:   {again}"))?;
+    }
     Ok(())
+}
+
+/// What was spent on a gap so far.
+fn spent(steps: &[GapStepRow]) -> Spent {
+    steps.iter().fold(Spent::default(), |sum, step| Spent {
+        requests: sum.requests + step.requests,
+        rows: sum.rows + step.rows,
+        micro_usd: sum.micro_usd + step.micro_usd,
+    })
+}
+
+/// When a recorder fills a gap by itself, if ever; by the usual delay of history, because a tape knows no configuration.
+pub(super) fn tried_again(tape: &Tape, gap: &GapRow) -> Result<Option<UnixMicros>> {
+    if !is_open(&gap.state) {
+        return Ok(None);
+    }
+    let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
+    let scopes = tape.catalog().scopes(&gap.source)?;
+    let horizon = backfill::horizon_of(&scopes, &gap.scope);
+    Ok(match backfill::due(gap, &steps, horizon, backfill::INDEX_DELAY) {
+        Due::At(at) => Some(at),
+        Due::Growing | Due::Never => None,
+    })
 }
 
 fn ignore(common: &Common, id: &str, reason: &str) -> Outcome {
@@ -301,5 +343,6 @@ fn step_to_json(step: &GapStepRow) -> Value {
         "cause": step.cause,
         "to": step.to_us.map(|to| UnixMicros(to).to_string()),
         "detail": step.detail,
+        "spent": spent_json(&spent(std::slice::from_ref(step))),
     })
 }

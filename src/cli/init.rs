@@ -92,6 +92,36 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # queue = "16MiB"
 
 
+# ---- filling gaps from the providers' history ----
+
+# [backfill]
+
+# Whether `birdtape record` fills gaps as it goes. Also: --no-backfill.
+# automatic = true
+
+# How long a provider's history needs to know of what was published. A gap is filled so long (and the source's
+# `lateness_horizon`) after its end.
+# index_delay = "60s"
+
+# What may be spent in a day (UTC) on each source: requests, items that come back, and US dollars by the provider's
+# list. These are the defaults of what a recorder does by itself; `birdtape backfill` has no bound but those you set.
+# max_requests_per_day = 1000
+# max_usd_per_day = 1.0
+
+# The same for items, and for all sources together (examples; there is no bound unless you set one).
+# max_items_per_day = 50000
+# total_requests_per_day = 5000
+# total_items_per_day = 200000
+# total_usd_per_day = 3.0
+
+# The shortest time between two requests to a provider (example). Left out, it is what the provider documents.
+# pace = "2s"
+
+# Whether everything is asked a second time. Some histories leave a row out now and then; on a last page that leaves
+# no other trace. Costs up to twice the requests. Also: --look-twice.
+# look_twice = false
+
+
 # ---- what is recorded: one table per source ----
 #
 # The name after the dot is yours: 1 to 64 of a-z, 0-9, _ and -. It becomes a directory on the tape, so keep it.
@@ -133,6 +163,11 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 
 # How late an event may come after it was published. A gap is this much wider than the outage itself.
 # lateness_horizon = "3m"
+
+# How often birdtape reads which rules and accounts select the stream, besides at every opening ("0s" is never). What is
+# read is kept as versions: a rule that is added, edited or removed becomes a gap, and holes are filled by the text that
+# was in force. Reading is free and never touches the connection; a list that cannot be read is read again later.
+# scopes_every = "10m"
 
 
 # TweetStream: tracked accounts, with detections and OCR, over WebSocket.
@@ -185,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::archive;
-    use crate::config::{Config, Limits};
+    use crate::config::{Backfill, Config, Limits};
     use crate::provider;
 
     /// The setting in a commented line, if it is one.
@@ -220,7 +255,7 @@ mod tests {
     fn as_written_it_is_all_defaults() {
         let config = load(TEMPLATE);
         assert!(config.require_sources().is_err());
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!((config.limits, config.backfill), (Limits::default(), Backfill::default()));
         assert!(TEMPLATE.lines().all(|line| line.is_empty() || line.starts_with('#')));
     }
 
@@ -247,6 +282,10 @@ mod tests {
         assert_eq!((shown.commit_every, shown.level), (default.commit_every, default.level));
         assert_eq!((shown.segment_bytes, shown.block_bytes), (default.segment_bytes, default.block_bytes));
         assert_eq!(all.limits, Limits::default());
+        let (shown, default) = (all.backfill, Backfill::default());
+        assert_eq!((shown.automatic, shown.index_delay), (default.automatic, default.index_delay));
+        let (shown, default) = (shown.automatic_budgets().day, default.automatic_budgets().day);
+        assert_eq!((shown.requests, shown.micro_usd), (default.requests, default.micro_usd));
         for source in &all.sources {
             let (shown, default) = (&source.settings, provider::default_settings(source.settings.provider));
             assert_eq!(shown.auth, default.auth);
@@ -254,6 +293,7 @@ mod tests {
             assert_eq!((shown.ping_every, shown.pong_within), (default.ping_every, default.pong_within));
             assert_eq!((shown.framing, shown.direct_messages), (default.framing, default.direct_messages));
             assert_eq!((shown.answer_auth_ping, shown.auto_reconnect), (default.answer_auth_ping, default.auto_reconnect));
+            assert_eq!(shown.scopes_every, default.scopes_every);
             assert_eq!((source.connections, source.allow_plain), (1, false));
         }
         let rules = all.sources.iter().find(|source| source.name.as_str() == "rules").expect("the first table");

@@ -17,6 +17,7 @@
 //! | the others | one subcommand each |
 
 mod args;
+mod audit;
 mod backfill;
 mod cat;
 mod certify;
@@ -99,6 +100,7 @@ enum Command {
     Gaps(gaps::Args),
     Backfill(backfill::Args),
     Merge(merge::Args),
+    Audit(audit::Args),
     Certify(certify::Args),
     Verify(verify::Args),
     Recover(recover::Args),
@@ -141,6 +143,7 @@ impl Cli {
             Command::Gaps(args) => gaps::run(common, &args),
             Command::Backfill(args) => backfill::run(common, &args),
             Command::Merge(args) => merge::run(common, &args),
+            Command::Audit(args) => audit::run(common, &args),
             Command::Certify(args) => certify::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),

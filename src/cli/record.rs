@@ -1,9 +1,8 @@
 //! `birdtape record`: keeps what the providers send.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,12 +11,14 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::args::{self, Common, now};
-use super::exit::{Exit, Outcome};
+use super::backfill::{self, DayBudget};
+use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, length, say, size};
 use super::{log, signal};
-use crate::archive::RealDisk;
+use crate::archive::{RealDisk, Spent};
+use crate::backfill::{Budget, Budgets, Event as FillEvent, Following};
 use crate::config::{Config, ProviderFlags};
-use crate::model::{Provider, UnixMicros};
+use crate::model::{GapState, Provider, UnixMicros};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 use crate::provider::{Fault, Loudness};
 use crate::record::{self, Event, OVERLOAD_WAIT, Options, SourceOutcome, World};
@@ -37,8 +38,11 @@ const STOPPING: &str = "stopping; once more to stop at once (what was not yet co
 /// configuration are recorded, with names only those; with --provider no configuration is needed, and the source is named after
 /// its provider. Keys: TWITTERAPI_IO_API_KEY, TWEETSTREAM_API_KEY, SCRAPEBADGER_API_KEY, X_AUTH_TOKEN and X_CT0.
 ///
+/// Gaps are filled from the providers' history as it goes, slowly and within a budget of each day (UTC): 1,000 requests and
+/// 1 USD for each source, unless the configuration or a flag says otherwise. --no-backfill leaves them open.
+///
 /// It ends on Ctrl-C (twice: at once), after --for, when --until-idle is over, or when every source has given up. Exit code 0;
-/// 3 when a gap of these sources is open, or a source ended on a drop; 1 when a key was refused.
+/// 3 when a gap of these sources is open or cannot be filled, or a source ended on a drop; 1 when a key was refused.
 ///
 /// With --json each event is one line on stdout; a `commit` is told after its records are safe on disk.
 #[derive(Debug, clap::Args)]
@@ -77,6 +81,11 @@ pub(super) struct Args {
     /// Do not dial again after a drop; then the exit code is 3
     #[arg(long)]
     no_reconnect: bool,
+    /// Do not fill gaps from history
+    #[arg(long)]
+    no_backfill: bool,
+    #[command(flatten)]
+    day: DayBudget,
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
@@ -85,20 +94,22 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     config.require_sources()?;
     let key_sources: Vec<String> = config.sources.iter().map(|source| source.key_source.clone()).collect();
     let names = config.sources.iter().map(|source| source.name.to_string()).collect::<Vec<_>>().join(", ");
-    let options = options(args, config)?;
-    let dir = options.tape.clone();
-    let teller = Teller::start(common.json, &dir, names)?;
-    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) };
+    let dir = config.tape.clone();
+    let promise = promise(&config);
+    let teller = Teller::start(common.json, format!("recording {names} to {}; {promise}", dir.display()))?;
+    let options = options(args, config, &teller)?;
+    let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: record::Writing::Thread };
     let sink = teller.sink();
     let recorded =
         signal::block_on_saying(STOPPING, async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));
+    let filling = teller.filling();
     let told = teller.finish();
     let outcome = recorded?;
-    let exit = exit(&outcome.sources);
-    summarise(&outcome, &key_sources);
+    let exit = exit(&outcome.sources, &filling);
+    summarise(&outcome, &filling, &key_sources);
     if common.json && told {
         let mut out = Out::new();
-        out.json(&done(&outcome, exit))?;
+        out.json(&done(&outcome, &filling, exit))?;
         out.flush()?;
     }
     Ok(exit)
@@ -114,10 +125,34 @@ fn configuration(common: &Common, args: &Args) -> Result<Config> {
     if args.no_reconnect {
         config.sources.iter_mut().for_each(|source| source.settings.auto_reconnect = false);
     }
+    config.backfill.automatic &= !args.no_backfill;
+    args.day.lay_over(&mut config.backfill);
+    let day = config.backfill.day;
+    if [day.requests, day.rows, day.micro_usd].contains(&Some(0)) {
+        return Err(usage("a budget of 0 a day fills nothing", "leave it out, or say --no-backfill"));
+    }
     Ok(config)
 }
 
-fn options(args: &Args, config: Config) -> Result<Options> {
+/// What filling may cost, said before it can.
+fn promise(config: &Config) -> String {
+    if !config.backfill.automatic {
+        return "gaps are not filled".to_owned();
+    }
+    let Budgets { day, day_in_all, .. } = config.backfill.automatic_budgets();
+    let words = |budget: Budget| {
+        let usd = |micro: u64| format!("{} USD", backfill::dollars(micro));
+        let each =
+            [budget.requests.map(|n| count(n, "request")), budget.rows.map(|n| count(n, "item")), budget.micro_usd.map(usd)];
+        each.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    };
+    let in_all = words(day_in_all);
+    let in_all = if in_all.is_empty() { in_all } else { format!(", and {in_all} in all") };
+    format!("gaps are filled from history, for at most {} a day and source{in_all} (--no-backfill leaves them)", words(day))
+}
+
+fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
+    let beside = if config.backfill.automatic { Some(filler(&config, teller)?) } else { None };
     let sources = config.sources.into_iter().map(|source| {
         let tls = TlsOptions { ca_file: source.ca_file, allow_plain: source.allow_plain };
         let network = SystemNetwork::new(tls).with_context(|| format!("source {} cannot be reached", source.name))?;
@@ -139,23 +174,64 @@ fn options(args: &Args, config: Config) -> Result<Options> {
         until_idle: args.until_idle,
         run_for: args.run_for,
         holder: args::holder("record"),
+        beside,
     })
 }
 
+/// Joins the two jobs: what fills gaps writes through the recorder.
+fn filler(config: &Config, teller: &Teller) -> Result<record::Beside> {
+    let following = Following {
+        tape: config.tape.clone(),
+        sources: backfill::sources(config)?,
+        budgets: config.backfill.automatic_budgets(),
+        pace: config.backfill.pace,
+        index_delay: config.backfill.index_delay,
+    };
+    let tell = teller.filling_sink();
+    Ok(Box::new(move |desk: record::Desk| {
+        let (clock, disk) = (Arc::new(SystemClock::new()), Arc::new(RealDisk));
+        let record::Desk { pen, ledger, leaving } = desk;
+        Box::pin(crate::backfill::follow(following, pen, clock, disk, ledger, leaving, tell))
+    }))
+}
+
+/// What became of gaps in this run.
+#[derive(Clone, Debug, Default)]
+struct Filling {
+    /// Ids of those that were filled, and of those that no history has.
+    filled: Vec<String>,
+    unfillable: Vec<String>,
+    spent: Spent,
+}
+
+impl Filling {
+    fn note(&mut self, event: &FillEvent) {
+        let FillEvent::Ended(ended) = event else { return };
+        self.spent.requests += ended.requests;
+        self.spent.rows += ended.rows;
+        self.spent.micro_usd += ended.micro_usd;
+        match ended.state {
+            GapState::Filled => self.filled.push(ended.gap.clone()),
+            GapState::Unfillable => self.unfillable.push(ended.gap.clone()),
+            _ => {}
+        }
+    }
+}
+
 /// A refused key beats everything: only the person can go on from there. Then any loss counts; a rule's full page is a
-/// doubt that stands in the ledger, no known loss.
-fn exit(sources: &[SourceOutcome]) -> Exit {
+/// doubt that stands in the ledger, no known loss. A gap that was filled is none any more; one that no history has is.
+fn exit(sources: &[SourceOutcome], filling: &Filling) -> Exit {
     if sources.iter().any(|source| matches!(source.fault, Some(Fault::Credentials | Fault::Settings))) {
         return Exit::Failed;
     }
     let holes = |source: &SourceOutcome| source.open_gaps.iter().any(|gap| !gap.is_doubt());
     let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || holes(source);
-    if sources.iter().any(lossy) { Exit::KnownLoss } else { Exit::Done }
+    if sources.iter().any(lossy) || !filling.unfillable.is_empty() { Exit::KnownLoss } else { Exit::Done }
 }
 
 // The end, for people and for scripts.
 
-fn summarise(outcome: &record::Outcome, key_sources: &[String]) {
+fn summarise(outcome: &record::Outcome, filling: &Filling, key_sources: &[String]) {
     for (source, key_source) in outcome.sources.iter().zip(key_sources) {
         let gaps = match source.open_gaps.len() {
             0 => "no open gaps".to_owned(),
@@ -173,6 +249,11 @@ fn summarise(outcome: &record::Outcome, key_sources: &[String]) {
             say(&format!("hint: the key came from {key_source}; put a valid one there and start again"));
         }
     }
+    if filling.spent != Spent::default() || !filling.unfillable.is_empty() {
+        let (filled, unfillable) = (count(filling.filled.len() as u64, "gap"), filling.unfillable.len());
+        let unfillable = if unfillable > 0 { format!(", {unfillable} that no history has") } else { String::new() };
+        say(&format!("filled: {filled}{unfillable} ({})", backfill::spent_words(&filling.spent)));
+    }
     let window = outcome.loss_window;
     if window.commits > 0 {
         let ms = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1e3);
@@ -182,7 +263,7 @@ fn summarise(outcome: &record::Outcome, key_sources: &[String]) {
     say(&format!("ended: {}", outcome.stopped_by.words()));
 }
 
-fn done(outcome: &record::Outcome, exit: Exit) -> Value {
+fn done(outcome: &record::Outcome, filling: &Filling, exit: Exit) -> Value {
     let sources = outcome.sources.iter().map(|s| {
         let gaps = s.open_gaps.iter().map(|gap| {
             let id = format!("{}-{}", s.name, gap.n);
@@ -202,6 +283,9 @@ fn done(outcome: &record::Outcome, exit: Exit) -> Value {
         "tape": outcome.tape,
         "ended": outcome.stopped_by.words(),
         "sources": sources.collect::<Vec<_>>(),
+        "filled": filling.filled,
+        "unfillable": filling.unfillable,
+        "spent": backfill::spent_json(&filling.spent),
         "loss_window_us": { "commits": window.commits, "p50": us(window.p50), "p99": us(window.p99), "max": us(window.max) },
     })
 }
@@ -249,6 +333,7 @@ fn event_json(event: &Event) -> Value {
 
 enum News {
     Event(Event),
+    Filling(FillEvent),
     End,
 }
 
@@ -256,16 +341,32 @@ enum News {
 struct Teller {
     sender: SyncSender<News>,
     left_out: Arc<AtomicU64>,
+    filling: Arc<Mutex<Filling>>,
     thread: JoinHandle<bool>,
 }
 
 impl Teller {
-    fn start(json: bool, dir: &Path, names: String) -> Result<Self> {
+    fn start(json: bool, ready: String) -> Result<Self> {
         let (sender, receiver) = sync_channel(EVENTS);
-        let mut voice = Voice::new(json, format!("recording {names} to {}", dir.display()));
+        let mut voice = Voice::new(json, ready);
         let thread = std::thread::Builder::new().name("teller".to_owned());
         let thread = thread.spawn(move || voice.run(&receiver)).context("cannot start a thread")?;
-        Ok(Self { sender, left_out: Arc::default(), thread })
+        Ok(Self { sender, left_out: Arc::default(), filling: Arc::default(), thread })
+    }
+
+    /// What became of gaps so far.
+    fn filling(&self) -> Filling {
+        self.filling.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn filling_sink(&self) -> crate::backfill::Sink {
+        let (sender, left_out, filling) = (self.sender.clone(), Arc::clone(&self.left_out), Arc::clone(&self.filling));
+        Arc::new(move |event| {
+            filling.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
+            if sender.try_send(News::Filling(event)).is_err() {
+                left_out.fetch_add(1, Ordering::Relaxed);
+            }
+        })
     }
 
     fn sink(&self) -> record::Sink {
@@ -298,6 +399,7 @@ struct Voice {
     reading: bool,
     frames: u64,
     gaps: u64,
+    filled: u64,
     last_commit: Option<UnixMicros>,
     /// When the rate was last taken, and how many envelopes there were.
     sample: (UnixMicros, u64),
@@ -308,25 +410,27 @@ impl Voice {
     fn new(json: bool, ready: String) -> Self {
         let bar = out::live_line();
         let sample = (now(), 0);
-        Self { json, ready, bar, reading: true, frames: 0, gaps: 0, last_commit: None, sample, rate: 0.0 }
+        Self { json, ready, bar, reading: true, frames: 0, gaps: 0, filled: 0, last_commit: None, sample, rate: 0.0 }
     }
 
     fn run(&mut self, receiver: &Receiver<News>) -> bool {
         let mut out = self.json.then(Out::new);
         loop {
             match receiver.recv_timeout(REFRESH) {
-                Ok(News::Event(event)) => {
-                    self.event(&mut out, &event);
+                Ok(mut news) => {
                     // What has gathered goes out together.
-                    while let Ok(news) = receiver.try_recv() {
+                    loop {
                         match news {
                             News::Event(event) => self.event(&mut out, &event),
+                            News::Filling(event) => self.filling(&mut out, &event),
                             News::End => return self.end(out),
                         }
+                        let Ok(next) = receiver.try_recv() else { break };
+                        news = next;
                     }
                     self.flush(&mut out);
                 }
-                Ok(News::End) | Err(RecvTimeoutError::Disconnected) => return self.end(out),
+                Err(RecvTimeoutError::Disconnected) => return self.end(out),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.refresh();
@@ -356,6 +460,24 @@ impl Voice {
         }
     }
 
+    fn filling(&mut self, out: &mut Option<Out>, event: &FillEvent) {
+        if let Some(out) = out.as_mut().filter(|_| self.reading) {
+            let mut value = backfill::event_json(event);
+            value["event"] = format!("fill_{}", value["event"].as_str().unwrap_or_default()).into();
+            self.reading = out.json(&value).is_ok();
+        }
+        let loudness = match event {
+            FillEvent::Page { .. } => return,
+            FillEvent::Ended(ended) if ended.state == GapState::Filled => {
+                self.filled += 1;
+                Loudness::Info
+            }
+            FillEvent::Began { .. } => Loudness::Info,
+            FillEvent::Waits { .. } | FillEvent::Ended(_) | FillEvent::Rests { .. } => Loudness::Warn,
+        };
+        self.say(loudness, &backfill::words_of(event));
+    }
+
     fn say(&self, loudness: Loudness, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(log::visible(&log::redact(text))),
@@ -377,7 +499,11 @@ impl Voice {
         }
         let age = self.last_commit.map_or("none yet".to_owned(), |at| format!("{} ago", length(now.since(at))));
         let (total, rate) = (count(self.frames, "envelope"), self.rate);
-        bar.set_message(format!("{total}, {rate:.0}/s, last commit {age}, {}", count(self.gaps, "new gap")));
+        bar.set_message(format!(
+            "{total}, {rate:.0}/s, last commit {age}, {}, {} filled",
+            count(self.gaps, "new gap"),
+            self.filled
+        ));
         bar.tick();
     }
 

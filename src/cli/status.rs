@@ -8,17 +8,23 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::args::{self, Common};
+use super::backfill::{spent_json, spent_words};
 use super::exit::{Exit, Outcome};
 use super::gaps;
 use super::out::{Out, count, length, size, stamp, table};
-use crate::archive::Tape;
+use crate::archive::{Spent, Tape};
+use crate::backfill;
 use crate::catalog::{ConnectionRow, GapRow, LastSeenRow, SourceRow};
-use crate::model::UnixMicros;
+use crate::model::{GapState, UnixMicros};
+
+/// Gaps that are told of one by one; `birdtape gaps` has them all.
+const MOST_GAPS: usize = 10;
 
 /// Show what is on a tape, and what is missing
 ///
-/// Per source: how much was recorded, when the last of it was received, how large it is, and how many gaps are open. And whether
-/// somebody is recording now. --json adds the last seen ids and the gaps themselves.
+/// Per source: how much was recorded, when the last of it was received, how large it is, how many gaps are open, how far those
+/// are that are being filled, and what that cost today. And whether somebody is recording now. --json adds the last seen ids, the
+/// gaps themselves, and when each is tried again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -60,7 +66,36 @@ struct Source {
     raw_bytes: u64,
     connections: Vec<ConnectionRow>,
     last_seen: Vec<LastSeenRow>,
-    open_gaps: Vec<GapRow>,
+    open_gaps: Vec<OpenGap>,
+    spent_today: Spent,
+}
+
+/// A gap through which loss is possible, with when a recorder fills it by itself and how far that is.
+struct OpenGap {
+    row: GapRow,
+    tried_again: Option<UnixMicros>,
+    progress: Option<String>,
+}
+
+impl OpenGap {
+    fn read(tape: &Tape, row: GapRow) -> Result<Self> {
+        let began = row.state != GapState::Open.name();
+        let last = if began { tape.catalog().gap_steps(&row.source, row.n)?.pop() } else { None };
+        Ok(Self { tried_again: gaps::tried_again(tape, &row)?, progress: last.map(|step| step.detail), row })
+    }
+
+    fn to_json(&self) -> Value {
+        let mut value = gaps::to_json(&self.row);
+        value["tried_again_at"] = self.tried_again.map(|at| at.to_string()).into();
+        value["progress"] = self.progress.clone().into();
+        value
+    }
+
+    /// In a line, where there is more to say than that it is open.
+    fn words(&self) -> Option<String> {
+        let progress = self.progress.as_ref()?;
+        Some(format!("{}-{}: {}: {progress}", self.row.source, self.row.n, self.row.state))
+    }
 }
 
 impl Source {
@@ -70,13 +105,14 @@ impl Source {
         let mut open_gaps = catalog.gaps(Some(&row.name))?;
         open_gaps.retain(|gap| gaps::is_open(&gap.state));
         Ok(Self {
+            spent_today: backfill::spent_on_day(tape, &row.name, args::now())?,
             segments: segments.len(),
             open_segments: segments.iter().filter(|segment| segment.state == "open").count(),
             bytes: segments.iter().map(|segment| segment.bytes).sum(),
             raw_bytes: segments.iter().map(|segment| segment.raw_bytes).sum(),
             connections: catalog.connections(&row.name)?,
             last_seen: catalog.last_seen(&row.name)?,
-            open_gaps,
+            open_gaps: open_gaps.into_iter().map(|gap| OpenGap::read(tape, gap)).collect::<Result<_>>()?,
             row,
         })
     }
@@ -114,7 +150,8 @@ impl Source {
             "connections": self.connections.len(),
             "connected": self.n_connected(),
             "last_seen": last_seen.collect::<Vec<_>>(),
-            "open_gaps": self.open_gaps.iter().map(gaps::to_json).collect::<Vec<_>>(),
+            "spent_today": spent_json(&self.spent_today),
+            "open_gaps": self.open_gaps.iter().map(OpenGap::to_json).collect::<Vec<_>>(),
         })
     }
 }
@@ -152,6 +189,12 @@ fn print(out: &mut Out, tape: &Tape, sources: &[Source], recorder: Option<&str>,
     let head = ["source", "provider", "records", "last received", "segments", "on disk", "connections", "open gaps"];
     out.line("")?;
     out.lines(&table(&head, rows))?;
+    for source in sources.iter().filter(|source| source.spent_today != Spent::default()) {
+        out.line(&format!("{}: {} on filling gaps today (UTC)", source.row.name, spent_words(&source.spent_today)))?;
+    }
+    for words in sources.iter().flat_map(|source| &source.open_gaps).filter_map(OpenGap::words).take(MOST_GAPS) {
+        out.line(&words)?;
+    }
     let n_open: usize = sources.iter().map(|source| source.open_gaps.len()).sum();
     if n_open > 0 {
         out.line("")?;

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 exchange over its own connection: the opening of a live one, or a request beside it.
+//! The opening of a live connection, and requests beside it: one HTTP/1.1 exchange over its own connection, unless the network
+//! has a better way for a request.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub struct Limits {
     pub refusal_bytes_max: usize,
     /// Bytes of the answer to [`request`]; more is [`NetFault::Oversized`].
     pub response_bytes_max: usize,
-    /// From the connection to the headers of the answer.
+    /// From the connection to the headers of the answer; where connections are kept, from the asking.
     pub handshake_timeout: Duration,
     /// For the body of a refusal; what came until then is taken.
     pub refusal_timeout: Duration,
@@ -148,7 +149,7 @@ pub const TELLING_HEADERS: [&str; 12] = [
     "x-transaction-id",
 ];
 
-/// Makes one request over its own connection; any status is an answer, redirects included.
+/// Makes one request; any status is an answer, redirects included.
 ///
 /// Keys that come back in headers or body are blanked; otherwise the body is as it came.
 ///
@@ -156,22 +157,23 @@ pub const TELLING_HEADERS: [&str; 12] = [
 ///
 /// A fault and a sentence without secrets, when no whole answer came in time and under the limit.
 pub async fn request(network: &dyn Network, request: &Request, limits: &Limits) -> Result<Response, Failure> {
-    let deadline = Instant::now() + limits.request_timeout;
-    let place = place(&request.endpoint);
-    let late = || {
+    let answer = timeout(limits.request_timeout, network.exchange(request, limits)).await.unwrap_or_else(|_| {
         let seconds = limits.request_timeout.as_secs_f32();
-        (NetFault::Timeout, format!("{place}: no whole answer within {seconds} s"))
-    };
-    timeout_at(deadline, whole_request(network, request, limits, &place)).await.unwrap_or_else(|_| Err(late()))
+        Err((NetFault::Timeout, format!("{}: no whole answer within {seconds} s", place(&request.endpoint))))
+    })?;
+    let keys = Keys::of(&request.headers, &request.target, &request.shown);
+    let (status, headers) = (answer.status().as_u16(), shown_headers(answer.headers(), &keys));
+    Ok(Response { status, headers, body: keys.hide_in_body(answer.into_body()) })
 }
 
-async fn whole_request(network: &dyn Network, request: &Request, limits: &Limits, place: &str) -> Result<Response, Failure> {
-    let keys = Keys::of(&request.headers, &request.target, &request.shown);
-    let mut own = vec![(CONNECTION, HeaderValue::from_static("close"))];
-    // A length of nought is said only where a body is expected.
-    if !request.body.is_empty() || !matches!(request.method, "GET" | "HEAD" | "DELETE") {
-        own.push((CONTENT_LENGTH, HeaderValue::from(request.body.len())));
-    }
+/// Makes a request over a connection that is for it alone.
+pub(super) async fn over_own_connection<N: Network + ?Sized>(
+    network: &N,
+    request: &Request,
+    limits: &Limits,
+) -> Result<hyper::Response<Bytes>, Failure> {
+    let mut own = own_headers(request);
+    own.push((CONNECTION, HeaderValue::from_static("close")));
     let question = Question {
         method: request.method,
         endpoint: &request.endpoint,
@@ -181,22 +183,56 @@ async fn whole_request(network: &dyn Network, request: &Request, limits: &Limits
         body: Bytes::copy_from_slice(request.body.as_bytes()),
     };
     let Exchange { response, connection: _connection } = exchange(network, question, limits).await?;
-    let status = response.status().as_u16();
-    let headers = shown_headers(response.headers(), &keys);
-    let mut incoming = response.into_body();
-    let mut body = BytesMut::new();
+    read_answer(response, limits, &place(&request.endpoint)).await
+}
+
+/// Headers of a request that nobody has to think of.
+pub(super) fn own_headers(request: &Request) -> Vec<(HeaderName, HeaderValue)> {
+    // A length of nought is said only where a body is expected.
+    let says_length = !request.body.is_empty() || !matches!(request.method, "GET" | "HEAD" | "DELETE");
+    says_length.then(|| (CONTENT_LENGTH, HeaderValue::from(request.body.len()))).into_iter().collect()
+}
+
+/// Reads an answer to its end, within the bounds.
+pub(super) async fn read_answer<B>(
+    answer: hyper::Response<B>,
+    limits: &Limits,
+    place: &str,
+) -> Result<hyper::Response<Bytes>, Failure>
+where
+    B: hyper::body::Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin,
+{
+    let (head, mut incoming) = answer.into_parts();
+    let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header_bytes > limits.header_bytes_max {
+        return Err(too_many_headers(place));
+    }
+    let oversized = || {
+        let detail = format!("{place}: the answer is longer than the limit of {} bytes", limits.response_bytes_max);
+        (NetFault::Oversized, detail)
+    };
+    let promised = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
+    if promised > limits.response_bytes_max {
+        return Err(oversized());
+    }
+    let mut body = BytesMut::with_capacity(promised);
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| {
-            (NetFault::Reset, format!("{place}: the answer broke off after {} bytes of its body ({error})", body.len()))
+            let words = hyper_error(&error).map_or_else(|| "the connection failed".to_owned(), ToString::to_string);
+            (NetFault::Reset, format!("{place}: the answer broke off after {} bytes of its body ({words})", body.len()))
         })?;
         let Ok(chunk) = frame.into_data() else { continue };
         if body.len() + chunk.len() > limits.response_bytes_max {
-            let detail = format!("{place}: the answer is longer than the limit of {} bytes", limits.response_bytes_max);
-            return Err((NetFault::Oversized, detail));
+            return Err(oversized());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Response { status, headers, body: keys.hide_in_body(body.freeze()) })
+    Ok(hyper::Response::from_parts(head, body.freeze()))
+}
+
+/// The innermost error whose words may be passed on.
+fn hyper_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a hyper::Error> {
+    error.downcast_ref().or_else(|| hyper_error(error.source()?))
 }
 
 /// Ends the task that drives a connection together with the one who uses it.
@@ -224,7 +260,7 @@ struct Exchange {
     connection: Connection,
 }
 
-async fn exchange(network: &dyn Network, question: Question<'_>, limits: &Limits) -> Result<Exchange, Failure> {
+async fn exchange<N: Network + ?Sized>(network: &N, question: Question<'_>, limits: &Limits) -> Result<Exchange, Failure> {
     let place = place(question.endpoint);
     let request = build(&question)?;
     let io = timeout(limits.handshake_timeout, network.connect(question.endpoint))
@@ -262,15 +298,26 @@ fn build(question: &Question<'_>) -> Result<hyper::Request<Full<Bytes>>, Failure
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     headers.insert(HOST, header_value(&question.endpoint.authority(), "the host")?);
-    for (name, value) in &question.own {
+    add_headers(headers, &question.own, question.headers, &place)?;
+    Ok(request)
+}
+
+/// Puts headers of ours and of the caller's into a request.
+pub(super) fn add_headers(
+    headers: &mut HeaderMap,
+    own: &[(HeaderName, HeaderValue)],
+    asked: &[(&'static str, Secret)],
+    place: &str,
+) -> Result<(), Failure> {
+    for (name, value) in own {
         headers.insert(name, value.clone());
     }
-    for (name, value) in question.headers {
+    for (name, value) in asked {
         let value = header_value(value.expose(), name)?;
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit("the name of a header"))?;
-        headers.append(name, value);
+        let unfit = |_| (NetFault::Handshake, format!("{place}: the name of a header holds characters that cannot be sent"));
+        headers.append(HeaderName::from_bytes(name.as_bytes()).map_err(unfit)?, value);
     }
-    Ok(request)
+    Ok(())
 }
 
 fn header_value(value: &str, name: &str) -> Result<HeaderValue, Failure> {
@@ -331,14 +378,18 @@ async fn read_refusal(mut incoming: hyper::body::Incoming, limits: &Limits) -> B
 }
 
 /// hyper's errors name kinds, not content, so their words may be passed on.
-fn http_failure(error: &hyper::Error, place: &str) -> Failure {
+pub(super) fn http_failure(error: &hyper::Error, place: &str) -> Failure {
     if error.is_parse_too_large() {
-        (NetFault::Handshake, format!("{place}: the headers of the answer are over the limit"))
+        too_many_headers(place)
     } else if error.is_parse() {
         (NetFault::Handshake, format!("{place}: the answer is not HTTP/1.1 ({error}); check the address"))
     } else {
         (NetFault::Reset, format!("{place}: the connection ended before an answer ({error})"))
     }
+}
+
+fn too_many_headers(place: &str) -> Failure {
+    (NetFault::Handshake, format!("{place}: the headers of the answer are over the limit"))
 }
 
 #[cfg(test)]

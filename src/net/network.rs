@@ -1,4 +1,5 @@
 //! The seam to the operating system's network, and the real thing behind it: names, TCP, TLS.
+//! Its requests are `pool.rs`'s.
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,11 +18,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::{Failure, SetupError};
-use crate::model::{Endpoint, NetFault};
+use super::client::over_own_connection;
+use super::pool::Pool;
+use super::{Failure, Limits, SetupError};
+use crate::model::{Endpoint, NetFault, Request};
 
 /// Time for name, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A two-way stream of bytes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -33,6 +37,9 @@ pub type BoxedIo = Box<dyn Io>;
 /// What [`Network::connect`] returns.
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<BoxedIo, Failure>> + Send + 'a>>;
 
+/// What [`Network::exchange`] returns.
+pub type Exchanging<'a> = Pin<Box<dyn Future<Output = Result<hyper::Response<Bytes>, Failure>> + Send + 'a>>;
+
 /// The way to the outside; a test puts something in memory here.
 pub trait Network: Send + Sync {
     /// Connects, TLS included when the endpoint asks for it.
@@ -41,6 +48,18 @@ pub trait Network: Send + Sync {
     ///
     /// A fault and a sentence that names `host:port` and the cure.
     fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> Connecting<'a>;
+
+    /// Makes one request and reads the whole answer, whatever its status; unless somebody knows better, over a connection of
+    /// its own.
+    ///
+    /// The answer is as it came. [`request`](super::request) is for callers: it bounds the time, and blanks keys.
+    ///
+    /// # Errors
+    ///
+    /// A fault and a sentence without secrets.
+    fn exchange<'a>(&'a self, request: &'a Request, limits: &'a Limits) -> Exchanging<'a> {
+        Box::pin(over_own_connection(self, request, limits))
+    }
 }
 
 /// How far TLS is trusted and where it may be missing.
@@ -57,6 +76,7 @@ pub struct TlsOptions {
 /// Roots are the built-in ones of Mozilla, so nothing depends on certificate files of the system.
 pub struct SystemNetwork {
     tls: TlsConnector,
+    pool: Pool,
     allow_plain: bool,
 }
 
@@ -86,15 +106,19 @@ impl SystemNetwork {
             .map_err(|error| SetupError::Tls { reason: error.to_string() })?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let pool = Pool::new(&config, options.allow_plain)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), allow_plain: options.allow_plain })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), pool, allow_plain: options.allow_plain })
     }
 
     async fn dial(&self, endpoint: &Endpoint, deadline: Instant, stage: &mut &'static str) -> Result<BoxedIo, Failure> {
         let place = place(endpoint);
         *stage = "looking up the name";
-        let addresses = resolve(endpoint, &place).await?;
-        let addresses = self.permitted(endpoint, addresses, &place)?;
+        let mut addresses = look_up(&endpoint.host, endpoint.port).await.map_err(|missing| missing.at(&place))?;
+        // Keys travel in the request, so without TLS only loopback addresses are left.
+        if !endpoint.tls && !self.allow_plain {
+            addresses = here_only(addresses).map_err(|missing| missing.at(&place))?;
+        }
         *stage = "connecting";
         let tcp = connect_any(&addresses, deadline, &place).await?;
         if !endpoint.tls {
@@ -105,21 +129,6 @@ impl SystemNetwork {
             .map_err(|_| (NetFault::Tls, format!("{place}: the host is not a name a certificate can be for")))?;
         let tls = self.tls.connect(name, tcp).await.map_err(|error| tls_failure(&error, &place))?;
         Ok(Box::new(tls))
-    }
-
-    /// Keys travel in the request, so without TLS only loopback addresses are left.
-    fn permitted(&self, endpoint: &Endpoint, addresses: Vec<SocketAddr>, place: &str) -> Result<Vec<SocketAddr>, Failure> {
-        if endpoint.tls || self.allow_plain {
-            return Ok(addresses);
-        }
-        let local: Vec<_> = addresses.into_iter().filter(|a| a.ip().to_canonical().is_loopback()).collect();
-        if local.is_empty() {
-            let detail = format!(
-                "{place}: refused, because without TLS everyone on the way can read the key; use wss:// or https://, or allow plain connections on purpose"
-            );
-            return Err((NetFault::Tls, detail));
-        }
-        Ok(local)
     }
 }
 
@@ -135,6 +144,10 @@ impl Network for SystemNetwork {
             })
         })
     }
+
+    fn exchange<'a>(&'a self, request: &'a Request, limits: &'a Limits) -> Exchanging<'a> {
+        Box::pin(self.pool.request(request, limits))
+    }
 }
 
 /// `host:port`, always with the port: what errors name.
@@ -146,22 +159,45 @@ pub(crate) fn place(endpoint: &Endpoint) -> String {
     }
 }
 
-async fn resolve(endpoint: &Endpoint, place: &str) -> Result<Vec<SocketAddr>, Failure> {
-    if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, endpoint.port)]);
-    }
-    let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await;
-    let addresses: Vec<_> = match found {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            let detail = format!("{place}: the name has no address ({error}); check the spelling and the resolver");
-            return Err((NetFault::Dns, detail));
+/// Why a name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotFound {
+    #[error("the name has no address{0}; check the spelling and the resolver")]
+    NoAddress(String),
+    #[error("no address of it is on this machine")]
+    NotHere,
+}
+
+impl NotFound {
+    pub(super) fn at(&self, place: &str) -> Failure {
+        match self {
+            Self::NoAddress(_) => (NetFault::Dns, format!("{place}: {self}")),
+            Self::NotHere => refused_plain(place),
         }
-    };
-    if addresses.is_empty() {
-        return Err((NetFault::Dns, format!("{place}: the name has no address")));
     }
-    Ok(addresses)
+}
+
+/// What is said instead of sending a key in the clear.
+pub(super) fn refused_plain(place: &str) -> Failure {
+    let detail = format!(
+        "{place}: refused, because without TLS everyone on the way can read the key; use wss:// or https://, or allow plain connections on purpose"
+    );
+    (NetFault::Tls, detail)
+}
+
+pub(super) async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, NotFound> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let found = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<_> = found.map_err(|error| NotFound::NoAddress(format!(" ({error})")))?.collect();
+    if addresses.is_empty() { Err(NotFound::NoAddress(String::new())) } else { Ok(addresses) }
+}
+
+/// The addresses that lead to this machine.
+pub(super) fn here_only(mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, NotFound> {
+    addresses.retain(|address| address.ip().to_canonical().is_loopback());
+    if addresses.is_empty() { Err(NotFound::NotHere) } else { Ok(addresses) }
 }
 
 /// Tries every address; each gets its share of the time that is left, so that one silent address cannot use it up.
@@ -186,7 +222,7 @@ async fn connect_any(addresses: &[SocketAddr], deadline: Instant, place: &str) -
     Err(last)
 }
 
-fn connect_failure(error: &io::Error, place: &str) -> Failure {
+pub(super) fn connect_failure(error: &io::Error, place: &str) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             (NetFault::Connect, format!("{place}: nobody listens there (connection refused); check the port and the server"))
@@ -199,9 +235,8 @@ fn connect_failure(error: &io::Error, place: &str) -> Failure {
     }
 }
 
-fn tls_failure(error: &io::Error, place: &str) -> Failure {
-    let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    let cure = match cause {
+pub(super) fn tls_failure(error: &io::Error, place: &str) -> Failure {
+    let cure = match tls_cause(error) {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
             "; for a private authority set ca_file"
         }
@@ -210,6 +245,12 @@ fn tls_failure(error: &io::Error, place: &str) -> Failure {
         _ => "",
     };
     (NetFault::Tls, format!("{place}: TLS failed: {error}{cure}"))
+}
+
+/// The library's own error, which may be wrapped more than once.
+fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().or_else(|| tls_cause(inner.downcast_ref::<io::Error>()?))
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {

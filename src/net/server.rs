@@ -41,7 +41,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::live::close_frame;
 use super::tls::{self, ServerIo, ServerTls};
-use super::{Gone, Incoming};
+use super::{BoxedIo, Gone, Incoming};
 use crate::model::{NetFault, Response};
 
 /// Chunks of an endless response that wait for the socket.
@@ -231,7 +231,7 @@ pub async fn serve<H: Handler>(
             continue;
         };
         let tasks = Tasks { stages: stages.clone(), alive: alive.clone() };
-        let connection = connection(tcp, peer, Arc::clone(&house), tasks.clone());
+        let connection = welcome(tcp, peer, Arc::clone(&house), tasks.clone());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -245,6 +245,19 @@ pub async fn serve<H: Handler>(
         all_gone.recv().await;
     }
     Ok(())
+}
+
+/// Serves one connection that is there already, without TLS, to its end; dropped, it ends at once. For pipes in memory.
+///
+/// `peer` is whom [`ServerRequest`] will name. Every `Host` is served.
+pub async fn serve_pipe<H: Handler>(io: BoxedIo, peer: SocketAddr, handler: Arc<H>, options: ServerOptions) {
+    let (stage, stages) = watch::channel(Stage::Serving);
+    let (alive, mut all_gone) = mpsc::channel(1);
+    let house = Arc::new(House { handler, options, loopback_only: false });
+    connection(ServerIo::Pipe(io), peer, house, Tasks { stages, alive }).await;
+    // Endless responses run beside it, and see its end by themselves; without this end they end where they stand.
+    all_gone.recv().await;
+    drop(stage);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -267,6 +280,7 @@ impl Tasks {
         tokio::spawn(async move {
             tokio::select! {
                 () = task => {}
+                // A sender that is gone is over, too.
                 _ = stages.wait_for(|stage| *stage == Stage::Over) => {}
             }
             drop(alive);
@@ -349,12 +363,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Replaceable<T> {
     }
 }
 
-/// One connection: HTTP first, and a WebSocket after it if that was agreed upon.
-async fn connection<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
+async fn welcome<H: Handler>(tcp: TcpStream, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "no nodelay");
     }
-    let Some(io) = tls::accept(tcp, house.options.tls.as_ref(), house.options.read_timeout).await else { return };
+    let io = tls::accept(tcp, house.options.tls.as_ref(), house.options.read_timeout).await;
+    if let Some(io) = io {
+        connection(io, peer, house, tasks).await;
+    }
+}
+
+/// One connection: HTTP first, and a WebSocket after it if that was agreed upon.
+async fn connection<H: Handler>(io: ServerIo, peer: SocketAddr, house: Arc<House<H>>, tasks: Tasks) {
     let promised = Promised::default();
     let instead = Instead::default();
     let io = Replaceable { io, instead: Arc::clone(&instead) };
@@ -1012,6 +1032,56 @@ mod tests {
         let answer = running.raw(long.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
         running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_whoever_asks_for_more() {
+        let handler = |asked: ServerRequest| async move {
+            Reply::Http(Response::json(200, format!("<{} {}>", asked.path, String::from_utf8_lossy(&asked.body))))
+        };
+        let short = Duration::from_millis(50);
+        let options = ServerOptions { body_bytes_max: 100, read_timeout: short, ..ServerOptions::default() };
+        let running = Running::start(handler, options).await;
+        let asked = |version: &str, path: &str, body: &str, more: &str| {
+            let (port, length) = (running.port, body.len());
+            format!("POST {path} HTTP/{version}\r\nHost: localhost:{port}\r\nContent-Length: {length}\r\n{more}\r\n{body}")
+        };
+        let bodies = |answer: &str| {
+            let bodies = answer.split('<').skip(1).filter_map(|rest| rest.split_once('>'));
+            bodies.map(|(body, _)| body.to_owned()).collect::<Vec<_>>()
+        };
+        // All at once, answered one after the other; the end is the server's, in time.
+        let many: String = (0..50).map(|n| asked("1.1", &format!("/{n}"), "x", "")).collect();
+        let want: Vec<_> = (0..50).map(|n| format!("/{n} x")).collect();
+        assert_eq!(bodies(&running.raw(many.as_bytes()).await), want);
+        // Who does not want more gets no more, and the old version wants none unless it says so.
+        let two = |version, more| asked(version, "/1", "", more) + &asked(version, "/2", "", "");
+        assert_eq!(bodies(&running.raw(two("1.1", "Connection: close\r\n").as_bytes()).await), ["/1 "]);
+        assert_eq!(bodies(&running.raw(two("1.0", "").as_bytes()).await), ["/1 "]);
+        assert_eq!(bodies(&running.raw(two("1.0", "Connection: keep-alive\r\n").as_bytes()).await), ["/1 ", "/2 "]);
+        // What is left of a body that was refused is no request.
+        let inner = asked("1.1", "/inner", "", "").repeat(2);
+        let answer = running.raw(asked("1.1", "/outer", &inner, "").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 413 ") && bodies(&answer).is_empty(), "{answer}");
+        // The bounds hold for every request, not for the first alone.
+        let long = asked("1.1", "/1", "", "") + &asked("1.1", "/2", "", &format!("x: {}\r\n", "y".repeat(70_000)));
+        assert_eq!(bodies(&running.raw(long.as_bytes()).await), ["/1 "]);
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_does_not_hold_up_the_end() {
+        let options = ServerOptions { grace: Duration::from_secs(3_600), ..ServerOptions::default() };
+        let running = Running::start(|_| async { Reply::Http(Response::json(200, "{}")) }, options).await;
+        let mut tcp = TcpStream::connect(("127.0.0.1", running.port)).await.unwrap();
+        let asked = format!("GET / HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", running.port);
+        tcp.write_all(asked.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"{}") {
+            answer.push(tcp.read_u8().await.unwrap());
+        }
+        running.stop().await;
+        assert_eq!(tcp.read(&mut [0; 8]).await.unwrap(), 0);
     }
 
     #[tokio::test]

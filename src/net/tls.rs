@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Clock, SetupError, SystemClock};
+use super::{BoxedIo, Clock, SetupError, SystemClock};
 
 /// Clocks of clients may be behind ours.
 const BACKDATED: Duration = Duration::from_secs(24 * 3600);
@@ -71,6 +71,11 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config), ca_pem: ca_pem.into() })
     }
 
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
     /// The authority's certificate as PEM: what clients have to trust.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -110,9 +115,10 @@ fn dated(mut params: CertificateParams) -> CertificateParams {
     params
 }
 
-/// A client's connection, with TLS or without.
+/// A client's connection, with TLS or without, or no socket at all.
 pub(super) enum ServerIo {
     Plain(TcpStream),
+    Pipe(BoxedIo),
     Tls { stream: Box<TlsStream<TcpStream>>, says_farewell: bool },
 }
 
@@ -153,6 +159,8 @@ impl ServerIo {
     pub(super) fn reset_at_end(&mut self) {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
+            // Its end is its reset.
+            Self::Pipe(_) => return,
             Self::Tls { stream, says_farewell } => {
                 *says_farewell = false;
                 stream.get_ref().0
@@ -193,6 +201,7 @@ impl AsyncRead for ServerIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Pipe(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls { stream, .. } => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -202,6 +211,7 @@ impl AsyncWrite for ServerIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Pipe(io) => Pin::new(io).poll_write(cx, bytes),
             Self::Tls { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -209,6 +219,7 @@ impl AsyncWrite for ServerIo {
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Self::Pipe(io) => Pin::new(io).poll_write_vectored(cx, slices),
             Self::Tls { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
@@ -216,6 +227,7 @@ impl AsyncWrite for ServerIo {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Pipe(io) => io.is_write_vectored(),
             Self::Tls { stream, .. } => stream.is_write_vectored(),
         }
     }
@@ -223,6 +235,7 @@ impl AsyncWrite for ServerIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Pipe(io) => Pin::new(io).poll_flush(cx),
             Self::Tls { stream, .. } => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -230,6 +243,7 @@ impl AsyncWrite for ServerIo {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Pipe(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls { stream, .. } => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -90,7 +90,7 @@ pub(super) fn walk(
 }
 
 /// Asks the fake.
-fn ask(rest: &mut Rest, past: &mut Past<'_>, request: &Request) -> Response {
+pub(super) fn ask(rest: &mut Rest, past: &mut Past<'_>, request: &Request) -> Response {
     let headers: Vec<_> = request.headers.iter().map(|(name, value)| ((*name).to_owned(), value.expose().to_owned())).collect();
     let (path, query) = request.target.expose().split_once('?').unwrap_or((request.target.expose(), ""));
     let asked =

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
 use crate::model::json::{Json, Kind};
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
@@ -28,8 +30,21 @@ pub struct Wanted {
     pub to: UnixMicros,
     /// How far beyond both ends the walk looks for what is known already: the overlap that proves the edges.
     pub margin: Duration,
-    /// What the tape knows of selectors: rules, monitors, handles, topics, with an envelope that names each.
-    pub selectors: Vec<(String, bytes::Bytes)>,
+    /// What the tape knows of what selected events in the stretch.
+    pub selectors: Vec<Selector>,
+    /// Whether the tape knows all of it, so that the provider's lists need not be asked.
+    pub is_listed: bool,
+}
+
+/// A rule, a monitor, an account or a topic that selected events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Its id, as events and scopes name it.
+    pub id: String,
+    /// The texts that were in force in the stretch, older first; empty when the tape does not know them.
+    pub texts: Vec<String>,
+    /// An envelope that names it, which may say more.
+    pub sample: Option<bytes::Bytes>,
 }
 
 /// What is on the tape already; asked about single events.
@@ -157,14 +172,15 @@ impl Walk {
         each!(self, walk => walk.price())
     }
 
-    /// Has every last page asked a second time, at the price of a request for each search. Without it that is done
-    /// only where there is a single search, or once the provider was caught at something: a row that is left out of a
-    /// last page leaves no other trace.
+    /// Has every last page asked a second time, at the price of a request for each search; TweetStream's whole history,
+    /// which costs nothing. Without it that is done only where there is a single search, or once the provider was caught
+    /// at something: a row that is left out of a last page leaves no other trace.
     pub fn doubt(&mut self) {
         match self {
             Self::TwitterapiIo(walk) => walk.doubt(),
             Self::Scrapebadger(walk) => walk.doubt(),
-            Self::Tweetstream(_) | Self::XLive(_) => {}
+            Self::Tweetstream(walk) => walk.doubt(),
+            Self::XLive(_) => {}
         }
     }
 
@@ -174,7 +190,21 @@ impl Walk {
         each!(self, walk => walk.next())
     }
 
-    /// The answer to the last request, which is on the tape by now.
+    /// Takes what was read of the answer to the last request, so that [`answered`](Self::answered) need not read it again;
+    /// gives the events in it.
+    pub fn has_read(&mut self, reading: Reading) -> Decoded {
+        let Reading { decoded, body, page } = reading;
+        match (self, page) {
+            (Self::TwitterapiIo(walk), ReadPage::TwitterapiIo(page)) => walk.last_read.keep(body, page),
+            (Self::Tweetstream(walk), ReadPage::Tweetstream(page)) => walk.last_read.keep(body, page),
+            (Self::Scrapebadger(walk), ReadPage::Scrapebadger(page)) => walk.last_read.keep(body, page),
+            // Read for another provider, or nothing that is worth keeping.
+            _ => {}
+        }
+        decoded
+    }
+
+    /// The answer to the last request.
     ///
     /// # Errors
     /// When it is no page: ask again later, or stop.
@@ -212,6 +242,72 @@ pub fn pace_of(settings: &Settings) -> Duration {
 pub fn limit_ends_at(response: &Response) -> Option<UnixMicros> {
     let seconds = response.header("x-rate-limit-reset").or_else(|| response.header("x-ratelimit-reset"))?;
     seconds.trim().parse::<i64>().ok().filter(|seconds| *seconds > 0).map(|seconds| UnixMicros(seconds.saturating_mul(1_000_000)))
+}
+
+/// An answer that was read, wherever that was done: once, for the tape and for the walk.
+#[derive(Debug)]
+pub struct Reading {
+    decoded: Decoded,
+    body: Bytes,
+    page: ReadPage,
+}
+
+#[derive(Debug)]
+enum ReadPage {
+    TwitterapiIo(Option<twitterapi_io::Listing>),
+    Tweetstream(Option<tweetstream::Page>),
+    Scrapebadger(Option<scrapebadger::Answer>),
+    XLive,
+}
+
+/// Reads an answer as [`decode_page`] does, for [`Walk::has_read`].
+pub fn read_page(provider: Provider, body: &Bytes) -> Reading {
+    let (decoded, page) = match provider {
+        Provider::TwitterapiIo => {
+            let (decoded, page) = twitterapi_io::read_page(body);
+            (decoded, ReadPage::TwitterapiIo(page))
+        }
+        Provider::Tweetstream => {
+            let (decoded, page) = tweetstream::read_page(body);
+            (decoded, ReadPage::Tweetstream(page))
+        }
+        Provider::Scrapebadger => {
+            let (decoded, page) = scrapebadger::read_page(body);
+            (decoded, ReadPage::Scrapebadger(page))
+        }
+        Provider::XLive => (x_live::decode_page(body), ReadPage::XLive),
+    };
+    Reading { decoded, body: body.clone(), page }
+}
+
+/// What was read of an answer, until it is asked for.
+#[derive(Debug)]
+pub(crate) struct LastRead<T>(Option<(Bytes, T)>);
+
+impl<T> Default for LastRead<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> LastRead<T> {
+    fn keep(&mut self, body: Bytes, read: T) {
+        self.0 = Some((body, read));
+    }
+
+    /// What was read of these very bytes; of a copy of them it is not known.
+    pub(crate) fn take(&mut self, body: &Bytes) -> Option<T> {
+        let (kept, read) = self.0.take()?;
+        (kept.as_ptr() == body.as_ptr() && kept.len() == body.len()).then_some(read)
+    }
+}
+
+/// Whom an envelope is about, where its events do not name what selected them; the name is that of the account's scope.
+pub fn account_of(provider: Provider, envelope: &[u8]) -> Option<String> {
+    match provider {
+        Provider::Tweetstream => tweetstream::account_of(envelope),
+        Provider::TwitterapiIo | Provider::Scrapebadger | Provider::XLive => None,
+    }
 }
 
 /// Reads a page of history, or the answer of management, for the events on it; whatever else it is has none.

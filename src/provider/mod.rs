@@ -19,6 +19,7 @@
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod drive;
 pub mod history;
+mod lists;
 pub mod past;
 pub mod redact;
 pub mod redial;
@@ -43,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::lists::Lists;
 pub use self::rest::{Rest, RestSettings};
 pub use self::said::{Said, said};
 pub use self::switch::{Switch, SwitchError, Switches, Values, switches_of};
@@ -151,6 +153,11 @@ pub enum Action {
         /// A topic.
         scope: String,
     },
+    /// What selects this source's stream, all of it, as its provider lists it now.
+    Scopes {
+        /// In the order of their ids; empty when nothing selects.
+        all: Vec<Scope>,
+    },
     /// Tell the person.
     Say {
         /// How loud.
@@ -165,6 +172,17 @@ pub enum Action {
         /// A sentence for the person.
         text: String,
     },
+}
+
+/// Something that selects what a source delivers: a rule, a monitor, an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// What deliveries name it by; of an account its handle.
+    pub id: String,
+    /// What selects the events: a search, as history takes it; `None` where the provider does not say.
+    pub text: Option<String>,
+    /// What it is, in words.
+    pub detail: String,
 }
 
 /// How loudly to tell the person.
@@ -248,6 +266,8 @@ pub struct Settings {
     pub framing: Framing,
     /// TweetStream: whether to answer `auth_ping`.
     pub answer_auth_ping: bool,
+    /// How often what selects the stream is read from the provider's management, besides at the opening; zero is never.
+    pub scopes_every: Duration,
     /// Seed of the jitter.
     pub seed: u64,
 }
@@ -329,9 +349,21 @@ macro_rules! each {
     };
 }
 
-/// The client machine of one connection.
+/// Time between two readings of what selects, where nobody says otherwise. Ours: a rule that changes is noticed within it.
+pub const SCOPES_EVERY: Duration = Duration::from_secs(600);
+
+/// The client side of one connection: its machine, and the readings of what selects its stream.
 #[derive(Debug)]
-pub enum Client {
+pub struct Client {
+    machine: Machine,
+    lists: Lists,
+    /// What the readings want done.
+    wanted: Option<Action>,
+}
+
+/// The machine of one provider.
+#[derive(Debug)]
+enum Machine {
     /// TwitterAPI.io
     TwitterapiIo(twitterapi_io::Client),
     /// TweetStream
@@ -345,32 +377,49 @@ pub enum Client {
 impl Client {
     /// A machine at rest; feed it [`Input::Start`].
     pub fn new(settings: Settings) -> Self {
-        match settings.provider {
-            Provider::TwitterapiIo => Self::TwitterapiIo(twitterapi_io::Client::new(settings)),
-            Provider::Tweetstream => Self::Tweetstream(tweetstream::Client::new(settings)),
-            Provider::Scrapebadger => Self::Scrapebadger(scrapebadger::Client::new(settings)),
-            Provider::XLive => Self::XLive(x_live::Client::new(settings)),
-        }
+        let lists = Lists::new(&settings);
+        let machine = match settings.provider {
+            Provider::TwitterapiIo => Machine::TwitterapiIo(twitterapi_io::Client::new(settings)),
+            Provider::Tweetstream => Machine::Tweetstream(tweetstream::Client::new(settings)),
+            Provider::Scrapebadger => Machine::Scrapebadger(scrapebadger::Client::new(settings)),
+            Provider::XLive => Machine::XLive(x_live::Client::new(settings)),
+        };
+        Self { machine, lists, wanted: None }
     }
 
     /// Tells the machine what happened.
     pub fn on(&mut self, now: Instant, input: Input<'_>) {
-        each!(self, Self, machine => machine.on(now, input));
+        let wanted = match &input {
+            Input::Opened { .. } => {
+                self.lists.opened(now);
+                self.lists.due(now)
+            }
+            Input::Closed(_) => {
+                self.lists.closed();
+                None
+            }
+            Input::Deadline => self.lists.due(now),
+            Input::Answered { response } => self.lists.answered(now, *response),
+            _ => None,
+        };
+        self.wanted = wanted.or(self.wanted.take());
+        each!(&mut self.machine, Machine, machine => machine.on(now, input));
     }
 
     /// The next thing to do, if any; ask until there is none.
     pub fn next_action(&mut self) -> Option<Action> {
-        each!(self, Self, machine => machine.next_action())
+        each!(&mut self.machine, Machine, machine => machine.next_action()).or_else(|| self.wanted.take())
     }
 
     /// When the machine wants [`Input::Deadline`] if nothing else happens.
     pub fn deadline(&self) -> Option<Instant> {
-        each!(self, Self, machine => machine.deadline())
+        let machine = each!(&self.machine, Machine, machine => machine.deadline());
+        [machine, self.lists.deadline()].into_iter().flatten().min()
     }
 
     /// How to open the connection, as of now (topics may have changed).
     pub fn opening(&self) -> Opening {
-        each!(self, Self, machine => machine.opening())
+        each!(&self.machine, Machine, machine => machine.opening())
     }
 }
 

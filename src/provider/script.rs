@@ -21,9 +21,9 @@ pub(super) struct Player {
     out: String,
 }
 
-/// A provider's defaults with a key that must show up nowhere.
+/// A provider's defaults with a key that must show up nowhere, and without a look at what selects.
 pub(super) fn settings_with_key(provider: Provider, key: &str, auth: Auth) -> Settings {
-    let mut settings = Settings { auth, ..default_settings(provider) };
+    let mut settings = Settings { auth, scopes_every: Duration::ZERO, ..default_settings(provider) };
     settings.credentials.key = Secret::new(key);
     settings
 }

@@ -83,12 +83,21 @@ impl Stretch {
 
     /// First second that is asked for.
     pub(crate) fn lo(&self) -> i64 {
-        self.from.saturating_sub(self.margin).div_euclid(1_000_000)
+        self.from.div_euclid(1_000_000)
     }
 
     /// First second that is not.
     pub(crate) fn hi(&self) -> i64 {
-        -(-self.to.saturating_add(self.margin)).div_euclid(1_000_000)
+        -(-self.to).div_euclid(1_000_000)
+    }
+
+    /// Whether what was published then lies at the beginning of it, and whether at its end.
+    ///
+    /// A gap is a horizon wider than its outage on both sides, so posts that came live lie in it: a known one proves
+    /// that the history reaches so far, without a page beyond the stretch.
+    pub(crate) fn edges(&self, at: i64) -> (bool, bool) {
+        let edge = self.margin.min(self.to.saturating_sub(self.from) / 2);
+        (at < self.from.saturating_add(edge), at >= self.to.saturating_sub(edge))
     }
 
     pub(crate) fn wants(&self, scope: &str) -> bool {
@@ -158,7 +167,7 @@ pub(crate) struct Sweep {
     page: usize,
     stretch: Stretch,
     windows: VecDeque<Window>,
-    /// Whether rows known on the tape were met before and after the stretch.
+    /// Whether rows known on the tape were met at the beginning and at the end of the stretch.
     left: bool,
     right: bool,
     settled: bool,
@@ -204,6 +213,16 @@ impl Sweep {
         &self.text
     }
 
+    /// Whether what is to be asked was not asked before.
+    pub(crate) fn is_first_look(&self) -> bool {
+        self.windows.front().is_some_and(|window| window.look == 0)
+    }
+
+    /// Whether anything was looked at a second time, or will be.
+    pub(crate) fn was_doubted(&self) -> bool {
+        self.confirmed || self.doubt || self.windows.iter().any(|window| window.look > 0) || (self.settled && !self.overlapped())
+    }
+
     /// What to ask: the search and the cursor; `None` when nothing is left.
     pub(crate) fn ask(&self) -> Option<(String, Option<&str>)> {
         let window = self.windows.front()?;
@@ -233,14 +252,13 @@ impl Sweep {
             self.newest = self.newest.max(Some(at));
             let is_first = !met.contains_key(&row.id);
             let was_known = was_known(row.id, met, known);
-            match row.at.0 {
-                at if at < self.stretch.from => self.left |= was_known,
-                at if at >= self.stretch.to => self.right |= was_known,
-                _ if is_first && !was_known => {
-                    new += 1;
-                    window.news = true;
-                }
-                _ => {}
+            if was_known {
+                let (left, right) = self.stretch.edges(row.at.0);
+                self.left |= left;
+                self.right |= right;
+            } else if is_first && (self.stretch.from..self.stretch.to).contains(&row.at.0) {
+                new += 1;
+                window.news = true;
             }
         }
         if past_id && window.look > 0 {
@@ -475,6 +493,13 @@ pub(crate) fn get(settings: &Settings, host: &str, path: &str, params: &[(&str, 
     Request { method: "GET", endpoint, target, headers, body: String::new(), shown }
 }
 
+/// A `POST` of JSON, with the key as [`get`] has it.
+pub(crate) fn post(settings: &Settings, host: &str, path: &str, body: String) -> Request {
+    let request = get(settings, host, path, &[]);
+    let kind = Secret::new("application/json").map(|kind| ("content-type", kind));
+    Request { method: "POST", headers: request.headers.into_iter().chain(kind).collect(), body, ..request }
+}
+
 /// What an answer is besides a page.
 pub(crate) enum Refusal {
     /// Ask again, or stop.
@@ -558,7 +583,7 @@ pub(crate) mod peer {
 
     use super::*;
     use crate::model::{EventId, Provider};
-    use crate::provider::history::{Next, Proof, Verdict, Walk, decode_page};
+    use crate::provider::history::{Next, Proof, Selector, Verdict, Walk, decode_page};
     use crate::provider::past::{Index, Past};
     use crate::provider::{Asked, Rest, RestSettings, decode, default_settings, form_values, tamper};
 
@@ -625,7 +650,11 @@ pub(crate) mod peer {
                 from: down.minus(Duration::from_secs(10)),
                 to: up,
                 margin: Duration::from_secs(30),
-                selectors: selectors.into_iter().collect(),
+                selectors: selectors
+                    .into_iter()
+                    .map(|(id, sample)| Selector { id, sample: Some(sample), ..Selector::default() })
+                    .collect(),
+                is_listed: false,
             };
             let settings = RestSettings { key: Secret::new(KEY), rate_limits: false, ..RestSettings::default() };
             let now = envelopes.last().map_or(up, |(at, _)| *at).plus(Duration::from_secs(60));

@@ -141,6 +141,10 @@ impl Shell {
         let mut settings = source.settings.clone();
         // Connections of one source must not come back in the same instant.
         settings.seed = settings.seed.wrapping_add(u64::from(nth));
+        if nth > 0 {
+            // One of them asks what selects the stream; the others would hear the same.
+            settings.scopes_every = Duration::ZERO;
+        }
         Self {
             slot,
             name: source.name.clone(),
@@ -293,6 +297,7 @@ impl Shell {
                 }
                 Action::Live { scope } => self.fact(Item::Live { scope }).await?,
                 Action::Dropped { scope } => self.fact(Item::Dropped { scope }).await?,
+                Action::Scopes { all } => self.fact(Item::Scopes { all }).await?,
                 Action::Say { loud, text } => self.say(loud, &text),
                 Action::Stop { fault, text } => {
                     let text = self.words.clean(&text);

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! connection task ─┐
-//! connection task ─┼─> queue (bounded by bytes) ─> writer thread: append, group commit, then tell
+//! connection task ─┼─> queue (bounded by bytes) ─> writer (a thread): append, group commit, then tell
 //! connection task ─┘        order in the queue = order of facts on the tape
 //! ```
 //!
@@ -16,9 +16,10 @@
 //! | `connection.rs` | the shell of one connection: act, wait, keep, feed the machine |
 //! | `queue.rs` | the queue: its bound, its two ways to be full |
 //! | `suspicion.rs` | losses that a living connection betrays: full pages, posts that never came |
-//! | `writer.rs` | the thread that owns the archive; gaps and coverage of sources with several connections |
+//! | `writer.rs` | the one that owns the archive; gaps and coverage of sources with several connections |
 //! | `latency.rs` | socket-to-commit times |
 //! | `control.rs` | commands to a running recorder |
+//! | `pen.rs` | how another job writes through the recorder |
 //!
 //! An envelope is queued before its machine sees it: kept before it is understood. Nothing is told to the outside
 //! before the commit that made it durable has returned. When the queue is full a connection stops reading for
@@ -29,6 +30,7 @@
 mod connection;
 pub mod control;
 mod latency;
+mod pen;
 mod queue;
 mod suspicion;
 #[cfg(test)]
@@ -41,6 +43,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -49,6 +52,8 @@ use crate::archive::{self, ArchiveError, Disk};
 use crate::model::{Cause, Provider, Seq, SourceName};
 use crate::net::{self, Clock, Network};
 use crate::provider::{self, Fault, Loudness};
+
+pub use pen::Pen;
 
 use connection::{Activity, Ended, Shell};
 use control::Door;
@@ -95,6 +100,22 @@ pub struct Options {
     pub run_for: Option<Duration>,
     /// What another recorder is told about who holds the tape.
     pub holder: String,
+    /// Another job that works on the tape meanwhile.
+    pub beside: Option<Beside>,
+}
+
+/// A job beside the recorder, begun when the tape is open. It ends when its desk says so, at the latest with the run.
+pub type Beside = Box<dyn FnOnce(Desk) -> BoxFuture<'static, ()> + Send>;
+
+/// What a job beside the recorder works with.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Writes to the tape.
+    pub pen: Pen,
+    /// Changes whenever a gap may have got its end, after that is durable.
+    pub ledger: watch::Receiver<()>,
+    /// Whether the run is about to end.
+    pub leaving: watch::Receiver<bool>,
 }
 
 /// [`Options::overload_wait`] where nobody says otherwise.
@@ -107,6 +128,19 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// The disk below the segments.
     pub disk: Arc<dyn Disk>,
+    /// What the writer runs as.
+    pub writing: Writing,
+}
+
+/// What the writer runs as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writing {
+    /// A thread of its own: a slow disk holds nothing up. When [`run`] is dropped it still writes what is queued.
+    #[default]
+    Thread,
+    /// A task of the runtime: its timers are the runtime's, so it runs on virtual time, and when [`run`] is dropped it
+    /// ends where it stands, as by a kill.
+    Task,
 }
 
 /// What happens while recording. Everything but [`Said`](Self::Said) is told after it is durable.
@@ -315,17 +349,18 @@ impl RecordError {
 /// # Errors
 /// The tape cannot be opened, its disk refuses, or a part of the recorder panics.
 pub async fn run(
-    options: Options,
+    mut options: Options,
     world: World,
     events: Sink,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Outcome, RecordError> {
     let started = net::now();
-    let queue = Arc::new(Queue::new(options.queue_bytes));
+    let queue = Arc::new(Queue::new(options.queue_bytes, world.writing));
     // However this future ends, the thread hears of it.
     let _close = CloseOnDrop(Arc::clone(&queue));
     let (ready, opened) = oneshot::channel();
-    let mut writing = writer::spawn(&options, &world, &queue, &events, ready);
+    let (moved, ledger) = watch::channel(());
+    let mut writing = writer::spawn(&options, &world, &queue, &events, moved, ready);
     let Ok(tape) = opened.await else { return Err(writing.failure().await) };
     events(Event::Started { tape: tape.clone() });
 
@@ -353,6 +388,10 @@ pub async fn run(
             events(Event::Said { source: source.name.clone(), loudness: Loudness::Warn, text: text.clone() });
         }),
     }
+    let mut beside = JoinSet::new();
+    if let Some(job) = options.beside.take() {
+        beside.spawn(job(Desk { pen: Pen::new(&queue), ledger, leaving }));
+    }
 
     let mut faults: Vec<Option<(Fault, String)>> = vec![None; options.sources.len()];
     let mut running: Vec<u32> = options.sources.iter().map(|s| s.connections.max(1)).collect();
@@ -373,6 +412,11 @@ pub async fn run(
                 queue.close("a part of the recorder failed");
                 drop(writing.finish().await);
                 return Err(panicked("the control socket", error));
+            },
+            Some(joined) = beside.join_next() => if let Err(error) = joined {
+                queue.close("a part of the recorder failed");
+                drop(writing.finish().await);
+                return Err(panicked("the job beside the recorder", error));
             },
             joined = shells.join_next() => match joined {
                 None => break StoppedBy::Sources,
@@ -402,7 +446,14 @@ pub async fn run(
             failed = Some(panicked("a connection", error));
         }
     }
+    // Before the queue is closed: what it has asked for is still written.
+    while let Ok(Some(joined)) = timeout_at(deadline, beside.join_next()).await {
+        if let Err(error) = joined {
+            failed = Some(panicked("the job beside the recorder", error));
+        }
+    }
     // Those that have not left by now are cut off; their farewell is written for them.
+    beside.shutdown().await;
     shells.shutdown().await;
     queue.close(stopped_by.words());
     let written = writing.finish().await?;

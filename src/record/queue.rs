@@ -1,16 +1,19 @@
 //! The queue from the connections to the writer: bounded by bytes, in one order for all.
 //!
 //! A mutex and a vector that the writer takes as a whole: under load the writer is never woken for a single message,
-//! and neither side allocates.
+//! and neither side allocates. The writer waits for it as a thread ([`Queue::take`]) or as a task ([`Queue::taken`]).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout_at;
 
-use crate::archive::{Closed, Opened};
-use crate::model::{Cause, Decoded, UnixMicros, Via};
+use super::Writing;
+use crate::archive::{Closed, Leaf, Opened, PenError};
+use crate::model::{Body, Cause, Decoded, UnixMicros, Via};
+use crate::provider::Scope;
 
 /// What an item costs besides its bytes: itself, and roughly what was decoded from it.
 const ITEM_BYTES: usize = 512;
@@ -72,6 +75,10 @@ pub(super) enum Item {
     Dropped {
         scope: String,
     },
+    /// What selects the source's stream, all of it.
+    Scopes {
+        all: Vec<Scope>,
+    },
     /// The machine slept; the connection is given up.
     Slept {
         detail: String,
@@ -85,6 +92,8 @@ pub(super) enum Item {
         envelopes: u64,
         bytes: u64,
     },
+    /// A page of history and the step of its gap; whoever asked for it is told when it is durable. Of no connection.
+    Leaf(Box<Leaf>, oneshot::Sender<Result<(), PenError>>),
 }
 
 impl Item {
@@ -92,6 +101,11 @@ impl Item {
         let bytes = match self {
             Self::Frame { bytes, .. } | Self::Broken { bytes, .. } | Self::Http { body: bytes, .. } => bytes.len(),
             Self::Sent(text) => text.len(),
+            Self::Leaf(leaf, _) => match leaf.page.as_ref().map(|(draft, _)| &draft.body) {
+                Some(Body::Bytes(bytes)) => bytes.len(),
+                _ => 0,
+            },
+            Self::Scopes { all } => all.iter().map(|scope| scope.id.len() + scope.text.as_ref().map_or(0, String::len)).sum(),
             _ => 0,
         };
         bytes + ITEM_BYTES
@@ -125,9 +139,16 @@ pub(super) struct Gone;
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    ready: Condvar,
+    bell: Bell,
     room: Notify,
     bytes_max: usize,
+}
+
+/// What wakes the writer.
+#[derive(Debug)]
+enum Bell {
+    Thread(Condvar),
+    Task(Notify),
 }
 
 #[derive(Debug, Default)]
@@ -145,8 +166,19 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), ready: Condvar::new(), room: Notify::new(), bytes_max }
+    pub(super) fn new(bytes_max: usize, writing: Writing) -> Self {
+        let bell = match writing {
+            Writing::Thread => Bell::Thread(Condvar::new()),
+            Writing::Task => Bell::Task(Notify::new()),
+        };
+        Self { state: Mutex::default(), bell, room: Notify::new(), bytes_max }
+    }
+
+    fn ring(&self) {
+        match &self.bell {
+            Bell::Thread(ready) => ready.notify_one(),
+            Bell::Task(ready) => ready.notify_one(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,6 +213,11 @@ impl Queue {
         self.push_below(entry, self.bytes_max.saturating_add(FACT_BYTES)).await
     }
 
+    /// Takes what can wait: half of the room stays free for what comes live.
+    pub(super) async fn push_behind(&self, entry: Entry) -> Result<(), Gone> {
+        self.push_below(entry, self.bytes_max / 2).await
+    }
+
     async fn push_below(&self, mut entry: Entry, bytes_max: usize) -> Result<(), Gone> {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
@@ -213,7 +250,7 @@ impl Queue {
         }
         drop(state);
         if wake {
-            self.ready.notify_one();
+            self.ring();
         }
     }
 
@@ -226,7 +263,7 @@ impl Queue {
     /// Nothing more will come.
     pub(super) fn close(&self, reason: &str) {
         self.state().closed.get_or_insert_with(|| reason.to_owned());
-        self.ready.notify_one();
+        self.ring();
     }
 
     /// Why it was closed.
@@ -244,7 +281,10 @@ impl Queue {
     }
 
     /// Takes everything that is queued, after waiting for the first entry until `until` and then up to `linger` for
-    /// more; what was taken before counts as worked through.
+    /// more; what was taken before counts as worked through. For the writer's thread.
+    ///
+    /// # Panics
+    /// When the queue was made for a task.
     pub(super) fn take(
         &self,
         out: &mut Vec<Entry>,
@@ -252,12 +292,8 @@ impl Queue {
         now: impl Fn() -> Instant,
         linger: Duration,
     ) -> Taken {
-        out.clear();
-        let mut state = self.state();
-        state.used -= state.taken;
-        state.taken = 0;
-        drop(state);
-        self.room.notify_waiters();
+        let Bell::Thread(ready) = &self.bell else { panic!("this queue wakes a task") };
+        self.worked_through(out);
         let mut state = self.state();
         while state.entries.is_empty() {
             if state.closed.is_some() {
@@ -269,20 +305,63 @@ impl Queue {
                     state.idle = false;
                     return Taken::Late;
                 }
-                Some(wait) => self.ready.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(wait) => ready.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
+                None => ready.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
         state.idle = false;
         let much = |state: &State| state.entries.len() >= MANY || state.used > self.bytes_max / 4 || state.closed.is_some();
         if !linger.is_zero() && !much(&state) {
             state.lingers = true;
-            let waited = self.ready.wait_timeout_while(state, linger, |state| !much(state));
+            let waited = ready.wait_timeout_while(state, linger, |state| !much(state));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.lingers = false;
         }
-        std::mem::swap(out, &mut state.entries);
-        state.taken = state.used;
+        state.hand_over(out)
+    }
+
+    /// The same for a task, which never lingers: on a runtime, what comes at one instant is there at one look.
+    ///
+    /// # Panics
+    /// When the queue was made for a thread.
+    pub(super) async fn taken(&self, out: &mut Vec<Entry>, until: Option<tokio::time::Instant>) -> Taken {
+        let Bell::Task(ready) = &self.bell else { panic!("this queue wakes a thread") };
+        self.worked_through(out);
+        loop {
+            {
+                let mut state = self.state();
+                state.idle = state.entries.is_empty();
+                if !state.idle {
+                    return state.hand_over(out);
+                }
+                if state.closed.is_some() {
+                    return Taken::Ended;
+                }
+            }
+            let Some(until) = until else {
+                ready.notified().await;
+                continue;
+            };
+            if timeout_at(until, ready.notified()).await.is_err() && self.state().entries.is_empty() {
+                return Taken::Late;
+            }
+        }
+    }
+
+    fn worked_through(&self, out: &mut Vec<Entry>) {
+        out.clear();
+        let mut state = self.state();
+        state.used -= state.taken;
+        state.taken = 0;
+        drop(state);
+        self.room.notify_waiters();
+    }
+}
+
+impl State {
+    fn hand_over(&mut self, out: &mut Vec<Entry>) -> Taken {
+        std::mem::swap(out, &mut self.entries);
+        self.taken = self.used;
         Taken::Entries
     }
 }

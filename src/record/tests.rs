@@ -89,6 +89,7 @@ fn source(name: &str, provider: Provider, base: &Base) -> Source {
     settings.base = Some(base.clone());
     settings.credentials = provider::Credentials { key: key.clone(), auth_token: key.clone(), ct0: key };
     settings.reconnect_floor = Duration::ZERO;
+    settings.scopes_every = Duration::ZERO;
     let network = Arc::new(SystemNetwork::new(TlsOptions::default()).unwrap());
     let name = SourceName::new(name).unwrap();
     Source { name, settings, connections: 1, lateness_horizon: Duration::from_secs(60), network }
@@ -110,11 +111,12 @@ fn options(dir: &Path, sources: Vec<Source>) -> Options {
         until_idle: None,
         run_for: None,
         holder: "a test".to_owned(),
+        beside: None,
     }
 }
 
 fn world() -> World {
-    World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk) }
+    World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: Writing::Thread }
 }
 
 struct Running {
@@ -862,3 +864,67 @@ async fn a_clock_put_back_makes_no_negative_gap() {
 }
 
 // Speed; by hand: `cargo test --release --lib record::tests::speed -- --ignored --nocapture`.
+
+#[tokio::test]
+async fn a_job_beside_the_recorder_writes_through_it_and_hears_what_became_of_it() {
+    use crate::archive::{Leaf, Pen as _, PenError, Spent};
+    use crate::model::GapState;
+
+    let dir = tempfile::tempdir().unwrap();
+    let first = ws(|mut socket| async move {
+        send(&mut socket, 0..3).await;
+        socket.close(1012, "deploy").await.ok();
+    });
+    let second = ws(|mut socket| async move {
+        send(&mut socket, 3..6).await;
+        stay(socket).await;
+    });
+    let base = peer(vec![first, second]).await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let at = dir.path().to_owned();
+    let beside: Beside = Box::new(move |mut desk: Desk| {
+        Box::pin(async move {
+            let leaf = |gap| Leaf {
+                source: SourceName::new("alpha").unwrap(),
+                gap: Some(gap),
+                at: SystemClock::new().wall(),
+                page: None,
+                state: GapState::Filled,
+                detail: "found".to_owned(),
+                cursor: None,
+                kinds: Vec::new(),
+                spent: Spent { requests: 2, ..Spent::default() },
+            };
+            tell.send(desk.pen.write(leaf(99_999)).await.map_err(|error| error.to_string())).unwrap();
+            let gap = loop {
+                let tape = Tape::open(&at, Arc::new(RealDisk)).unwrap();
+                let ended = tape.catalog().gaps(None).unwrap().into_iter().find(|gap| gap.to_us.is_some());
+                match ended {
+                    Some(gap) => break gap.n,
+                    None => desk.ledger.changed().await.unwrap(),
+                }
+            };
+            tell.send(desk.pen.write(leaf(gap)).await.map_err(|error| error.to_string())).unwrap();
+            desk.leaving.wait_for(|leave| *leave).await.unwrap();
+            let mut pen = desk.pen;
+            tokio::spawn(async move {
+                // The recorder ends sooner or later; until then it still writes.
+                while pen.write(leaf(gap)).await.is_ok() {}
+                let refused = pen.write(leaf(gap)).await.unwrap_err();
+                assert!(matches!(refused, PenError::Gone), "{refused}");
+                tell.send(Err(refused.to_string())).unwrap();
+            });
+        })
+    });
+    let options = Options { beside: Some(beside), ..options(dir.path(), vec![tweetstream(&base)]) };
+    let running = start(options, world());
+    let refused = told.recv().await.unwrap().unwrap_err();
+    assert!(refused.contains("has no gap alpha-99999"), "{refused}");
+    assert_eq!(told.recv().await.unwrap(), Ok(()));
+    let tape = Tape::open(dir.path(), Arc::new(RealDisk)).unwrap();
+    assert_eq!(tape.catalog().spent_since(Some("alpha"), 0).unwrap().0, 2, "told after it was durable");
+    let outcome = running.stop().await;
+    assert_eq!(outcome.sources[0].open_gaps, []);
+    assert!(told.recv().await.unwrap().unwrap_err().contains("has ended"));
+    whole(dir.path());
+}

@@ -1,26 +1,30 @@
-//! The thread that owns the archive: appends in the order of the queue, commits in groups, then tells.
+//! The one that owns the archive: appends in the order of the queue, commits in groups, then tells.
+//!
+//! It is a thread of its own, because a disk may take its time; as a task it runs on virtual time.
 //!
 //! Also decides what several connections to one source mean together: the source is lost when none of them serves it,
 //! and an event that two of them bring counts once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
-use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, words_of};
-use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Lost};
+use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
+use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Leaf, Lost, PenError, Selected};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::net::{self, Clock};
-use crate::provider;
+use crate::provider::{self, Scope};
 
 /// How long the writer lets entries gather, where commits are far enough apart.
 const LINGER: Duration = Duration::from_millis(5);
@@ -31,10 +35,17 @@ const LOOK_EVERY: usize = 64;
 /// Events remembered to count those that several connections bring once.
 const RECENT_EVENTS: usize = 65_536;
 
-/// The writer's thread as seen from outside.
-pub(super) struct Writing {
+/// The writer as seen from outside.
+pub(super) struct Handle {
     done: oneshot::Receiver<Result<Written, ArchiveError>>,
-    thread: Option<JoinHandle<()>>,
+    runs: Runs,
+}
+
+enum Runs {
+    /// It ends by itself when its queue is closed.
+    Thread(Option<JoinHandle<()>>),
+    /// It ends with this handle, where it stands.
+    Task(JoinSet<()>),
 }
 
 /// What the writer has to say at its end.
@@ -43,12 +54,12 @@ pub(super) struct Written {
     pub(super) loss_window: LossWindow,
 }
 
-impl Writing {
+impl Handle {
     /// Waits for the end of a writer that was told to end.
     pub(super) async fn finish(&mut self) -> Result<Written, RecordError> {
         match (&mut self.done).await {
             Ok(written) => Ok(written?),
-            Err(_) => Err(self.panic()),
+            Err(_) => Err(self.panic().await),
         }
     }
 
@@ -60,23 +71,31 @@ impl Writing {
         }
     }
 
-    fn panic(&mut self) -> RecordError {
-        let why = match self.thread.take().map(JoinHandle::join) {
-            Some(Err(panic)) => words_of(&*panic),
-            _ => "it ended without a word".to_owned(),
+    async fn panic(&mut self) -> RecordError {
+        let part = "the writer";
+        let why = match &mut self.runs {
+            Runs::Thread(thread) => match thread.take().map(JoinHandle::join) {
+                Some(Err(panic)) => words_of(&*panic),
+                _ => "it ended without a word".to_owned(),
+            },
+            Runs::Task(task) => match task.join_next().await {
+                Some(Err(error)) => return panicked(part, error),
+                _ => "it ended without a word".to_owned(),
+            },
         };
-        RecordError::Panicked { part: "the writer".to_owned(), why }
+        RecordError::Panicked { part: part.to_owned(), why }
     }
 }
 
-/// Starts the thread; the tape's id comes over `ready` when the tape is open.
+/// Starts it; the tape's id comes over `ready` when the tape is open.
 pub(super) fn spawn(
     options: &Options,
     world: &World,
     queue: &Arc<Queue>,
     events: &Sink,
+    ledger: watch::Sender<()>,
     ready: oneshot::Sender<String>,
-) -> Writing {
+) -> Handle {
     let plan = Plan {
         tape: options.tape.clone(),
         archive: options.archive.clone(),
@@ -85,20 +104,35 @@ pub(super) fn spawn(
         world: world.clone(),
         queue: Arc::clone(queue),
         events: Arc::clone(events),
+        ledger,
     };
     let (tell, done) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("birdtape-writer".to_owned()).spawn(move || {
-        let broken = BreakOff(Arc::clone(&plan.queue));
-        let result = write(plan, ready);
-        drop(broken);
-        // Nobody listens when the job itself was dropped.
-        drop(tell.send(result));
-    });
-    // Without a thread the sender is gone, which reads as a failure.
-    Writing { done, thread: thread.ok() }
+    let broken = BreakOff(Arc::clone(queue));
+    let runs = match world.writing {
+        Writing::Thread => {
+            let thread = std::thread::Builder::new().name("birdtape-writer".to_owned()).spawn(move || {
+                let result = write(plan, ready);
+                drop(broken);
+                // Nobody listens when the job itself was dropped.
+                drop(tell.send(result));
+            });
+            // Without a thread the sender is gone, which reads as a failure.
+            Runs::Thread(thread.ok())
+        }
+        Writing::Task => {
+            let mut task = JoinSet::new();
+            task.spawn(async move {
+                let result = write_as_task(plan, ready).await;
+                drop(broken);
+                drop(tell.send(result));
+            });
+            Runs::Task(task)
+        }
+    };
+    Handle { done, runs }
 }
 
-/// However the thread ends, nobody waits for room that never comes.
+/// However the writer ends, nobody waits for room that never comes.
 struct BreakOff(Arc<Queue>);
 
 impl Drop for BreakOff {
@@ -115,6 +149,7 @@ struct Plan {
     world: World,
     queue: Arc<Queue>,
     events: Sink,
+    ledger: watch::Sender<()>,
 }
 
 struct Planned {
@@ -123,6 +158,8 @@ struct Planned {
     connections: u32,
     horizon: Duration,
     topics: Vec<String>,
+    /// Whether what selects is read from the provider.
+    reads_scopes: bool,
 }
 
 impl Planned {
@@ -133,41 +170,44 @@ impl Planned {
             connections: source.connections.max(1),
             horizon: source.lateness_horizon,
             topics: source.settings.topics.clone(),
+            reads_scopes: !source.settings.scopes_every.is_zero(),
         }
     }
 }
 
 fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
-    let clock = Arc::clone(&plan.world.clock);
-    let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
-    let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode_record, &plan.holder, clock.wall())?;
-    let mut writer = Writer {
-        archive,
-        clock,
-        events: plan.events,
-        sources: Vec::new(),
-        slots: Vec::new(),
-        commit_every,
-        oldest: None,
-        last_at: UnixMicros(i64::MIN),
-        latency: Latency::new(),
-    };
-    for planned in plan.sources {
-        writer.start(planned)?;
+    let queue = Arc::clone(&plan.queue);
+    let mut writer = Writer::begin(plan, ready)?;
+    let (linger, mut entries) = (writer.linger(), Vec::new());
+    loop {
+        let taken = queue.take(&mut entries, writer.due(), now, linger);
+        if writer.turn(taken, &mut entries)?.is_break() {
+            return writer.finish(&queue.reason());
+        }
     }
-    writer.commit()?;
-    if ready.send(writer.archive.tape().to_owned()).is_err() {
-        // The job was dropped in the meantime; the queue is closed, so this ends at once.
-        tracing::debug!("nobody waits for the tape any more");
+}
+
+async fn write_as_task(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
+    let queue = Arc::clone(&plan.queue);
+    let mut writer = Writer::begin(plan, ready)?;
+    let mut entries = Vec::new();
+    loop {
+        let taken = queue.taken(&mut entries, writer.due().map(Into::into)).await;
+        if writer.turn(taken, &mut entries)?.is_break() {
+            return writer.finish(&queue.reason());
+        }
     }
-    writer.work(&plan.queue)?;
-    writer.finish(&plan.queue.reason())
 }
 
 struct Writer {
     archive: Archive,
     clock: Arc<dyn Clock>,
     events: Sink,
+    /// Changes whenever a gap may have got its end.
+    ledger: watch::Sender<()>,
+    is_ledger_changed: bool,
+    /// Those who wait for the next commit.
+    owed: Vec<oneshot::Sender<Result<(), PenError>>>,
     sources: Vec<SourceState>,
     slots: Vec<Slot>,
     commit_every: Duration,
@@ -188,6 +228,8 @@ struct SourceState {
     /// Events seen lately; only where several connections bring them.
     recent: Option<Recent>,
     suspicions: Suspicions,
+    /// What selects, read while no connection had proven itself: it counts from the first proof on.
+    listed: Option<Vec<Scope>>,
     older_gaps: BTreeSet<u64>,
     /// Envelopes since the last commit, and their bytes.
     fresh: (u64, u64),
@@ -214,15 +256,47 @@ enum SlotState {
 }
 
 impl Writer {
+    /// Opens the tape and its sources, and says so.
+    fn begin(plan: Plan, ready: oneshot::Sender<String>) -> Result<Self, ArchiveError> {
+        let clock = Arc::clone(&plan.world.clock);
+        let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
+        let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode_record, &plan.holder, clock.wall())?;
+        let mut writer = Self {
+            archive,
+            clock,
+            events: plan.events,
+            ledger: plan.ledger,
+            is_ledger_changed: false,
+            owed: Vec::new(),
+            sources: Vec::new(),
+            slots: Vec::new(),
+            commit_every,
+            oldest: None,
+            last_at: UnixMicros(i64::MIN),
+            latency: Latency::new(),
+        };
+        for planned in plan.sources {
+            writer.start(planned)?;
+        }
+        writer.commit()?;
+        if ready.send(writer.archive.tape().to_owned()).is_err() {
+            // The job was dropped in the meantime; the queue is closed, so this ends at once.
+            tracing::debug!("nobody waits for the tape any more");
+        }
+        Ok(writer)
+    }
+
     fn start(&mut self, planned: Planned) -> Result<(), ArchiveError> {
-        let Planned { name, provider, connections, horizon, topics } = planned;
+        let Planned { name, provider, connections, horizon, topics, reads_scopes } = planned;
         let at = self.now();
         self.archive.add_source(&name, provider)?;
         let boot = self.clock.boot();
         let gap = self.archive.start_source(&name, horizon, (boot.boot_id, boot.since_boot), at)?;
         let row = gap.and_then(|gap| self.archive.gap(&name, gap)).cloned();
         let mut known = BTreeMap::new();
-        for topic in self.archive.open_topics(&name) {
+        // Scopes that are read go with the whole source until the next reading.
+        let open = if reads_scopes { Vec::new() } else { self.archive.open_topics(&name) };
+        for topic in open {
             if topics.contains(&topic) {
                 // Each topic waits for its own proof.
                 let cause = row.as_ref().and_then(|row| row.cause.parse().ok()).unwrap_or(Cause::Stopped);
@@ -273,6 +347,7 @@ impl Writer {
             topics: known,
             recent,
             suspicions: Suspicions::default(),
+            listed: None,
             older_gaps,
             fresh: (0, 0),
             news,
@@ -288,17 +363,24 @@ impl Writer {
         self.last_at
     }
 
-    fn work(&mut self, queue: &Queue) -> Result<(), ArchiveError> {
-        let linger = if self.commit_every >= LINGER * 4 { LINGER } else { Duration::ZERO };
-        let mut entries = Vec::new();
-        loop {
-            let until = self.oldest.map(|oldest| oldest + self.commit_every);
-            match queue.take(&mut entries, until, now, linger) {
-                Taken::Ended => return Ok(()),
-                Taken::Late => self.commit()?,
-                Taken::Entries => self.append_all(&mut entries)?,
-            }
+    /// How long entries may gather.
+    fn linger(&self) -> Duration {
+        if self.commit_every >= LINGER * 4 { LINGER } else { Duration::ZERO }
+    }
+
+    /// When the next commit is due.
+    fn due(&self) -> Option<Instant> {
+        self.oldest.map(|oldest| oldest + self.commit_every)
+    }
+
+    /// Does what the queue gave; a break is its end.
+    fn turn(&mut self, taken: Taken, entries: &mut Vec<Entry>) -> Result<ControlFlow<()>, ArchiveError> {
+        match taken {
+            Taken::Ended => return Ok(ControlFlow::Break(())),
+            Taken::Late => self.commit()?,
+            Taken::Entries => self.append_all(entries)?,
         }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn append_all(&mut self, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {
@@ -321,6 +403,11 @@ impl Writer {
         let committed = self.archive.commit(at)?;
         if let Some(oldest) = self.oldest.take() {
             self.latency.note(now().saturating_duration_since(oldest));
+        }
+        // Whoever has gone meanwhile needs no answer.
+        self.owed.drain(..).for_each(|told| drop(told.send(Ok(()))));
+        if std::mem::take(&mut self.is_ledger_changed) {
+            self.ledger.send_replace(());
         }
         for done in committed {
             let Some(source) = self.sources.iter_mut().find(|source| source.outcome.name == done.source) else { continue };
@@ -362,11 +449,26 @@ impl Writer {
             Item::Lost { scope, cause, detail } => self.topic_lost(slot, at, &scope, cause, &detail)?,
             Item::Live { scope } => self.topic_live(slot, at, scope)?,
             Item::Dropped { scope } => self.topic_dropped(slot, at, &scope)?,
+            Item::Scopes { all } => match self.source(slot) {
+                source if source.is_lost => source.listed = Some(all),
+                _ => self.scopes(slot, at, &all)?,
+            },
             Item::ClockStep { step_us } => {
                 let (name, _) = self.whose(slot);
                 self.archive.remark(&name, at, &Fact::Clock { step_us })?;
             }
             Item::Overflow { since, envelopes, bytes } => self.overflow(slot, since, at, envelopes, bytes)?,
+            Item::Leaf(leaf, told) => self.leaf(&leaf, told)?,
+        }
+        Ok(())
+    }
+
+    /// What a filler of gaps hands over; that it cannot be written is the filler's affair, unless the disk refuses.
+    fn leaf(&mut self, leaf: &Leaf, told: oneshot::Sender<Result<(), PenError>>) -> Result<(), ArchiveError> {
+        match self.archive.keep(leaf) {
+            Ok(()) => self.owed.push(told),
+            Err(PenError::Archive(error)) => return Err(error),
+            Err(refusal) => drop(told.send(Err(refusal))),
         }
         Ok(())
     }
@@ -416,6 +518,7 @@ impl Writer {
         let Suspicion { scope, cause, from, to, detail } = suspicion;
         let (name, _) = self.whose(slot);
         let opened = self.archive.suspect(&name, at, (from, to), Lost { scope: &scope, cause, detail: &detail })?;
+        self.is_ledger_changed |= opened.is_some();
         let news = opened.map(|n| Event::Gap { source: name, n, scope, cause: cause.name().to_owned(), detail });
         self.source(slot).news.extend(news);
         Ok(())
@@ -480,8 +583,12 @@ impl Writer {
         let source = &mut self.sources[self.slots[slot].source];
         if std::mem::take(&mut source.is_lost) {
             self.archive.live(&source.outcome.name, ALL, source.horizon, at, words)?;
+            self.is_ledger_changed = true;
         }
-        Ok(())
+        match source.listed.take() {
+            Some(all) => self.scopes(slot, at, &all),
+            None => Ok(()),
+        }
     }
 
     fn all_lost(&mut self, slot: usize, at: UnixMicros, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
@@ -496,6 +603,8 @@ impl Writer {
         });
         if !carried {
             source.is_lost = true;
+            // It will be read again.
+            source.listed = None;
             self.lost(slot, at, ALL, cause, detail)?;
         }
         let source = self.source(slot);
@@ -517,6 +626,7 @@ impl Writer {
     fn topic_live(&mut self, slot: usize, at: UnixMicros, topic: String) -> Result<(), ArchiveError> {
         let source = &mut self.sources[self.slots[slot].source];
         self.archive.live(&source.outcome.name, &topic, source.horizon, at, "the subscription is served")?;
+        self.is_ledger_changed = true;
         source.topics.entry(topic).or_default().insert(slot);
         Ok(())
     }
@@ -529,6 +639,22 @@ impl Writer {
         }
         self.archive.live(&source.outcome.name, topic, source.horizon, at, "no longer wanted")?;
         self.archive.end_scope(&source.outcome.name, topic, at)
+    }
+
+    fn scopes(&mut self, slot: usize, at: UnixMicros, all: &[Scope]) -> Result<(), ArchiveError> {
+        let source = &mut self.sources[self.slots[slot].source];
+        let all: Vec<_> =
+            all.iter().map(|Scope { id, text, detail }| Selected { scope: id, text: text.as_deref(), detail }).collect();
+        let gaps = self.archive.select(&source.outcome.name, source.horizon, &all, at)?;
+        let source_name = &source.outcome.name;
+        source.news.extend(gaps.into_iter().map(|gap| Event::Gap {
+            source: source_name.clone(),
+            n: gap.n,
+            scope: gap.scope,
+            cause: gap.cause,
+            detail: gap.detail,
+        }));
+        Ok(())
     }
 
     fn lost(&mut self, slot: usize, at: UnixMicros, scope: &str, cause: Cause, detail: &str) -> Result<(), ArchiveError> {
@@ -553,6 +679,7 @@ impl Writer {
         let detail = format!("{envelopes} envelopes, {bytes} bytes dropped: the disk was too slow");
         let cause = Cause::Overload;
         self.archive.lost_between(&name, since, at, Lost { scope: ALL, cause, detail: &detail })?;
+        self.is_ledger_changed = true;
         let n = self.archive.last_n(&name).0;
         let source = self.source(slot);
         source.outcome.dropped += envelopes;

@@ -90,7 +90,10 @@ fn troubles(desk: &Desk, tape: &str) -> Vec<Value> {
             let (body, info) = (&record["raw"], &record["info"]);
             match record["kind"].as_str().unwrap() {
                 "close" if body["by"] == "peer" => Some(serde_json::json!([body["code"], body["reason"]])),
-                "http" => Some(serde_json::json!([info["status"], info["headers"]["retry-after"], body])),
+                // Not the lists of what selects, which were answered.
+                "http" if info["status"] != 200 => {
+                    Some(serde_json::json!([info["status"], info["headers"]["retry-after"], body]))
+                }
                 _ => None,
             }
         })

@@ -7,11 +7,13 @@
     reason = "tests may look at the clock, say why they skip, and stop where they stand"
 )]
 
+mod audit;
 mod backfill;
 mod bad_input;
 mod cli;
 mod command;
 mod faults;
+mod filling;
 mod fixture;
 mod kill;
 mod live;
@@ -20,4 +22,5 @@ mod program;
 mod rooms;
 mod round_trip;
 mod server;
+mod simulate;
 mod stock;

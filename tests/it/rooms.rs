@@ -48,6 +48,7 @@ const CRATES: [(&[&str], &[&str]); 5] = [
             "hyper_util",
             "http_body_util",
             "rcgen",
+            "reqwest",
             "rustls",
             "tokio_rustls",
             "webpki_roots",

@@ -534,8 +534,16 @@ impl Work<'_> {
             let filling =
                 Filling { state: verdict.state, detail: &detail, cursor: None, kinds: &verdict.kinds, spent: Spent::default() };
             self.archive.fill(&pair.source, self.clock.wall(), row.n, filling)?;
-            let filled =
-                Filled { gap, state: verdict.state, detail, requests: 0, rows: copied.found, new: copied.n_new(), micro_usd: 0 };
+            let filled = Filled {
+                gap,
+                state: verdict.state,
+                detail,
+                requests: 0,
+                rows: copied.found,
+                new: copied.n_new(),
+                micro_usd: 0,
+                halt: None,
+            };
             self.outcome.gaps.push(filled.clone());
             (self.tell)(PeerEvent::Ended(filled));
         }

@@ -26,6 +26,7 @@
 //! replay, but the delivery logs of the REST interface say what was sent.
 
 mod client;
+pub(super) mod lists;
 mod rest;
 mod server;
 mod walk;
@@ -36,6 +37,7 @@ use std::time::Duration;
 pub use client::Client;
 pub use rest::Rest;
 pub use server::Server;
+pub(crate) use walk::{Answer, read_page};
 pub use walk::{Walk, decode_page};
 pub use wire::decode;
 
@@ -102,6 +104,7 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Lines,
         answer_auth_ping: false,
+        scopes_every: crate::provider::SCOPES_EVERY,
         seed: 0,
     }
 }

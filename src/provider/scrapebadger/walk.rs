@@ -2,10 +2,14 @@
 //!
 //! | step | request | why |
 //! | --- | --- | --- |
-//! | lists | `/v1/twitter/stream/monitors`, `/filter-rules` | names, accounts and queries |
-//! | logs | `/v1/twitter/stream/logs`, `/filter-rules/{id}/logs` | ids of everything that was delivered |
+//! | lists | `/v1/twitter/stream/monitors`, `/filter-rules` | names, accounts and queries, where the tape does not know them |
+//! | logs | `/v1/twitter/stream/logs`, `/filter-rules/{id}/logs` | ids of what monitors, and rules without a text, delivered |
 //! | posts | `/v1/twitter/tweets/?tweets=` | those the tape has not, 100 at a time |
-//! | searches | `/v1/twitter/tweets/advanced_search` | what the provider failed to detect (`sweep.rs`) |
+//! | searches | `/v1/twitter/tweets/advanced_search` | rules by their text; accounts, where the log proves nothing (`sweep.rs`) |
+//!
+//! Whether deliveries are logged while nobody is connected is not published. A log that meets known posts on both sides of
+//! the stretch, and has rows in it that never came, shows that they are: then it is all that the stream would have brought,
+//! and the accounts, of which a search takes a few at a time, are not searched for.
 //!
 //! Logs have numbered pages, newest row first, and rows move to later pages while new ones come: a row may be met twice
 //! but is not skipped. A page far from the window is found by doubling and halving. `total` says how many rows a page
@@ -24,19 +28,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::lists::{MONITORS, RULES, accounts_of};
 use crate::model::json::{Bad, Json};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
     ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
-const HOST: &str = "scrapebadger.com";
+pub(super) const HOST: &str = "scrapebadger.com";
 
-const MONITORS: &str = "/v1/twitter/stream/monitors";
-const RULES: &str = "/v1/twitter/stream/filter-rules";
 const LOGS: &str = "/v1/twitter/stream/logs";
 const POSTS: &str = "/v1/twitter/tweets/";
 const SEARCH: &str = "/v1/twitter/tweets/advanced_search";
@@ -60,7 +63,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is being asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +111,8 @@ struct Log {
     /// The last page known to be newer than the window, and the first known not to be.
     below: u64,
     above: Option<u64>,
+    /// When the newest row was detected, in microseconds.
+    newest: Option<i64>,
     /// Pages from the first one not newer than the window on are read one by one.
     reading: bool,
     page: u64,
@@ -122,6 +127,8 @@ struct Log {
     left: bool,
     right: bool,
     failed: Option<String>,
+    /// Rows of the stretch that never came.
+    n_lost: u64,
     #[serde(skip)]
     ids: HashSet<String>,
 }
@@ -133,6 +140,7 @@ impl Log {
             monitor,
             below: 0,
             above: None,
+            newest: None,
             reading: false,
             page: 1,
             visited: Vec::new(),
@@ -143,6 +151,7 @@ impl Log {
             left: false,
             right: false,
             failed: None,
+            n_lost: 0,
             ids: HashSet::new(),
         }
     }
@@ -169,6 +178,10 @@ impl Log {
             return self.read_on(n_pages);
         }
         self.visited.push(self.page);
+        if rows.iter().any(|row| row.detected_at >= hi) && !newer {
+            // The window begins on this page.
+            self.below = self.below.max(self.page - 1);
+        }
         if newer {
             self.below = self.below.max(self.page);
         } else {
@@ -187,8 +200,19 @@ impl Log {
                 self.done = true;
                 self.below
             }
-            None => (self.below * 2).min(n_pages),
+            None => self.guess(rows, hi).clamp(self.below + 1, n_pages),
         };
+    }
+
+    /// The page on which the window may begin, if rows go on as they came on the way here.
+    fn guess(&mut self, rows: &[LogRow], hi: UnixMicros) -> u64 {
+        let (first, last) = (rows.first().map_or(hi, |row| row.detected_at), rows.last().map_or(hi, |row| row.detected_at));
+        let newest = *self.newest.get_or_insert(first.0);
+        let so_far = u64::try_from(newest.saturating_sub(last.0)).unwrap_or(0).max(1);
+        let wanted = u64::try_from(newest.saturating_sub(hi.0)).unwrap_or(0);
+        let pages = u128::from(self.page) * u128::from(wanted) / u128::from(so_far);
+        // Never further than a few times what is known: rows may have come in bursts.
+        u64::try_from(pages).unwrap_or(u64::MAX).saturating_add(1).min(self.page.saturating_mul(8))
     }
 
     /// To the next page that was not seen, or the end.
@@ -207,26 +231,24 @@ impl Log {
 #[derive(Debug)]
 pub struct Walk {
     settings: Settings,
-    /// What the tape names: id, and whether it is a rule.
-    on_tape: Vec<(String, bool)>,
+    /// What the tape names, as far as it is wanted.
+    on_tape: Vec<Named>,
     state: State,
     met: Met,
+    pub(crate) last_read: LastRead<Option<Answer>>,
 }
 
 impl Walk {
     pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
         let stretch = Stretch::of(&wanted);
-        let on_tape = wanted.selectors.iter().filter_map(|(id, envelope)| Some((id.clone(), is_rule(id, envelope)?)));
-        let on_tape: Vec<_> = on_tape.filter(|(id, _)| stretch.wants(id)).collect();
+        let on_tape: Vec<_> = wanted.selectors.iter().filter(|selector| stretch.wants(&selector.id)).map(Named::of).collect();
         let stored = cursor.and_then(|cursor| serde_json::from_str::<State>(cursor).ok());
-        let state = stored.filter(|state| state.version == VERSION && state.stretch == stretch).unwrap_or_else(|| State {
+        let stored = stored.filter(|state| state.version == VERSION && state.stretch == stretch);
+        let is_new = stored.is_none();
+        let state = stored.unwrap_or_else(|| State {
             version: VERSION,
             // A rule stands in one of the lists only.
-            ask: if stretch.scope != "*" && on_tape.iter().any(|(_, is_rule)| *is_rule) {
-                Ask::Rules(1)
-            } else {
-                Ask::Monitors(1)
-            },
+            ask: if stretch.scope != "*" && on_tape.iter().any(|named| named.is_rule) { Ask::Rules(1) } else { Ask::Monitors(1) },
             stretch,
             logs: Vec::new(),
             sweeps: Vec::new(),
@@ -243,7 +265,15 @@ impl Walk {
             n_pages: 0,
             n_rows: 0,
         });
-        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+        let mut walk = Self { settings: settings.clone(), on_tape, state, met: Met::new(), last_read: LastRead::default() };
+        if is_new && wanted.is_listed && !walk.on_tape.is_empty() {
+            for named in walk.on_tape.clone() {
+                walk.select(&named);
+            }
+            walk.state.ask = walk.begin();
+            walk.advance();
+        }
+        walk
     }
 
     /// Every last page of a search is asked twice.
@@ -253,9 +283,9 @@ impl Walk {
 
     pub(crate) fn price(&self) -> Price {
         let State { ask, logs, sweeps, stretch, .. } = &self.state;
-        let n_rules = self.on_tape.iter().filter(|(_, is_rule)| *is_rule).count() as u64;
+        let n_rules = self.on_tape.iter().filter(|named| named.is_rule).count() as u64;
         let n_logs = n_rules + u64::from(self.on_tape.len() as u64 > n_rules || n_rules == 0);
-        let left = |lists: u64| (lists + n_logs, n_logs);
+        let left = |lists: u64| (lists + n_logs, n_rules);
         let (free, searches) = match ask {
             Ask::Monitors(_) => left(2),
             Ask::Rules(_) => left(1),
@@ -310,7 +340,8 @@ impl Walk {
             }
         }
         let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
-        let read = Answer::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        let read = self.last_read.take(&response.body).unwrap_or_else(|| Answer::read(text));
+        let read = read.ok_or_else(|| broken("not whole JSON"))?;
         let fits = match &self.state.ask {
             Ask::Monitors(_) | Ask::Rules(_) | Ask::Nothing => !read.failed,
             Ask::Log => !read.failed && read.has_logs,
@@ -358,20 +389,9 @@ impl Walk {
         let (rows, has_more) = listed(text, "monitors", page)?;
         for monitor in &rows {
             let Some(id) = monitor["id"].as_str().filter(|id| self.state.stretch.wants(id)) else { continue };
-            self.state.listed.push(id.to_owned());
             let accounts = monitor["usernames"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let handles = accounts.iter().filter_map(Value::as_str).map(|handle| handle.trim_start_matches('@'));
-            let before = self.state.handles.len();
-            let mut n_good = 0;
-            for handle in handles.filter(|handle| is_handle(handle)) {
-                n_good += 1;
-                if !self.state.handles.iter().any(|other| other.eq_ignore_ascii_case(handle)) {
-                    self.state.handles.push(handle.to_owned());
-                }
-            }
-            if n_good < accounts.len() || (n_good == 0 && before == self.state.handles.len()) {
-                self.state.unsearchable.push(format!("monitor {id}"));
-            }
+            let handles: Vec<_> = accounts.iter().filter_map(Value::as_str).collect();
+            self.monitor(id, handles.into_iter());
         }
         let is_done = !has_more && self.state.stretch.scope != "*" && !self.state.listed.is_empty();
         self.state.ask = match has_more {
@@ -386,24 +406,61 @@ impl Walk {
         let (rows, has_more) = listed(text, "rules", page)?;
         for rule in &rows {
             let Some(id) = rule["id"].as_str().filter(|id| self.state.stretch.wants(id)) else { continue };
-            let is_on_tape = self.on_tape.iter().any(|(known, _)| known == id);
+            let is_on_tape = self.on_tape.iter().any(|named| named.id == id);
             if rule["status"].as_str().is_some_and(|status| status != "active") && !is_on_tape {
                 continue;
             }
-            // The id goes into a path.
-            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-                self.state.holes.push(format!("rule {id:.40?} has an id that cannot be asked for"));
-                continue;
-            }
-            self.state.listed.push(id.to_owned());
-            self.state.logs.push(Log::new(format!("{RULES}/{id}/logs"), None));
-            match rule["query"].as_str().map(str::trim).filter(|query| !query.is_empty()) {
-                Some(query) => self.add_sweep(format!("rule {id}"), query.to_owned()),
-                None => self.state.unsearchable.push(format!("rule {id}")),
-            }
+            let query = rule["query"].as_str().map(str::trim).filter(|query| !query.is_empty());
+            self.rule(id, query.into_iter());
         }
         self.state.ask = if has_more { Ask::Rules(page + 1) } else { self.begin() };
         Ok((0, 0))
+    }
+
+    /// Something that the tape knows to have selected.
+    fn select(&mut self, named: &Named) {
+        let texts = || named.texts.iter().map(String::as_str);
+        if named.is_rule {
+            self.rule(&named.id, texts());
+        } else {
+            self.monitor(&named.id, texts().filter_map(accounts_of).flatten());
+        }
+    }
+
+    fn monitor<'a>(&mut self, id: &str, handles: impl Iterator<Item = &'a str>) {
+        self.state.listed.push(id.to_owned());
+        let (mut n, mut n_good) = (0, 0);
+        for handle in handles.map(|handle| handle.trim_start_matches('@')) {
+            n += 1;
+            if is_handle(handle) {
+                n_good += 1;
+                if !self.state.handles.iter().any(|other| other.eq_ignore_ascii_case(handle)) {
+                    self.state.handles.push(handle.to_owned());
+                }
+            }
+        }
+        if n_good < n || n == 0 {
+            self.state.unsearchable.push(format!("monitor {id}"));
+        }
+    }
+
+    fn rule<'a>(&mut self, id: &str, texts: impl Iterator<Item = &'a str>) {
+        self.state.listed.push(id.to_owned());
+        let mut has_text = false;
+        for text in texts {
+            has_text = true;
+            self.add_sweep(format!("rule {id}"), text.to_owned());
+        }
+        if has_text {
+            return;
+        }
+        self.state.unsearchable.push(format!("rule {id}"));
+        // The id goes into a path.
+        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            self.state.holes.push(format!("rule {id:.40?} has an id that cannot be asked for"));
+            return;
+        }
+        self.state.logs.push(Log::new(format!("{RULES}/{id}/logs"), None));
     }
 
     fn add_sweep(&mut self, name: String, text: String) {
@@ -414,20 +471,27 @@ impl Walk {
 
     /// The lists are read: what is to be asked is known.
     fn begin(&mut self) -> Ask {
-        for text in groups(&self.state.handles.clone()) {
-            self.add_sweep("monitored accounts".to_owned(), text);
+        let State { listed, unsearchable, sweeps, logs, stretch, holes, handles, .. } = &mut self.state;
+        let is_monitored = !handles.is_empty() || unsearchable.iter().any(|name| name.starts_with("monitor "));
+        if is_monitored {
+            let monitor = Some(stretch.scope.clone()).filter(|scope| scope != "*");
+            logs.insert(0, Log::new(LOGS.to_owned(), monitor));
         }
-        let is_rule = |walk: &Self, id: &str| walk.state.logs.iter().any(|log| log.path.ends_with(&format!("/{id}/logs")));
-        let monitors: Vec<String> = self.state.listed.iter().filter(|id| !is_rule(self, id)).cloned().collect();
-        if !monitors.is_empty() {
-            let monitor = Some(self.state.stretch.scope.clone()).filter(|scope| scope != "*");
-            self.state.logs.insert(0, Log::new(LOGS.to_owned(), monitor));
+        let lost: Vec<_> = self.on_tape.iter().filter(|named| !listed.contains(&named.id)).collect();
+        if !lost.is_empty() && lost.len() == self.on_tape.len() {
+            let n = lost.len();
+            holes.push(format!(
+                "none of the {n} monitors and rules on the tape is among the provider's: the API key belongs to another account, \
+                 or all of them were deleted; set the key of the account that was recorded"
+            ));
+            logs.clear();
+            sweeps.clear();
+            handles.clear();
+            return Ask::Log;
         }
-        for (id, is_rule) in &self.on_tape {
-            if !self.state.listed.contains(id) {
-                let sort = if *is_rule { "rule" } else { "monitor" };
-                self.state.holes.push(format!("{sort} {id} is on the tape, but the provider does not have it any more"));
-            }
+        for Named { id, is_rule, .. } in lost {
+            let sort = if *is_rule { "rule" } else { "monitor" };
+            holes.push(format!("{sort} {id} is on the tape, but the provider does not have it any more"));
         }
         Ask::Log
     }
@@ -439,11 +503,13 @@ impl Walk {
         for row in &read.logs {
             is_fresh |= log.ids.insert(row.id.clone());
             let was_known = was_known(row.tweet_id, &mut self.met, known);
-            if row.published_at.0 < stretch.from {
-                log.left |= was_known;
-            } else if row.published_at.0 >= stretch.to {
-                log.right |= was_known;
-            } else if !was_known {
+            let is_inside = (stretch.from..stretch.to).contains(&row.published_at.0);
+            if was_known {
+                let (left, right) = stretch.edges(row.published_at.0);
+                log.left |= left;
+                log.right |= right;
+            } else if is_inside {
+                log.n_lost += 1;
                 let waits = |ids: &[u64]| ids.contains(&row.tweet_id);
                 // What was asked for before is marked in `met` once it came.
                 if !waits(&self.state.pending) && !waits(&self.state.missed) && !waits(&self.state.gone) {
@@ -461,8 +527,8 @@ impl Walk {
             }
             log.failed = Some("a page of its delivery log stayed incomplete".to_owned());
         }
-        // What is detected was published a little before.
-        let (lo, hi) = (UnixMicros(stretch.lo().saturating_mul(1_000_000)), UnixMicros(stretch.hi().saturating_mul(1_000_000)));
+        // What is detected was published a little before; what was detected later than the stretch came live.
+        let (lo, hi) = (UnixMicros(stretch.from), UnixMicros(stretch.to));
         let total = read.total.unwrap_or(before + read.logs.len() as u64);
         log.step(&read.logs, total, lo, hi);
         (read.logs.len() as u64, 0)
@@ -538,6 +604,16 @@ impl Walk {
         if matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_)) {
             return;
         }
+        let is_over = self.state.logs.iter().all(|log| log.done) && self.state.pending.is_empty() && self.state.missed.is_empty();
+        if is_over && !self.state.handles.is_empty() {
+            let handles = std::mem::take(&mut self.state.handles);
+            let is_proven = |log: &Log| log.path == LOGS && log.is_whole() && log.n_lost > 0;
+            if !self.state.logs.iter().any(is_proven) || !self.state.gone.is_empty() {
+                for text in groups(&handles) {
+                    self.add_sweep("monitored accounts".to_owned(), text);
+                }
+            }
+        }
         let State { logs, pending, missed, sweeps, doubt, .. } = &mut self.state;
         let logs_left = logs.iter().any(|log| !log.done);
         self.state.ask = if pending.len() >= PAGE || (!logs_left && !pending.is_empty()) {
@@ -548,7 +624,8 @@ impl Walk {
             Ask::Posts(missed.iter().take(PAGE).copied().collect())
         } else {
             if sweeps.iter().all(|sweep| sweep.ask().is_none()) {
-                *doubt |= sweeps.len() == 1 || sweeps.iter().any(|sweep| sweep.doubt);
+                let is_alone = logs.is_empty() && sweeps.len() == 1 && sweeps.iter().all(|sweep| !sweep.was_doubted());
+                *doubt |= is_alone || sweeps.iter().any(|sweep| sweep.doubt);
                 if *doubt {
                     sweeps.iter_mut().for_each(Sweep::confirm);
                 }
@@ -618,6 +695,23 @@ fn listed(text: &str, name: &str, page: u64) -> Result<(Vec<Value>, bool), Troub
     Ok((rows, has_more))
 }
 
+/// What the tape knows of a monitor or a rule.
+#[derive(Clone, Debug)]
+struct Named {
+    id: String,
+    is_rule: bool,
+    texts: Vec<String>,
+}
+
+impl Named {
+    fn of(selector: &Selector) -> Self {
+        let Selector { id, texts, sample } = selector;
+        let by_text = texts.first().map(|text| accounts_of(text).is_none());
+        let is_rule = by_text.or_else(|| is_rule(id, sample.as_deref()?)).unwrap_or(false);
+        Self { id: id.clone(), is_rule, texts: texts.clone() }
+    }
+}
+
 /// Whether an envelope names that id as its rule; `None` when it names it not at all.
 fn is_rule(id: &str, envelope: &[u8]) -> Option<bool> {
     let mut found = None;
@@ -636,15 +730,24 @@ fn is_rule(id: &str, envelope: &[u8]) -> Option<bool> {
 ///
 /// A page does not say which rule or monitor it was asked for, so its events have no selector.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let Some(read) = Answer::read(text) else {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    };
-    let message = if read.has_posts { Message::Data } else { Message::Other };
-    let posts = if read.has_posts { read.posts } else { Vec::new() };
+    read_page(body).0
+}
+
+/// The events of an answer, and the answer, if it is a JSON object.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Answer>) {
+    let read = std::str::from_utf8(body).ok().and_then(Answer::read);
+    (read.as_ref().map_or_else(unknown, decoded), read)
+}
+
+fn unknown() -> Decoded {
+    Decoded { message: Message::Unknown, ..Decoded::default() }
+}
+
+fn decoded(read: &Answer) -> Decoded {
     let event =
-        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    Decoded { json: read.is_exact, message, provider_at: None, events: posts.into_iter().map(event).collect() }
+        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    let (message, posts) = if read.has_posts { (Message::Data, &read.posts[..]) } else { (Message::Other, &[][..]) };
+    Decoded { json: read.is_exact, message, provider_at: None, events: posts.iter().map(event).collect() }
 }
 
 /// A row of a delivery log.
@@ -657,8 +760,8 @@ struct LogRow {
 }
 
 /// What an answer says, read in one pass.
-#[derive(Default)]
-struct Answer {
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
     is_exact: bool,
     has_posts: bool,
     posts: Vec<(TweetId, Option<UnixMicros>)>,
@@ -839,7 +942,7 @@ mod tests {
 
         // A rule that the tape has and the provider has not: nobody can tell what it would have delivered.
         let mut peer = self::peer(9, 20.0, Dialect::B);
-        let rule = peer.wanted.selectors.iter().find(|(id, envelope)| is_rule(id, envelope) == Some(true)).unwrap().0.clone();
+        let rule = peer.wanted.selectors.iter().map(Named::of).find(|named| named.is_rule).unwrap().id;
         assert_eq!(peer.ask("DELETE", &format!("{RULES}/{rule}"), "").status, 204);
         let walk = peer.walk();
         let ran = honest(&mut peer, walk);

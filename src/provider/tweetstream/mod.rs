@@ -32,6 +32,7 @@
 mod client;
 mod fields;
 mod history;
+pub(super) mod lists;
 mod page;
 mod rest;
 mod server;
@@ -46,6 +47,7 @@ use crate::model::{Framing, Provider};
 
 pub use client::Client;
 pub use page::decode_page;
+pub(crate) use page::{Page, read_page};
 pub use rest::Rest;
 pub use server::Server;
 pub use walk::Walk;
@@ -133,8 +135,14 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Sse,
         answer_auth_ping: false,
+        scopes_every: crate::provider::SCOPES_EVERY,
         seed: 0,
     }
+}
+
+/// The account that an envelope is about.
+pub fn account_of(envelope: &[u8]) -> Option<String> {
+    fields::handle_of(envelope).map(|handle| watchlist::normalized(&handle)).filter(|handle| !handle.is_empty())
 }
 
 /// Subprotocol that names the protocol's version.

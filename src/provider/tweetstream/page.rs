@@ -11,7 +11,7 @@ use crate::provider::history::one_value;
 
 /// A page.
 #[derive(Debug, Default)]
-pub(super) struct Page {
+pub(crate) struct Page {
     pub(super) rows: Vec<Row>,
     /// What the provider counted.
     pub(super) count: Option<u64>,
@@ -19,7 +19,7 @@ pub(super) struct Page {
 
 /// A row; what it does not have or has in an unknown form is `None`.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The post, the changed profile or the follow.
     pub(super) event: Option<Event>,
     /// What was found out about the post, if the row has it.
@@ -35,18 +35,33 @@ pub(super) struct Row {
 /// Keys are those of the live envelopes: a post of Truth Social is kept apart, what was found out about it is not, because
 /// the live envelope does not name its platform.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let Some(json) = one_value(body) else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
-    let page = read(body);
-    let message = if page.is_some() { Message::Data } else { Message::Other };
-    let rows = page.map(|page| page.rows).unwrap_or_default();
-    let events = rows.into_iter().flat_map(|row| [row.event, row.meta]).flatten().collect();
-    Decoded { json, message, provider_at: None, events }
+    read_page(body).0
+}
+
+/// The events of a page, and the page, if it is one.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Page>) {
+    let (json, message, page) = match read_exactly(body) {
+        Some((page, is_exact)) => (is_exact, Message::Data, Some(page)),
+        None => match one_value(body) {
+            Some(is_exact) => (is_exact, Message::Other, None),
+            None => return (Decoded { message: Message::Unknown, ..Decoded::default() }, None),
+        },
+    };
+    let rows = page.iter().flat_map(|page| &page.rows);
+    let events = rows.flat_map(|row| [&row.event, &row.meta]).flatten().cloned().collect();
+    (Decoded { json, message, provider_at: None, events }, page)
 }
 
 /// Reads a page; `None` if it is none: no valid JSON, or without its two parts.
 pub(super) fn read(body: &[u8]) -> Option<Page> {
+    read_exactly(body).map(|(page, _)| page)
+}
+
+/// Reads a page, and whether nothing is around it and it stands on one line.
+fn read_exactly(body: &[u8]) -> Option<(Page, bool)> {
     let text = std::str::from_utf8(body).ok()?;
-    let mut json = Json::new(text.trim_matches([' ', '\t', '\r', '\n']));
+    let inner = text.trim_matches([' ', '\t', '\r', '\n']);
+    let mut json = Json::new(inner);
     let mut page = Page::default();
     let (mut has_data, mut has_metadata) = (false, false);
     json.object(|key, json| {
@@ -74,7 +89,8 @@ pub(super) fn read(body: &[u8]) -> Option<Page> {
     })
     .ok()?;
     json.finish().ok()?;
-    (has_data && has_metadata).then_some(page)
+    let is_exact = !json.is_multi_line() && inner.len() == body.len();
+    (has_data && has_metadata).then_some((page, is_exact))
 }
 
 /// The tracked accounts that `/api/me` names, normalised and in order; `None` if it is no such answer.

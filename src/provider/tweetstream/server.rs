@@ -223,7 +223,7 @@ mod tests {
             for (key, comes_in) in [("right", true), ("wrong", false)] {
                 let mut server =
                     Server::new(ServerSettings { key: Secret::new("right"), max_connections: None, ..ServerSettings::default() });
-                let mut settings = Settings { auth, ..tweetstream::default_settings() };
+                let mut settings = Settings { auth, scopes_every: Duration::ZERO, ..tweetstream::default_settings() };
                 settings.credentials.key = Secret::new(key);
                 let mut client = Client::new(settings);
                 let now = Instant::now();

@@ -11,8 +11,8 @@
 //!
 //! A page is not believed: the row that set its end must be on it, most of its rows must lie within its bounds, and a short
 //! page is the last one only when it reaches events that are known from the stream. Where there are none, a second look
-//! must bring nothing. Once a page was caught lying, the whole family is walked again until a pass brings nothing new.
-//! A history that leaves the same row out each time, or one row of a single short page, cannot be told from the truth.
+//! must bring nothing. Once a page was caught lying, or when told to [`doubt`](Walk::doubt), the whole family is walked
+//! again until a pass brings nothing new. A history that leaves the same row out each time cannot be told from the truth.
 //! Source: tweetstream.io docs, "History API"; the SDKs' types 1.1.
 
 use std::collections::HashSet;
@@ -22,14 +22,12 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::LATENESS_HORIZON;
+use super::lists;
 use super::page::{self, Row};
 use super::watchlist::normalized;
-use crate::model::{Endpoint, Event, EventId, EventKind, IntervalSet, Request, Response, Secret, UnixMicros};
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::model::{Event, EventId, EventKind, IntervalSet, Response, UnixMicros};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
 use crate::provider::{Settings, percent_encode};
-
-/// Host of history and management. Documented: tweetstream.io docs, "History API".
-const HOST: &str = "api.tweetstream.io";
 
 /// Most rows of a page. Documented: the same page.
 const PAGE_MAX: usize = 1_000;
@@ -78,13 +76,12 @@ const LIVE_ONLY: [(EventKind, &str); 6] = [
 /// A walk.
 #[derive(Debug)]
 pub struct Walk {
-    endpoint: Endpoint,
-    prefix: String,
-    key: Option<Secret>,
+    settings: Settings,
     wanted: Wanted,
     state: State,
     /// Rows of earlier pages, by hash; after a resumption the tape knows them.
     seen: HashSet<u64>,
+    pub(crate) last_read: LastRead<Option<page::Page>>,
 }
 
 /// All that must outlive the process.
@@ -100,6 +97,14 @@ struct State {
     watchlist: Option<Vec<String>>,
     /// One for each of [`FAMILIES`].
     courses: Vec<Course>,
+    /// Whether every family is walked twice, whatever it met.
+    #[serde(default)]
+    doubt: bool,
+    /// The accounts were read by a run before the last one, so they are looked at again in the end; and were.
+    #[serde(default)]
+    was_resumed: bool,
+    #[serde(default)]
+    is_checked: bool,
     n_requests: u64,
     n_rows: u64,
 }
@@ -176,8 +181,6 @@ impl Placed<'_> {
 
 impl Walk {
     pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
-        let base = settings.base.as_ref();
-        let own = || Endpoint { tls: true, host: HOST.to_owned(), port: 443 };
         let margin = wanted.margin.clamp(LATENESS_HORIZON, MARGIN_MAX);
         let margin_ms = i64::try_from(margin.as_millis()).unwrap_or(i64::MAX);
         let (from, to) = (wanted.from.0, wanted.to.0);
@@ -188,25 +191,14 @@ impl Walk {
                 && state.courses.iter().flat_map(|course| &course.windows).all(|window| state.has(window))
         };
         let state = cursor.and_then(|text| serde_json::from_str(text).ok()).filter(is_same);
-        let state = state.unwrap_or_else(|| State {
-            version: VERSION,
-            scope: wanted.scope.clone(),
-            from,
-            to,
-            margin_ms,
-            watchlist: None,
-            courses: vec![Course::new(); FAMILIES.len()],
-            n_requests: 0,
-            n_rows: 0,
-        });
-        Self {
-            endpoint: base.map_or_else(own, |base| base.endpoint.clone()),
-            prefix: base.map_or_else(String::new, |base| base.prefix.clone()),
-            key: settings.credentials.key.clone(),
-            wanted,
-            state,
-            seen: HashSet::new(),
-        }
+        let mut state = state.unwrap_or_else(|| State::new(&wanted, margin_ms));
+        state.was_resumed |= state.watchlist.is_some();
+        Self { settings: settings.clone(), wanted, state, seen: HashSet::new(), last_read: LastRead::default() }
+    }
+
+    /// Every family is walked twice.
+    pub(crate) fn doubt(&mut self) {
+        self.state.doubt = true;
     }
 
     pub(crate) fn price(&self) -> Price {
@@ -219,10 +211,11 @@ impl Walk {
             return Next::Done(self.verdict());
         }
         if self.state.watchlist.is_none() {
-            return Next::Ask(self.request("/api/me".to_owned()));
+            return Next::Ask(lists::ask(&self.settings));
         }
         match self.current() {
-            Some((at, window)) => Next::Ask(self.request(self.question(at, &window))),
+            Some((at, window)) => Next::Ask(lists::get(&self.settings, &self.question(at, &window))),
+            None if self.state.must_check() => Next::Ask(lists::get(&self.settings, "/api/me")),
             None => Next::Done(self.verdict()),
         }
     }
@@ -231,7 +224,9 @@ impl Walk {
         if self.state.watchlist.is_none() {
             return self.watchlist_answered(response);
         }
-        let Some((at, window)) = self.current() else { return Ok(Page::default()) };
+        let Some((at, window)) = self.current() else {
+            return if self.state.must_check() { self.watchlist_answered(response) } else { Ok(Page::default()) };
+        };
         // Inferred: the status for an account that is not tracked is that of a plan without history.
         if response.status == 403 && (window.handles.is_some() || self.scope_is_untracked()) {
             self.state.n_requests += 1;
@@ -240,7 +235,8 @@ impl Walk {
         }
         trouble(response)?;
         let again = "the answer is no page of history (cut off or changed)";
-        let page = page::read(&response.body).ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
+        let page = self.last_read.take(&response.body).unwrap_or_else(|| page::read(&response.body));
+        let page = page.ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
         self.state.n_requests += 1;
         self.state.n_rows += page.rows.len() as u64;
         Ok(self.page(at, &window, &page, known))
@@ -256,6 +252,15 @@ impl Walk {
         let again = "the answer does not name the tracked accounts (cut off or changed)";
         let handles =
             page::read_watchlist(&response.body).ok_or_else(|| Trouble::Again { after: None, why: again.to_owned() })?;
+        if self.state.watchlist.as_ref() == Some(&handles) {
+            self.state.is_checked = true;
+            return Ok(Page::default());
+        }
+        if self.state.watchlist.is_some() {
+            // What was asked for was the history of other accounts.
+            let State { margin_ms, doubt, .. } = self.state;
+            self.state = State { doubt, ..State::new(&self.wanted, margin_ms) };
+        }
         self.state.n_requests += 1;
         self.state.watchlist = Some(handles);
         let main = self.state.main();
@@ -269,33 +274,16 @@ impl Walk {
     fn current(&mut self) -> Option<(usize, Window)> {
         let main = self.state.main();
         let stretch = (UnixMicros(self.state.from), UnixMicros(self.state.to));
+        let doubt = self.state.doubt;
         for (at, course) in self.state.courses.iter_mut().enumerate() {
             while course.windows.is_empty() && !course.is_done {
-                course.turn(&main, stretch);
+                course.turn(&main, stretch, doubt);
             }
             if let Some(window) = course.windows.last() {
                 return Some((at, window.clone()));
             }
         }
         None
-    }
-
-    fn request(&self, target: String) -> Request {
-        let Endpoint { tls, .. } = self.endpoint;
-        let target = format!("{}{target}", self.prefix);
-        let key = self.key.as_ref().and_then(|key| Secret::new(format!("Bearer {}", key.expose())));
-        // Observed: an early commit of the vendor's SDK names itself as a fix.
-        let agent = Secret::new(concat!("birdtape/", env!("CARGO_PKG_VERSION")));
-        let accept = Secret::new("application/json");
-        let headers = [("authorization", key), ("user-agent", agent), ("accept", accept)];
-        Request {
-            method: "GET",
-            endpoint: self.endpoint.clone(),
-            shown: format!("{}://{}{target}", if tls { "https" } else { "http" }, self.endpoint.authority()),
-            target: Secret::new(target).expect("a path of ours is never empty"),
-            headers: headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
-            body: String::new(),
-        }
     }
 
     fn question(&self, at: usize, window: &Window) -> String {
@@ -407,15 +395,26 @@ impl Walk {
         Verdict { kinds, evidence: format!("{n_rows} rows in {n_requests} requests: {told}") }
     }
 
-    /// Known accounts that the history does not speak of any more.
+    /// Known accounts that the history does not speak of any more, as far as that leaves the stretch open.
     fn gone(&self) -> Option<String> {
         let watchlist = self.state.watchlist.as_ref()?;
-        let known = self.wanted.selectors.iter().map(|(name, _)| normalized(name)).filter(|name| !name.is_empty() && name != "*");
-        let mut gone: Vec<_> = match self.scope_handle() {
+        let known = self.wanted.selectors.iter().map(|selector| normalized(&selector.id));
+        let known: Vec<_> = known.filter(|name| !name.is_empty() && name != "*").collect();
+        let is_gone = |handle: &&String| watchlist.binary_search(handle).is_err();
+        if !known.is_empty() && known.iter().all(|handle| is_gone(&handle)) {
+            let n = known.len();
+            return Some(format!(
+                "none of the {n} accounts on the tape is tracked with this API key: it belongs to another customer, or all of \
+                 them were removed, and the history has only accounts that are tracked; set the key that was recorded with"
+            ));
+        }
+        let gone: Vec<_> = match self.scope_handle() {
             Some(handle) => vec![handle],
-            None => known.collect(),
+            // Names in envelopes may be old ones; those of the provider's own lists are not.
+            None if self.wanted.is_listed => known,
+            None => Vec::new(),
         };
-        gone.retain(|handle| watchlist.binary_search(handle).is_err());
+        let gone: Vec<_> = gone.iter().filter(is_gone).collect();
         let first = gone.first()?;
         let more = if gone.len() > 1 { format!(" and {} more are", gone.len() - 1) } else { " is".to_owned() };
         Some(format!("@{first}{more} not tracked any more, and the history has only accounts that are: add them again"))
@@ -423,6 +422,28 @@ impl Walk {
 }
 
 impl State {
+    /// Nothing was asked yet.
+    fn new(wanted: &Wanted, margin_ms: i64) -> Self {
+        Self {
+            version: VERSION,
+            scope: wanted.scope.clone(),
+            from: wanted.from.0,
+            to: wanted.to.0,
+            margin_ms,
+            watchlist: None,
+            courses: vec![Course::new(); FAMILIES.len()],
+            doubt: false,
+            was_resumed: false,
+            is_checked: false,
+            n_requests: 0,
+            n_rows: 0,
+        }
+    }
+
+    fn must_check(&self) -> bool {
+        self.was_resumed && !self.is_checked
+    }
+
     /// The whole stretch with its margins, a millisecond wider because the bounds may be outside.
     fn main(&self) -> Window {
         let start = UnixMicros(self.from).millis().saturating_sub(self.margin_ms).saturating_sub(1);
@@ -557,7 +578,7 @@ impl Course {
     }
 
     /// No window is left: done, or another look, or another pass.
-    fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros)) {
+    fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros), doubt: bool) {
         // A pass that does not come down to where another one was ended too early.
         let is_short = !self.is_looking && self.pass > 1 && self.reached > self.oldest;
         let is_second = self.is_looking || self.pass > 1;
@@ -576,7 +597,7 @@ impl Course {
         let is_proven = self.is_quiet || (self.is_low_edge_seen && self.is_high_edge_seen);
         if self.pass == 1 && !is_proven && self.n_looks < LOOKS_MAX {
             self.look(main);
-        } else if !self.has_lied && is_proven {
+        } else if !self.has_lied && is_proven && !(doubt && self.pass == 1 && self.oldest.is_some()) {
             self.is_done = true;
         } else if self.pass < PASSES_MAX {
             self.pass += 1;

@@ -41,6 +41,7 @@ mod accounts;
 mod client;
 mod delay;
 mod history;
+pub(super) mod lists;
 mod post;
 mod rest;
 mod rules;
@@ -57,6 +58,7 @@ pub use client::Client;
 pub use delay::{Delay, Spread};
 pub use rest::Rest;
 pub use server::{Server, Takeover};
+pub(crate) use walk::{Listing, read_page};
 pub use walk::{Walk, decode_page};
 pub use wire::decode;
 
@@ -134,6 +136,7 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Lines,
         answer_auth_ping: false,
+        scopes_every: crate::provider::SCOPES_EVERY,
         seed: 0,
     }
 }

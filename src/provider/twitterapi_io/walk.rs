@@ -1,37 +1,48 @@
 //! The walk through TwitterAPI.io's history: what rules and accounts would have delivered, by searching for it.
 //!
-//! First the rules and the monitored accounts are read, which is free; a rule that the tape names and the list no
-//! longer has, or has with another text, is asked by the text it had on the tape, too. Then each text is searched for in
-//! the window (`sweep.rs`), and accounts in groups. Deletes and edits have no history here, so posts are the only kind.
+//! Where the tape knows what was in force in the window, those texts are searched for. Where it does not, the rules and
+//! the monitored accounts are read first, which is free; a rule that the tape names and the list no longer has, or has
+//! with another text, is asked by the text it had on the tape, too. Each text is searched for in the window (`sweep.rs`),
+//! accounts in groups. Deletes and edits have no history here, so posts are the only kind.
+//!
+//! Searches that met no known post at an edge are looked at a second time, all of them in one bulk request.
 //!
 //! | request | why | price |
 //! | --- | --- | --- |
 //! | `/oapi/tweet_filter/get_rules` | texts of the rules | free (observed, public clients) |
 //! | `/oapi/x_user_stream/get_user_to_monitor_tweet` | handles of the accounts | free |
 //! | `/twitter/tweet/advanced_search` | posts, at most 20 a page | 15 credits a post, 15 at the least (docs.twitterapi.io, "Pricing") |
+//! | `/twitter/tweet/bulk_advanced_search` | second looks, many searches at once (agent skill, 2026-04) | each as a search of its own (assumed) |
 //!
 //! Limits of time stand inside the search as `since_time:` and `until_time:` with unix seconds (recommended on
 //! "Pricing"; as parameters they are ignored, observed 2026-09).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::lists;
 
 use crate::model::json::{Bad, Json};
 use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
-use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
+use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, post,
 };
 
 /// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
-const HOST: &str = "api.twitterapi.io";
+pub(super) const HOST: &str = "api.twitterapi.io";
 
-const RULES: &str = "/oapi/tweet_filter/get_rules";
-const ACCOUNTS: &str = "/oapi/x_user_stream/get_user_to_monitor_tweet";
 const SEARCH: &str = "/twitter/tweet/advanced_search";
+const BULK: &str = "/twitter/tweet/bulk_advanced_search";
+
+/// Searches of one bulk request. Ours: the provider's bound is not published.
+const BULK_MAX: usize = 50;
 
 /// Documented: at most 20 posts on a page.
 const PAGE: usize = 20;
@@ -49,7 +60,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is being asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +83,8 @@ struct State {
     holes: Vec<String>,
     /// Whether every last page is asked twice.
     doubt: bool,
+    /// Whether bulk requests are of no use here.
+    no_bulk: bool,
     /// The page before, by its rows.
     face: u64,
     n_searches: u64,
@@ -82,17 +95,22 @@ struct State {
 #[derive(Debug)]
 pub struct Walk {
     settings: Settings,
-    /// Rule ids and texts that the tape names.
+    /// Rule ids and texts that the tape names, as far as they are wanted.
     on_tape: Vec<(String, String)>,
+    /// Ids of all rules that the tape names.
+    known_rules: Vec<String>,
     state: State,
     met: Met,
+    pub(crate) last_read: LastRead<Option<Listing>>,
 }
 
 impl Walk {
     pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
         let stretch = Stretch::of(&wanted);
         let stored = cursor.and_then(|cursor| serde_json::from_str::<State>(cursor).ok());
-        let state = stored.filter(|state| state.version == VERSION && state.stretch == stretch).unwrap_or(State {
+        let stored = stored.filter(|state| state.version == VERSION && state.stretch == stretch);
+        let is_new = stored.is_none();
+        let state = stored.unwrap_or(State {
             version: VERSION,
             stretch,
             stage: Stage::Rules,
@@ -100,13 +118,33 @@ impl Walk {
             errors: 0,
             holes: Vec::new(),
             doubt: false,
+            no_bulk: false,
             face: 0,
             n_searches: 0,
             n_rows: 0,
         });
-        let on_tape = wanted.selectors.iter().filter_map(|(id, envelope)| Some((id.clone(), value_of(envelope)?)));
-        let on_tape = on_tape.filter(|(id, _)| state.stretch.wants(id)).collect();
-        Self { settings: settings.clone(), on_tape, state, met: Met::new() }
+        let (accounts, rules): (Vec<_>, Vec<_>) = wanted.selectors.iter().partition(|selector| selector.id.starts_with('@'));
+        let texts = |selector: &Selector| match selector.texts.is_empty() {
+            true => selector.sample.as_deref().and_then(value_of).into_iter().collect(),
+            false => selector.texts.clone(),
+        };
+        let is_wanted = |selector: &&&Selector| state.stretch.wants(&selector.id);
+        let with_id =
+            |selector: &&Selector| texts(selector).into_iter().map(|text| (selector.id.clone(), text)).collect::<Vec<_>>();
+        let on_tape: Vec<_> = rules.iter().filter(is_wanted).flat_map(with_id).collect();
+        let mut handles: Vec<String> = Vec::new();
+        for text in accounts.iter().filter(is_wanted).flat_map(|selector| &selector.texts) {
+            handles.extend(accounts_of(text).filter(|handle| is_handle(handle)).map(str::to_owned));
+        }
+        let known_rules = rules.iter().map(|selector| selector.id.clone()).collect();
+        let mut walk =
+            Self { settings: settings.clone(), on_tape, known_rules, state, met: Met::new(), last_read: LastRead::default() };
+        if is_new && wanted.is_listed && !(walk.on_tape.is_empty() && handles.is_empty()) {
+            walk.state.stage = Stage::Search;
+            walk.add_sweeps(walk.on_tape.clone());
+            walk.add_sweeps(of_accounts(&handles));
+        }
+        walk
     }
 
     /// Every last page is asked twice.
@@ -126,19 +164,41 @@ impl Walk {
     }
 
     pub(crate) fn next(&mut self) -> Next {
-        let get = |path: &str, params: &[(&str, &str)]| Next::Ask(get(&self.settings, HOST, path, params));
         match self.state.stage {
-            Stage::Rules => return get(RULES, &[]),
-            // Documented: 1 is those that are monitored for posts.
-            Stage::Accounts => return get(ACCOUNTS, &[("query_type", "1")]),
+            Stage::Rules => return Next::Ask(lists::ask_rules(&self.settings)),
+            Stage::Accounts => return Next::Ask(lists::ask_accounts(&self.settings)),
             Stage::Search => {}
         }
-        let asking = self.state.sweeps.iter().find_map(Sweep::ask);
-        match asking {
-            Some((query, None)) => get(SEARCH, &[("query", &query), ("queryType", "Latest")]),
-            Some((query, Some(cursor))) => get(SEARCH, &[("query", &query), ("queryType", "Latest"), ("cursor", cursor)]),
-            None => Next::Done(self.verdict()),
+        let asked: Vec<_> = self.asking().into_iter().filter_map(|at| self.state.sweeps[at].ask()).collect();
+        match &asked[..] {
+            [] => Next::Done(self.verdict()),
+            [(query, cursor)] => {
+                let mut params = vec![("query", query.as_str()), ("queryType", "Latest")];
+                params.extend(cursor.map(|cursor| ("cursor", cursor)));
+                Next::Ask(get(&self.settings, HOST, SEARCH, &params))
+            }
+            many => {
+                let one = |(query, cursor): &(String, Option<&str>)| {
+                    let mut one = json!({ "query": query, "queryType": "Latest" });
+                    if let Some(cursor) = cursor {
+                        one["cursor"] = (*cursor).into();
+                    }
+                    one
+                };
+                let queries: Vec<Value> = many.iter().map(one).collect();
+                Next::Ask(post(&self.settings, HOST, BULK, json!({ "queries": queries }).to_string()))
+            }
         }
+    }
+
+    /// The searches that are asked next: the first that was not asked yet, or all that want a second look.
+    fn asking(&self) -> Vec<usize> {
+        let sweeps = &self.state.sweeps;
+        if let Some(at) = sweeps.iter().position(Sweep::is_first_look) {
+            return vec![at];
+        }
+        let n_max = if self.state.no_bulk { 1 } else { BULK_MAX };
+        (0..sweeps.len()).filter(|at| sweeps[*at].ask().is_some()).take(n_max).collect()
     }
 
     pub(crate) fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
@@ -148,16 +208,19 @@ impl Walk {
             Err(Refusal::Refused { words }) => return self.refused(words),
         }
         let text = std::str::from_utf8(&response.body).map_err(|_| broken("not UTF-8"))?;
-        let read = Listing::read(text).ok_or_else(|| broken("not whole JSON"))?;
+        let read = self.last_read.take(&response.body).unwrap_or_else(|| Listing::read(text));
+        let read = read.ok_or_else(|| broken("not whole JSON"))?;
         if read.status.as_deref() == Some("error") {
             let words = read.msg.unwrap_or_default();
             return self.error(format!("\"{}\"", words.chars().take(200).collect::<String>()));
         }
-        let page = match self.state.stage {
-            Stage::Rules => self.take_rules(text)?,
-            Stage::Accounts => self.take_accounts(text)?,
-            Stage::Search if !read.is_list => return self.error("an answer without posts".to_owned()),
-            Stage::Search => self.take_page(&read, known),
+        let asked = self.asking();
+        let page = match (self.state.stage, &asked[..]) {
+            (Stage::Rules, _) => self.take_rules(text)?,
+            (Stage::Accounts, _) => self.take_accounts(text)?,
+            (Stage::Search, [at]) if read.is_list => self.take_page(*at, &read, true, known),
+            (Stage::Search, [_]) => return self.error("an answer without posts".to_owned()),
+            (Stage::Search, many) => self.take_bulk(many, text, known),
         };
         self.state.errors = 0;
         self.advance();
@@ -170,36 +233,42 @@ impl Walk {
 
     fn take_rules(&mut self, text: &str) -> Result<Page, Trouble> {
         let value: Value = serde_json::from_str(text).map_err(|_| broken("not whole JSON"))?;
-        let Some(rules) = value["rules"].as_array() else { return self.error("an answer without rules".to_owned()) };
+        let Some(rules) = lists::rules(&value) else { return self.error("an answer without rules".to_owned()) };
+        if !self.known_rules.is_empty() && !rules.iter().any(|rule| self.known_rules.contains(&rule.id)) {
+            let n = self.known_rules.len();
+            self.state.holes.push(format!(
+                "none of the {n} rules on the tape is among the provider's: the API key belongs to another account, or all of \
+                 them were deleted; set the key of the account that was recorded"
+            ));
+            self.state.stage = Stage::Search;
+            return Ok(Page::default());
+        }
         let mut texts: Vec<(String, String)> = Vec::new();
         for rule in rules {
-            let text = |name: &str| rule[name].as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-            let (Some(id), Some(value)) = (text("rule_id"), text("value")) else { continue };
-            // Documented: `is_effect` 1 is active; where it is missing the rule is taken for active.
-            let is_off = rule["is_effect"].as_u64() == Some(0) || rule["is_delete"].as_u64() == Some(1);
-            let is_on_tape = self.on_tape.iter().any(|(known, _)| *known == id);
-            if self.state.stretch.wants(&id) && (!is_off || is_on_tape) {
-                texts.push((id, value));
+            let is_on_tape = self.known_rules.contains(&rule.id);
+            if self.state.stretch.wants(&rule.id) && (rule.is_on || is_on_tape) {
+                texts.push((rule.id, rule.text));
             }
         }
         texts.extend(self.on_tape.iter().cloned());
         self.add_sweeps(texts);
+        self.leave_list();
         Ok(Page::default())
     }
 
     fn take_accounts(&mut self, text: &str) -> Result<Page, Trouble> {
         let value: Value = serde_json::from_str(text).map_err(|_| broken("not whole JSON"))?;
-        let Some(rows) = value["data"].as_array() else { return self.error("an answer without accounts".to_owned()) };
+        let Some(all) = lists::accounts(&value) else { return self.error("an answer without accounts".to_owned()) };
         let mut handles: Vec<String> = Vec::new();
-        for row in rows.iter().filter(|row| row["is_monitor_tweet"].as_u64() != Some(0)) {
-            let handle = row["x_user_screen_name"].as_str().unwrap_or_default().trim_start_matches('@');
-            if !is_handle(handle) {
+        for handle in all {
+            if !is_handle(&handle) {
                 self.state.holes.push(format!("account {handle:.32?} has a name that cannot be searched for"));
-            } else if !handles.iter().any(|other| other.eq_ignore_ascii_case(handle)) {
-                handles.push(handle.to_owned());
+            } else if !handles.iter().any(|other| other.eq_ignore_ascii_case(&handle)) {
+                handles.push(handle);
             }
         }
-        self.add_sweeps(groups(&handles).into_iter().map(|text| ("accounts".to_owned(), text)).collect());
+        self.add_sweeps(of_accounts(&handles));
+        self.leave_list();
         Ok(Page::default())
     }
 
@@ -210,31 +279,47 @@ impl Walk {
                 self.state.sweeps.push(Sweep::new(name, text, PAGE, &self.state.stretch));
             }
         }
+    }
+
+    fn leave_list(&mut self) {
         self.state.stage = match self.state.stage {
             Stage::Rules if self.state.stretch.scope == "*" => Stage::Accounts,
             _ => Stage::Search,
         };
     }
 
-    fn take_page(&mut self, read: &Listing, known: &mut dyn Known) -> Page {
+    fn take_page(&mut self, at: usize, read: &Listing, is_alone: bool, known: &mut dyn Known) -> Page {
         let rows: Vec<_> = read.rows.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
-        let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) else { return Page::default() };
         let face = face(rows.iter().map(|row| row.id));
-        let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
-        let new = sweep.page(&rows, next, is_twin, &mut self.met, known);
+        let is_twin = is_alone && face != 0 && std::mem::replace(&mut self.state.face, face) == face;
+        let new = self.state.sweeps[at].page(&rows, next, is_twin, &mut self.met, known);
         let n_rows = rows.len() as u64;
         self.state.n_searches += 1;
         self.state.n_rows += n_rows;
         Page { rows: n_rows, new, micro_usd: n_rows.max(1) * MICRO_USD }
     }
 
+    /// Takes the pages of many searches; where one is missing or is an error, each is asked alone from now on.
+    fn take_bulk(&mut self, asked: &[usize], text: &str, known: &mut dyn Known) -> Page {
+        let bulk = serde_json::from_str::<Bulk<'_>>(text).unwrap_or_default();
+        let mut all = Page::default();
+        for (nth, at) in asked.iter().enumerate() {
+            let page = bulk.results.get(&format!("query_{nth}")).and_then(|page| Listing::read(page.get()));
+            let Some(page) = page.filter(|page| page.is_list) else {
+                self.state.no_bulk = true;
+                continue;
+            };
+            let Page { rows, new, micro_usd } = self.take_page(*at, &page, false, known);
+            all = Page { rows: all.rows + rows, new: all.new + new, micro_usd: all.micro_usd + micro_usd };
+        }
+        all
+    }
+
     /// The provider says only that something is wrong: asked again, then taken as its answer.
     fn error(&mut self, words: String) -> Result<Page, Trouble> {
-        // Documented: these words where there is no plan for accounts (agent skill, 2026-04).
-        let has_no_plan = self.state.stage == Stage::Accounts && words.contains("No active monitoring subscription");
-        if has_no_plan {
-            self.add_sweeps(Vec::new());
+        if self.state.stage == Stage::Accounts && lists::says_no_plan(&words) {
+            self.leave_list();
         } else if self.state.errors < ERRORS_MAX {
             self.state.errors += 1;
             return Err(Trouble::Again { after: None, why: format!("the provider says {words}") });
@@ -251,26 +336,27 @@ impl Walk {
             Stage::Rules => {
                 self.state.holes.push(format!("the rules cannot be read: {words}"));
                 self.add_sweeps(self.on_tape.clone());
+                self.leave_list();
             }
             Stage::Accounts => {
                 self.state.holes.push(format!("the monitored accounts cannot be read: {words}"));
-                self.add_sweeps(Vec::new());
+                self.leave_list();
             }
-            Stage::Search => {
-                if let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) {
-                    sweep.refuse(words);
-                }
-            }
+            Stage::Search => match self.asking()[..] {
+                [at] => self.state.sweeps[at].refuse(words),
+                _ => self.state.no_bulk = true,
+            },
         }
         self.advance();
         Ok(Page::default())
     }
 
-    /// Where all is asked, last pages are asked once more: a single search's always, all of them after a lie.
+    /// Where all is asked, last pages are asked once more: a single search's if nothing else was, all of them after a lie.
     fn advance(&mut self) {
         let State { stage, sweeps, doubt, .. } = &mut self.state;
         if *stage == Stage::Search && sweeps.iter().all(|sweep| sweep.ask().is_none()) {
-            *doubt |= sweeps.len() == 1 || sweeps.iter().any(|sweep| sweep.doubt);
+            let is_alone = sweeps.len() == 1 && sweeps.iter().all(|sweep| !sweep.was_doubted());
+            *doubt |= is_alone || sweeps.iter().any(|sweep| sweep.doubt);
             if *doubt {
                 sweeps.iter_mut().for_each(Sweep::confirm);
             }
@@ -313,6 +399,18 @@ impl Walk {
     }
 }
 
+/// Searches for the posts of accounts, with a name for words.
+fn of_accounts(handles: &[String]) -> Vec<(String, String)> {
+    groups(handles).into_iter().map(|text| ("accounts".to_owned(), text)).collect()
+}
+
+/// The answer to a bulk request.
+#[derive(Default, Deserialize)]
+struct Bulk<'a> {
+    #[serde(borrow, default)]
+    results: HashMap<String, &'a RawValue>,
+}
+
 /// The text of a rule as its deliveries say it. Observed in captured deliveries: `rule_value`.
 fn value_of(envelope: &[u8]) -> Option<String> {
     let mut value = None;
@@ -331,20 +429,29 @@ fn value_of(envelope: &[u8]) -> Option<String> {
 ///
 /// A page does not say which rule it was asked for, so its events have no selector. Posts inside posts are not events.
 pub fn decode_page(body: &[u8]) -> Decoded {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let Some(read) = Listing::read(text) else {
-        return Decoded { message: Message::Unknown, ..Decoded::default() };
-    };
+    read_page(body).0
+}
+
+/// The events of an answer, and the answer, if it is a JSON object.
+pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Listing>) {
+    let read = std::str::from_utf8(body).ok().and_then(Listing::read);
+    (read.as_ref().map_or_else(unknown, decoded), read)
+}
+
+fn unknown() -> Decoded {
+    Decoded { message: Message::Unknown, ..Decoded::default() }
+}
+
+fn decoded(read: &Listing) -> Decoded {
     let event =
-        |(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    let message = if read.is_list { Message::Data } else { Message::Other };
-    let rows = if read.is_list { read.rows } else { Vec::new() };
-    Decoded { json: read.is_exact, message, provider_at: None, events: rows.into_iter().map(event).collect() }
+        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
+    let (message, rows) = if read.is_list { (Message::Data, &read.rows[..]) } else { (Message::Other, &[][..]) };
+    Decoded { json: read.is_exact, message, provider_at: None, events: rows.iter().map(event).collect() }
 }
 
 /// What an answer says, read in one pass.
-#[derive(Default)]
-struct Listing {
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
     is_exact: bool,
     /// Whether it has a list of posts and is no envelope of the stream.
     is_list: bool,
@@ -388,6 +495,8 @@ impl Listing {
             "msg" | "message" if at_top => self.msg = json.text()?.map(|text| text.into_owned()),
             "event_type" if at_top => self.is_envelope = true,
             "data" if at_top => json.object(|key, json| self.take(whole, key, json, false))?,
+            // Of a bulk request: by name of the search.
+            "results" if at_top => json.object(|_, json| json.object(|key, json| self.take(whole, key, json, false)))?,
             _ => {}
         }
         Ok(())
@@ -521,6 +630,65 @@ mod tests {
         assert!(ran.is_filled());
         println!("{} requests, {} at the least", ran.asked.len(), least(&ran));
         assert!(ran.asked.len() <= least(&ran) + 1);
+    }
+
+    /// Six rules that bring next to nothing, and two texts of one of them, as a tape with lists knows them.
+    fn quiet() -> Peer {
+        let one = |n: i64| {
+            let id = TweetId::first_at(ms(20_000 + n)).0 + 1;
+            (ms(20_000 + n), envelope(Some((&format!("rule{n}"), &format!("w{n}"))), &post(id, &format!("w{n}")), ms(20_000 + n)))
+        };
+        let mut peer = Peer::new(Provider::TwitterapiIo, (0..6).map(one).collect(), ms(120_000), ms(180_000));
+        for (n, selector) in peer.wanted.selectors.iter_mut().enumerate() {
+            selector.texts = vec![format!("w{n}")];
+        }
+        peer.wanted.selectors[0].texts.push("w0 OR owl".to_owned());
+        peer.wanted.is_listed = true;
+        peer
+    }
+
+    #[test]
+    fn searches_without_a_known_post_are_looked_at_again_in_one_request() {
+        let mut peer = quiet();
+        for resume in [false, true] {
+            let walk = peer.walk();
+            let ran = run(&mut peer, walk, resume, |_, _, _, honest| honest);
+            println!("{} requests, 7 at the least", ran.asked.len());
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+            assert_eq!(ran.asked.len(), 7 + 1, "{:#?}", ran.asked);
+            assert!(ran.asked.iter().take(7).all(|target| target.starts_with(SEARCH)) && ran.asked[7] == BULK);
+            assert!(ran.asked.iter().any(|target| target.contains("owl")), "both texts are asked");
+        }
+        // Where it is not to be had, or one of its answers is missing, each is asked alone.
+        for spoil in [404, 200] {
+            let walk = peer.walk();
+            let ran = run(&mut peer, walk, false, |_, target, _, honest| match target == BULK {
+                true => Response::json(spoil, r#"{"results":{"query_1":{"error":"no"}},"status":"success"}"#),
+                false => honest,
+            });
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+            assert_eq!(ran.asked.len(), 7 + 1 + 7, "{spoil}: {:#?}", ran.asked);
+        }
+        // One that was refused leaves its stretch open and the others proven.
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, false, |_, target, _, honest| match target.contains("query=w3") {
+            true => Response::json(400, r#"{"detail":"this query can never match"}"#),
+            false => honest,
+        });
+        assert!(!ran.is_filled());
+    }
+
+    #[test]
+    fn the_rules_of_another_account_prove_nothing() {
+        let mut peer = peer(7, 1.0);
+        for selector in &mut peer.wanted.selectors {
+            selector.id.insert(0, 'x');
+        }
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert_eq!((ran.asked.len(), ran.rest()), (1, vec![(peer.wanted.from, peer.wanted.to)]));
+        let Proof::Partial { why, .. } = &ran.verdict.kinds[0].1 else { panic!() };
+        assert!(why.contains("belongs to another account"), "{why}");
     }
 
     #[test]

@@ -132,6 +132,7 @@ pub fn default_settings() -> Settings {
         direct_messages: false,
         framing: Framing::Sse,
         answer_auth_ping: false,
+        scopes_every: Duration::ZERO,
         seed: 0,
     }
 }

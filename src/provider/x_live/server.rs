@@ -444,7 +444,7 @@ mod tests {
                 Action::Lost { scope, cause, .. } => self.note(&format!("lost {scope} {}", cause.name())),
                 Action::Dropped { scope } => self.note(&format!("dropped {scope}")),
                 Action::Stop { fault, .. } => self.note(&format!("stop {fault:?}")),
-                Action::Say { .. } | Action::Send(_) | Action::Ping => {}
+                Action::Say { .. } | Action::Send(_) | Action::Ping | Action::Scopes { .. } => {}
             }
         }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::client::session_headers;
-use super::{LATENESS_HORIZON, NOT_AUTHENTICATED, page};
+use super::{NOT_AUTHENTICATED, page};
 use crate::model::{Endpoint, EventId, EventKind, Request, Response, Secret, TweetId, UnixMicros};
 use crate::provider::history::{Known, Next, Page, Price, Proof, Trouble, Verdict, Wanted, limit_ends_at};
 use crate::provider::{Settings, percent_encode};
@@ -55,8 +55,9 @@ const LIMITED_WAIT: Duration = Duration::from_secs(60);
 /// Code "Rate limit exceeded", in an answer that may be HTTP 200. Documented: X's page on response codes.
 const RATE_LIMITED: i64 = 88;
 
-/// A margin beyond this is no overlap. Ours.
-const MARGIN_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// How far behind the end a conversation is entered: an entry there proves that nothing of the end is missing. Ours; a
+/// gap's end is a horizon later than its outage already, and a longer way would cost pages.
+const ENTRY: Duration = Duration::from_secs(10);
 
 /// A walk.
 #[derive(Debug)]
@@ -105,9 +106,12 @@ struct Course {
 impl Walk {
     pub(crate) fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
         let mut topics: Vec<&str> = match wanted.scope.as_str() {
-            "*" => {
-                wanted.selectors.iter().map(|(name, _)| name.as_str()).chain(settings.topics.iter().map(String::as_str)).collect()
-            }
+            "*" => wanted
+                .selectors
+                .iter()
+                .map(|selector| selector.id.as_str())
+                .chain(settings.topics.iter().map(String::as_str))
+                .collect(),
             one => vec![one],
         };
         topics.sort_unstable();
@@ -202,13 +206,9 @@ impl Walk {
         self.state.courses.iter().position(is_open)
     }
 
-    fn margin(&self) -> Duration {
-        self.wanted.margin.clamp(LATENESS_HORIZON, MARGIN_MAX)
-    }
-
     /// Where a conversation is entered: an id made of the end, since ids of messages are snowflakes like those of posts.
     fn entrance(&self) -> u64 {
-        TweetId::first_at(self.wanted.to.plus(self.margin()).plus(Duration::from_millis(1))).0
+        TweetId::first_at(self.wanted.to.plus(ENTRY).plus(Duration::from_millis(1))).0
     }
 
     fn ask_totals(&self, batch: &[TweetId]) -> Request {
@@ -257,7 +257,7 @@ impl Walk {
     /// Goes on from a page of a conversation.
     fn talk(&mut self, at: usize, talk: &page::Talk, known: &mut dyn Known) -> Page {
         let (from, to) = (self.wanted.from, self.wanted.to);
-        let (entrance, low) = (self.entrance(), from.minus(self.margin()));
+        let (entrance, low) = (self.entrance(), from);
         let course = &mut self.state.courses[at];
         let asked = course.max_id.unwrap_or(entrance);
         let mut ids: Vec<u64> = talk.entries.iter().filter_map(|entry| Some(entry.id?.0)).collect();

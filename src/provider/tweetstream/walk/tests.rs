@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::model::{Provider, TweetId};
-use crate::provider::drive::{Tape, Walked, walk, with_page};
+use crate::model::{Provider, Request, Secret, TweetId};
+use crate::provider::drive::{self, Tape, Walked, walk, with_page};
+use crate::provider::history::Selector;
 use crate::provider::past::with_past;
 use crate::provider::synthetic::{Options, World};
 use crate::provider::{Rest, RestSettings, decode, tamper, tweetstream};
@@ -41,7 +42,7 @@ fn world(rate: f64, seconds: i64) -> Envelopes {
 
 fn wanted(from: i64, to: i64) -> Wanted {
     let (from, to) = (second(from), second(to));
-    Wanted { scope: "*".to_owned(), from, to, margin: Duration::from_secs(60), selectors: Vec::new() }
+    Wanted { scope: "*".to_owned(), from, to, margin: Duration::from_secs(60), selectors: Vec::new(), is_listed: false }
 }
 
 /// What was received outside of the hole.
@@ -154,7 +155,9 @@ fn a_walk_goes_on_where_it_was_cut_off() {
         let straight = run(&envelopes, &wanted, &mut tape, &switches, false, &mut honest);
         let mut tape = tape_without(&envelopes, 95, 205);
         let cut = run(&envelopes, &wanted, &mut tape, &switches, true, &mut honest);
-        assert_eq!(cut.asked, straight.asked);
+        let (last, before) = cut.asked.split_last().unwrap();
+        assert!(last.ends_with("/api/me"), "the accounts may have changed meanwhile");
+        assert_eq!(before, straight.asked);
         assert_eq!((cut.found == straight.found, cut.n_new, &cut.verdict), (true, straight.n_new, &straight.verdict));
         assert!(cut.cursors.iter().all(|cursor| !cursor.contains(KEY)));
         assert!(cut.asked.iter().all(|shown| !shown.contains(KEY)));
@@ -330,7 +333,8 @@ fn accounts_that_are_not_tracked_any_more() {
     let envelopes = crowd(1_500, 8);
     // Removed before the walk: everybody known is asked about, so the stretch stays open.
     let mut gone = wanted(80, 120);
-    gone.selectors = [("@H1", ""), ("nobody", "")].map(|(name, _)| (name.to_owned(), bytes::Bytes::new())).into();
+    gone.is_listed = true;
+    gone.selectors = ["@H1", "nobody"].map(|id| Selector { id: id.to_owned(), ..Selector::default() }).into();
     let walked = run(&envelopes, &gone, &mut tape_without(&envelopes, 85, 115), &[], false, &mut honest);
     let Proof::Partial { rest, why } = proof(&walked, EventKind::Tweet) else { panic!("{:?}", walked.verdict) };
     assert_eq!((rest.as_slice(), why.contains("@nobody is not tracked any more")), (&[(gone.from, gone.to)][..], true), "{why}");
@@ -431,5 +435,67 @@ fn a_page_reads_as_the_live_envelopes_do() {
         "",
     ] {
         assert_eq!(events(other), "", "{other}");
+    }
+}
+
+#[test]
+fn who_doubts_finds_a_row_that_was_left_out_once() {
+    let envelopes = world(4.0, 300);
+    let wanted = wanted(90, 210);
+    let texts: Vec<_> = envelopes.iter().map(|(at, text)| (*at, text.as_str())).collect();
+    for doubts in [false, true] {
+        let mut tape = tape_without(&envelopes, 95, 205);
+        let mut walk = Walk::new(&settings(), wanted.clone(), None);
+        if doubts {
+            walk.doubt();
+        }
+        let (mut rest, mut n_pages) = (fake(&[]), 0);
+        with_past(Provider::Tweetstream, &texts, second(900), |past| {
+            while let Next::Ask(request) = walk.next() {
+                let answer = drive::ask(&mut rest, past, &request);
+                let is_posts = request.target.expose().contains("type=TWEET");
+                n_pages += usize::from(is_posts);
+                let answer = with_page(answer, |page| {
+                    let half = page["data"].as_array().map_or(0, |rows| rows.len() / 2);
+                    assert!(!(is_posts && n_pages == 1) || tamper::missing_row(Provider::Tweetstream, page, half));
+                });
+                walk.answered(&answer, &mut tape).unwrap();
+                for event in page::read(&answer.body).into_iter().flat_map(|page| page.rows).filter_map(|row| row.event) {
+                    tape.0.insert((event.kind, event.id));
+                }
+            }
+        });
+        let posts = there_is(&envelopes, wanted.from, wanted.to).into_iter().filter(|(kind, _)| *kind == EventKind::Tweet);
+        let n_lost = posts.filter(|event| !tape.0.contains(event)).count();
+        assert_eq!((n_lost, n_pages > 1), (usize::from(!doubts), doubts), "{n_pages} pages of posts");
+    }
+}
+
+#[test]
+fn a_walk_that_goes_on_reads_the_accounts_again() {
+    let accounts = |handles: &str| {
+        Response::json(200, format!(r#"{{"plan":"ELITE","trackedAccounts":{{"count":2,"limit":250,"handles":[{handles}]}}}}"#))
+    };
+    let heard_of = vec![Selector { id: "fay".to_owned(), ..Selector::default() }];
+    let wanted = Wanted { selectors: heard_of, ..wanted(90, 210) };
+    let asks = |walk: &mut Walk| match walk.next() {
+        Next::Ask(request) => request.target.expose().split('?').next().unwrap().to_owned(),
+        Next::Done(_) => "nothing".to_owned(),
+    };
+    let mut tape = Tape::default();
+    let mut walk = Walk::new(&settings(), wanted.clone(), None);
+    walk.answered(&accounts(r#""ann","fay""#), &mut tape).unwrap();
+    let page = Response::json(200, r#"{"data":[],"metadata":{"count":0}}"#);
+    while asks(&mut walk) == "/api/history" {
+        walk.answered(&page, &mut tape).unwrap();
+    }
+    assert_eq!(asks(&mut walk), "nothing");
+    for (handles, next, is_gone) in [(r#""ann","fay""#, "nothing", false), (r#""ann""#, "/api/history", true)] {
+        let mut again = Walk::new(&settings(), wanted.clone(), Some(&walk.cursor()));
+        assert_eq!(asks(&mut again), "/api/me");
+        again.answered(&accounts(handles), &mut tape).unwrap();
+        assert_eq!((asks(&mut again).as_str(), again.gone().is_some()), (next, is_gone));
+        let mut once_more = Walk::new(&settings(), wanted.clone(), Some(&again.cursor()));
+        assert_eq!(asks(&mut once_more), next, "it comes to an end however often it goes on");
     }
 }

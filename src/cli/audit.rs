@@ -1,0 +1,228 @@
+//! `birdtape audit`: asks history for what looked whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::args::{self, Common, When};
+use super::exit::{Exit, Outcome, usage};
+use super::out::{self, Out, count, length, say, stamp, table};
+use super::{backfill, log, signal};
+use crate::archive::RealDisk;
+use crate::backfill::{
+    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, Budget, CONFIDENCE, INDEX_DELAY, Options, audit, plan_audit,
+};
+use crate::config::ProviderFlags;
+use crate::model::Provider;
+use crate::net::SystemClock;
+
+/// Ask history for what looked whole
+///
+/// Draws windows from what is covered live, more of them beside losses and where much came, and asks the provider's history for
+/// the posts in them. Posts that history has and the tape has not are misses: each opens a gap of cause provider_dropped, which
+/// the same answers settle. Windows without a miss are audited from then on (`birdtape gaps timeline`, `birdtape certify`).
+/// Reports misses of posts asked, and the share of misses that this does not exclude with 95 % confidence.
+///
+/// The same seed draws the same windows from the same tape. History costs money at some providers: --dry-run shows what it costs
+/// at least. Exit code 0 when nothing was missed; 3 when something was, or not all could be asked.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  birdtape audit --dry-run                                 which windows, and the least they cost
+  birdtape audit --window 5m --sample 20                   twenty windows of five minutes of every source
+  birdtape audit --source alpha --from -7d --max-usd 0.20  of the last week, for twenty cents at most
+  birdtape audit --report-only                             beside a running recorder: nothing is written")]
+pub(super) struct Args {
+    /// Only this source of the configuration (repeatable)
+    #[arg(long, value_name = "NAME", conflicts_with = "provider")]
+    source: Vec<String>,
+    /// Ask this provider without a configuration (repeatable): twitterapi_io, tweetstream, scrapebadger
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Vec<Provider>,
+    /// Another address than the provider's own, as `birdtape replay` prints it
+    #[arg(long, value_name = "URL", requires = "provider")]
+    base_url: Option<String>,
+    /// Accept an address without TLS that is not on this machine: your key travels readable
+    #[arg(long, requires = "provider")]
+    allow_plain: bool,
+    /// Length of a window
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "5m")]
+    window: Duration,
+    /// Windows to draw, for each source
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sample: u32,
+    /// Draw from published time from here on [default: the beginning]
+    #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
+    from: Option<When>,
+    /// And before this [default: what history can know by now]
+    #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
+    to: Option<When>,
+    /// How long history may take to know a post
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    index_delay: Option<Duration>,
+    /// Seed of the draw
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Show the windows and what they cost at least; ask nobody
+    #[arg(long)]
+    dry_run: bool,
+    /// Write nothing, not even the answers: for a tape that is being recorded on
+    #[arg(long)]
+    report_only: bool,
+    /// Requests at most
+    #[arg(long, value_name = "N")]
+    max_requests: Option<u64>,
+    /// Rows of history at most
+    #[arg(long, value_name = "N")]
+    max_items: Option<u64>,
+    /// US dollars at most, by the provider's list
+    #[arg(long, value_name = "USD", value_parser = backfill::usd)]
+    max_usd: Option<u64>,
+    /// Shortest time between two requests [default: the configuration's, else what the provider documents]
+    #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
+    pace: Option<Duration>,
+}
+
+pub(super) fn run(common: &Common, args: &Args) -> Outcome {
+    let options = options(common, args)?;
+    let disk = Arc::new(RealDisk);
+    if args.dry_run {
+        return dry_run(common, &plan_audit(&options, disk, args::now())?);
+    }
+    let json = common.json;
+    let progress = out::live_line();
+    let mut tell = |event: AuditEvent| match event {
+        AuditEvent::Asking(event) => {
+            if let Some(line) = &progress {
+                line.set_message(backfill::words_of(&event));
+            }
+        }
+        AuditEvent::Window(source, window) if json => {
+            let mut out = Out::new();
+            // Who reads no more has seen enough.
+            out.json(&window_json(source.as_str(), &window)).and_then(|()| out.flush()).ok();
+        }
+        AuditEvent::Window(source, window) => say(&in_words(source.as_str(), &window)),
+    };
+    let clock = Arc::new(SystemClock::new());
+    let found = signal::block_on(async |stop| Ok(audit(options, clock, disk, &mut tell, signal::stopped(stop)).await?))?;
+    report(common, &found)
+}
+
+fn options(common: &Common, args: &Args) -> Result<AuditOptions> {
+    let now = args::now();
+    let [from, to] = [args.from, args.to].map(|when| when.map(|when| when.instant(now)));
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(usage(format!("the window from {from} to {to} is empty"), "--from must lie before --to"));
+    }
+    if args.window.is_zero() {
+        return Err(usage("--window is nothing", "a window is a length of time, as 5m"));
+    }
+    if let Some(to) = to.filter(|to| *to > now) {
+        return Err(usage(format!("--to {to} is in the future"), "leave it out: what history cannot know yet is not drawn"));
+    }
+    let flags = ProviderFlags { base_url: args.base_url.clone(), topics: Vec::new(), allow_plain: args.allow_plain };
+    let config = args::configuration(common, &args.source, &args.provider, &flags)?;
+    log::start(config.secrets());
+    config.require_sources()?;
+    let run = Budget { requests: args.max_requests, rows: args.max_items, micro_usd: args.max_usd };
+    Ok(AuditOptions {
+        fill: Options {
+            sources: backfill::sources(&config)?,
+            tape: config.tape,
+            archive: config.archive,
+            gaps: Vec::new(),
+            budgets: config.backfill.budgets(run),
+            pace: args.pace.or(config.backfill.pace),
+            holder: args::holder("audit"),
+        },
+        span: (from, to),
+        window: args.window,
+        sample: args.sample as usize,
+        seed: args.seed,
+        index_delay: args.index_delay.unwrap_or(INDEX_DELAY),
+        report_only: args.report_only,
+    })
+}
+
+fn dry_run(common: &Common, plans: &[AuditPlan]) -> Outcome {
+    let mut out = Out::new();
+    if common.json {
+        for plan in plans {
+            let windows = plan.windows.iter().map(|window| json!([window.from.to_string(), window.to.to_string()]));
+            out.json(&json!({
+                "source": plan.source.name.as_str(), "windows": windows.collect::<Vec<_>>(), "left": plan.left,
+                "requests_at_least": plan.price.requests, "usd_at_least": plan.price.micro_usd as f64 / 1e6,
+                "usd_per_1000_rows": plan.price.micro_usd_per_thousand as f64 / 1e6,
+            }))?;
+        }
+    } else {
+        let row = |plan: &AuditPlan| {
+            let from = plan.windows.first().map_or(String::new(), |window| stamp(window.from));
+            let to = plan.windows.last().map_or(String::new(), |window| stamp(window.to));
+            let covered = length(plan.windows.iter().map(|window| window.to.since(window.from)).sum());
+            let (requests, usd) = (plan.price.requests.to_string(), backfill::dollars(plan.price.micro_usd));
+            vec![plan.source.name.to_string(), plan.windows.len().to_string(), covered, from, to, requests, usd]
+        };
+        let head = ["source", "windows", "together", "first", "last", "requests, at least", "USD, at least"];
+        out.lines(&table(&head, plans.iter().map(row)))?;
+    }
+    out.flush()?;
+    for plan in plans {
+        if let Some(why) = &plan.left {
+            say(&format!("{}: {why}", plan.source.name));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn in_words(source: &str, asked: &AuditedWindow) -> String {
+    let AuditedWindow { window, missed, gap, .. } = asked;
+    let missed = if missed.is_empty() { "none missed".to_owned() } else { format!("{} MISSED", missed.len()) };
+    let gap = gap.as_ref().map_or(String::new(), |(gap, state)| format!(", gap {gap} is {}", state.name()));
+    let proven = if asked.proven { String::new() } else { format!("; not proven: {}", asked.detail) };
+    let (from, long) = (stamp(window.from), length(window.to.since(window.from)));
+    format!("{source}: {from} for {long}: {}, {missed}{gap}{proven}", count(asked.asked, "post"))
+}
+
+fn window_json(source: &str, asked: &AuditedWindow) -> Value {
+    let AuditedWindow { window, missed, gap, .. } = asked;
+    json!({
+        "event": "window", "source": source, "from": window.from.to_string(), "to": window.to.to_string(), "asked": asked.asked,
+        "missed": missed.iter().map(u64::to_string).collect::<Vec<_>>(), "proven": asked.proven, "detail": asked.detail,
+        "gap": gap.as_ref().map(|(gap, _)| gap), "gap_state": gap.as_ref().map(|(_, state)| state.name()),
+    })
+}
+
+fn report(common: &Common, found: &[Audited]) -> Outcome {
+    let mut out = Out::new();
+    if common.json {
+        for of in found {
+            out.json(&json!({
+                "event": "audited", "source": of.source.as_str(), "windows": of.windows.len(), "unasked": of.unasked,
+                "asked": of.asked(), "missed": of.missed(), "share_at_most": of.bound(), "confidence": CONFIDENCE, "left": of.left,
+            }))?;
+        }
+    } else {
+        let row = |of: &Audited| {
+            let at_most =
+                if of.asked() == 0 { "nothing to tell from".to_owned() } else { format!("{:.3} %", of.bound() * 100.0) };
+            let counts = [of.windows.len() as u64, of.unasked as u64, of.asked(), of.missed()].map(|n| n.to_string());
+            std::iter::once(of.source.to_string()).chain(counts).chain([at_most]).collect()
+        };
+        let head = ["source", "windows", "not asked", "posts in history", "missed", "share missed, at most (95 %)"];
+        out.lines(&table(&head, found.iter().map(row)))?;
+    }
+    out.flush()?;
+    for of in found {
+        if let Some(why) = &of.left {
+            say(&format!("{}: {why}", of.source));
+        }
+    }
+    let is_clean = |of: &Audited| of.missed() == 0 && of.unasked == 0 && of.windows.iter().all(|window| window.proven);
+    Ok(if found.iter().all(is_clean) { Exit::Done } else { Exit::KnownLoss })
+}

@@ -1,0 +1,287 @@
+//! What must hold of a tape, looked at from outside.
+//!
+//! The oracle knows what the world would have said and finds it on the tape by marks in the text; it shares no decoder
+//! and no arithmetic of intervals with the recorder. The ledger it reads as anybody would: from the catalog.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use birdtape::archive::{CatalogCheck, MemDisk, Span, Tape, verify};
+use birdtape::catalog::{GapRow, GapStepRow};
+use birdtape::model::{RecordKind, UnixMicros};
+use birdtape::provider::decode_record;
+
+use super::schedule::SOURCE;
+use super::stage::{Stage, marks};
+use super::table::Table;
+use super::world::{BEGIN, Promise, Unseen, World};
+
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) table: Table,
+    pub(super) violations: Vec<String>,
+}
+
+/// Half-open, microseconds.
+type Stretch = (i64, i64);
+
+/// Within this time of a gap a filler reads what the tape knows of rules and accounts.
+const AROUND_US: i64 = 3_600_000_000;
+
+const END_OF_TIME: i64 = i64::MAX;
+
+struct Ledger {
+    gaps: Vec<GapRow>,
+    steps: BTreeMap<u64, Vec<GapStepRow>>,
+    live: Vec<Stretch>,
+    backfilled: Vec<Stretch>,
+    since: i64,
+    until: i64,
+}
+
+/// Looks at everything.
+pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk) -> Found {
+    let mut found = Found::default();
+    match verify(dir, disk, decode_record, |_| {}) {
+        Ok(report) => {
+            found.violations.extend(report.damage.iter().map(|damage| format!("verify: {} {}", damage.place, damage.what)));
+            if !matches!(report.catalog, CatalogCheck::Equal(_)) {
+                found.violations.push(format!("verify: the catalog {:?}", report.catalog));
+            }
+        }
+        Err(error) => found.violations.push(format!("verify: {error}")),
+    }
+    let tape = match Tape::open(dir, Arc::new(disk.clone())) {
+        Ok(tape) => tape,
+        Err(error) => {
+            found.violations.push(format!("the tape cannot be read: {error}"));
+            return found;
+        }
+    };
+    let told = read(&tape, stage, &mut found);
+    match Ledger::read(&tape) {
+        Some(ledger) => {
+            ledger.check_partition(world, stage, &mut found);
+            ledger.check_promises(world, stage, &told, &mut found);
+        }
+        None if stage.first_live().is_none() => found.table.note("nothing was ever recorded"),
+        None => found.violations.push("the tape promises nothing".to_owned()),
+    }
+    found
+}
+
+/// What the tape holds.
+#[derive(Default)]
+struct Told {
+    marks: HashSet<String>,
+    /// Rules with the texts they were seen with.
+    rules: HashSet<(String, String)>,
+    /// When which account was heard of live.
+    handles: Vec<(i64, String)>,
+}
+
+/// Reads every record; nothing on the tape may be anything but what the world said, and not more often.
+fn read(tape: &Tape, stage: &Stage, found: &mut Found) -> Told {
+    let mut told = Told::default();
+    let mut times: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let Ok(mut records) = tape.records(SOURCE, Span::default()) else { return told };
+    let mut n_before = 0;
+    while let Ok(Some(record)) = records.next() {
+        if record.n.0 != n_before + 1 {
+            found.violations.push(format!("record {} follows record {n_before}", record.n.0));
+        }
+        n_before = record.n.0;
+        let info = record.info.as_deref().unwrap_or_default();
+        match record.kind {
+            // What broke the decoder is kept as it came off the wire, with the cause beside it.
+            RecordKind::Frame if info.contains("\"cause\":") => found.table.note("broken frames kept"),
+            RecordKind::Frame => *times.entry(record.body.to_vec()).or_default() += 1,
+            RecordKind::Http if info.contains("\"gap\":") && !stage.has_answered(&record.body) => {
+                found.violations.push(format!("record {} is a page that was never given", record.n.0));
+            }
+            _ => {}
+        }
+        let text = String::from_utf8_lossy(&record.body);
+        // A delivery log names posts and holds none.
+        let holds = record.kind == RecordKind::Frame || (record.kind == RecordKind::Http && !info.contains("/logs"));
+        if holds {
+            told.marks.extend(marks(&text));
+        }
+        if record.kind == RecordKind::Frame
+            && let Some(handle) = between(&text, "\"handle\":\"@")
+        {
+            told.handles.push((record.at.0, handle.to_owned()));
+        }
+        if record.kind == RecordKind::Frame
+            && let (Some(id), Some(value)) = (between(&text, "\"rule_id\":\""), between(&text, "\"rule_value\":\""))
+        {
+            told.rules.insert((id.to_owned(), value.to_owned()));
+        }
+    }
+    for (body, n) in times {
+        if n > stage.sent(&body) {
+            let text = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
+            found.violations.push(format!("on the tape {n} times, sent {} times: {text}", stage.sent(&body)));
+        }
+    }
+    found.table.add("records", n_before);
+    told
+}
+
+fn between<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once('"').map(|(inside, _)| inside)
+}
+
+impl Ledger {
+    fn read(tape: &Tape) -> Option<Self> {
+        let catalog = tape.catalog();
+        let scope =
+            catalog.scopes(SOURCE).ok()?.into_iter().filter(|scope| scope.scope == "*").max_by_key(|scope| scope.version)?;
+        let gaps = catalog.gaps(Some(SOURCE)).ok()?;
+        let steps = gaps.iter().map(|gap| (gap.n, catalog.gap_steps(SOURCE, gap.n).unwrap_or_default())).collect();
+        let coverage = catalog.coverage(SOURCE).ok()?;
+        let of = |class: &str| -> Vec<Stretch> {
+            let rows = coverage.iter().filter(|row| row.scope == "*" && row.class == class);
+            let mut rows: Vec<_> = rows.map(|row| (row.from_us, row.to_us)).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let (live, backfilled) = (of("live"), of("backfilled"));
+        let until = live.iter().map(|(_, to)| *to).max().unwrap_or(scope.since_us);
+        Some(Self { gaps, steps, live, backfilled, since: scope.since_us, until })
+    }
+
+    /// Every instant since the scope began is covered or in a gap; none is both.
+    fn check_partition(&self, world: &World, stage: &Stage, found: &mut Found) {
+        let whole: Vec<_> = self.gaps.iter().filter(|gap| gap.scope == "*").collect();
+        let windows = whole.iter().map(|gap| (gap.from_us, gap.to_us.unwrap_or(END_OF_TIME)));
+        let mut all: Vec<Stretch> = self.live.iter().copied().chain(windows).collect();
+        all.sort_unstable();
+        let mut reached = self.since;
+        for (from, to) in all {
+            if from > reached && reached < self.until {
+                found.violations.push(format!("neither covered nor in a gap: {} to {}", UnixMicros(reached), UnixMicros(from)));
+            }
+            reached = reached.max(to);
+        }
+        for gap in &whole {
+            let (from, to) = (gap.from_us, gap.to_us.unwrap_or(END_OF_TIME));
+            if let Some(live) = self.live.iter().find(|live| live.0 < to && from < live.1) {
+                let (n, live) = (gap.n, (UnixMicros(live.0), UnixMicros(live.1)));
+                found.violations.push(format!("covered and in gap {n} at once: {live:?}"));
+            }
+        }
+        // The promise begins when the first connection stands, as far as it lived long enough to be written down.
+        if let Some(first) = stage.first_live() {
+            let first = BEGIN.plus(first).0;
+            let lives = found.table.get("recorder: killed") + found.table.get("recorder: ended by the disk");
+            if self.since > first + 30_000_000 && lives == 0 && world.lives.is_empty() {
+                found.violations.push(format!("the promise begins at {}, a connection stood before", UnixMicros(self.since)));
+            }
+        }
+        // It comes back: after the last fault recording goes on to the end.
+        let end = BEGIN.plus(world.end).0 - world.horizon.as_micros() as i64 - 90_000_000;
+        let grows = whole.iter().any(|gap| gap.to_us.is_none());
+        if self.until < end || grows {
+            found.violations.push(format!("recording did not come back: covered until {}", UnixMicros(self.until)));
+        }
+        for gap in &self.gaps {
+            if world.is_fillable() && gap.state != "filled" {
+                let detail = self.steps.get(&gap.n).and_then(|steps| steps.last()).map_or("", |step| step.detail.as_str());
+                found.violations.push(format!("history is honest, and gap {} is still {}: {detail}", gap.n, gap.state));
+            }
+            found.table.note(match gap.state.as_str() {
+                "filled" => "gap: filled",
+                "partial" => "gap: partial",
+                "unfillable" => "gap: unfillable",
+                "open" => "gap: open",
+                _ => "gap: begun",
+            });
+        }
+    }
+
+    fn check_promises(&self, world: &World, stage: &Stage, told: &Told, found: &mut Found) {
+        for promise in &world.promises {
+            if promise.at.0 < self.since || promise.at.0 >= self.until || promise.due >= world.end {
+                continue;
+            }
+            found.table.note("promised");
+            if !told.marks.contains(&promise.mark) {
+                self.check_missing(world, stage, promise, told, found);
+            } else if self.within(promise).next().is_some() {
+                found.table.note("told, in a gap's window");
+            } else {
+                found.table.note("told, covered");
+            }
+        }
+    }
+
+    /// Gaps that speak of it.
+    fn within<'a>(&'a self, promise: &'a Promise) -> impl Iterator<Item = &'a GapRow> {
+        let at = promise.at.0;
+        self.gaps.iter().filter(move |gap| {
+            let concerns = gap.scope == "*" || promise.selectors.contains(&gap.scope);
+            concerns && gap.from_us <= at && gap.to_us.is_none_or(|to| at < to)
+        })
+    }
+
+    fn check_missing(&self, world: &World, stage: &Stage, promise: &Promise, told: &Told, found: &mut Found) {
+        let at = promise.at.0;
+        let gaps: Vec<_> = self.within(promise).collect();
+        if gaps.is_empty() {
+            match promise.unseen {
+                Some(Unseen::Swallowed) => found.table.note("lost without a sign: swallowed"),
+                Some(Unseen::Truncated) => found.table.note("lost without a sign: did not fit, first page"),
+                None => found.violations.push(format!(
+                    "{} of {} is neither on the tape nor in a gap (selected by {:?}, due {})",
+                    promise.mark,
+                    promise.at,
+                    promise.selectors,
+                    BEGIN.plus(promise.due)
+                )),
+            }
+            return;
+        }
+        if promise.is_side {
+            return found.table.note("missing, in a gap: live only");
+        }
+        let called_whole = self.backfilled.iter().any(|(from, to)| (*from..*to).contains(&at));
+        let filled: Vec<_> =
+            gaps.iter().filter(|gap| gap.state == "filled" || (gap.state == "partial" && called_whole)).collect();
+        let Some(gap) = filled.first() else { return found.table.note("missing, in a gap that says so") };
+        // When the ledger called it whole, and whether history had it by then.
+        let called_at =
+            self.steps.get(&gap.n).into_iter().flatten().filter(|step| step.state == gap.state).map(|step| step.at_us);
+        let called_at = called_at.min().unwrap_or(0);
+        if BEGIN.plus(promise.known_from).0 > called_at - 600_000_000 && world.lies_by_lag() {
+            return found.table.note("in a gap called filled: history had it later");
+        }
+        if promise.deleted_at.is_some_and(|at| BEGIN.plus(at).0 <= called_at + 2_000_000) {
+            return found.table.note("in a gap called filled: deleted before");
+        }
+        if promise.rule.as_ref().is_some_and(|rule| !told.rules.contains(rule) && !world.is_last_text(rule)) {
+            return found.table.note("in a gap called filled: by a text nobody saw");
+        }
+        // Of accounts that were taken off the list history has nothing, and who was never heard of is not missed.
+        let around = gap.from_us - AROUND_US..gap.to_us.unwrap_or(END_OF_TIME).saturating_add(AROUND_US);
+        let was_heard = |(at, handle): &(i64, String)| around.contains(at) && handle == promise.handle;
+        if world.removed == Some(promise.handle) && !told.handles.iter().any(was_heard) {
+            return found.table.note("in a gap called filled: by an account nobody heard of");
+        }
+        found.violations.push(format!(
+            "{} of {} by {}, rule {:?}, {}, is missing in gap {} ({} to {}), which is {}: {}",
+            promise.mark,
+            promise.at,
+            promise.handle,
+            promise.rule.as_ref().map(|(_, text)| text),
+            if stage.has_left_out(&promise.mark) { "left out of a page once" } else { "never left out of a page" },
+            gap.n,
+            UnixMicros(gap.from_us),
+            UnixMicros(gap.to_us.unwrap_or(END_OF_TIME)),
+            gap.state,
+            self.steps.get(&gap.n).and_then(|steps| steps.last()).map_or("", |step| step.detail.as_str())
+        ));
+    }
+}

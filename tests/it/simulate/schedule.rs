@@ -1,0 +1,269 @@
+//! One world from its beginning to its verdict: the recorder lives and dies, gaps are filled, then the oracle looks.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use birdtape::archive::{self, MemDisk};
+use birdtape::backfill;
+use birdtape::model::{Provider, Secret, SourceName};
+use birdtape::net::{Clock, Network};
+use birdtape::provider::{Auth, Base, Credentials, Settings, default_settings};
+use birdtape::record::{self, OVERLOAD_WAIT, Writing};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::oracle;
+use super::stage::{Stage, Wire};
+use super::table::Table;
+use super::world::{End, World};
+
+/// The source's name.
+pub(super) const SOURCE: &str = "sim";
+
+/// Rounds of filling at the end: the first with the world's lies, the others with the truth.
+const LYING_ROUNDS: u32 = 2;
+const HONEST_ROUNDS: u32 = 4;
+
+/// A round is given up after so long of the world's time: walks end by themselves.
+const ROUND: Duration = Duration::from_secs(48 * 3_600);
+
+/// What came of a world.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) table: Table,
+    pub(super) violations: Vec<String>,
+}
+
+/// Runs a world on virtual time. Nothing in it depends on this machine's clock or network.
+pub(super) fn run(world: World) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(Running::new(world).run())
+}
+
+struct Running {
+    world: World,
+    stage: Arc<Stage>,
+    start: Instant,
+    disk: MemDisk,
+    dir: TempDir,
+    table: Table,
+    violations: Vec<String>,
+}
+
+impl Running {
+    fn new(world: World) -> Self {
+        // The catalog is a real file, and nothing here is about its disk.
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let (stage, disk) = (Stage::new(&world), MemDisk::default());
+        Self { world, stage, start: Instant::now(), disk, dir, table: Table::default(), violations: Vec::new() }
+    }
+
+    async fn run(mut self) -> Outcome {
+        let happenings = std::mem::take(&mut self.world.happenings);
+        let skews = std::mem::take(&mut self.world.skews);
+        let playing = tokio::spawn(Arc::clone(&self.stage).play(happenings, skews));
+        for life in std::mem::take(&mut self.world.lives) {
+            let until = self.start + (self.start.elapsed() + life.lasts).min(self.world.quiet_at);
+            self.record(until, life.end).await;
+            let up_at = Instant::now() + life.down;
+            if let Some(end) = life.fills {
+                self.fill(up_at, end).await;
+            }
+            sleep_until(up_at).await;
+        }
+        // A source may give up for good, as somebody else with its key makes it.
+        while self.start.elapsed() < self.world.end {
+            self.record(self.start + self.world.end, End::Stop).await;
+        }
+        self.fill_all().await;
+        playing.abort();
+        let found = oracle::look(&self.world, &self.stage, self.dir.path(), &self.disk);
+        self.table.merge(&self.stage.table());
+        self.table.merge(&found.table);
+        self.violations.extend(found.violations);
+        Outcome { table: self.table, violations: self.violations }
+    }
+
+    fn archive(&self) -> archive::Options {
+        archive::Options {
+            block_bytes: 2 << 10,
+            segment_bytes: 32 << 10,
+            level: 1,
+            seal_in_background: false,
+            ..archive::Options::default()
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let key = Secret::new("k");
+        let mut settings = default_settings(self.world.provider);
+        settings.base = Some(Base::parse("http://sim.test").unwrap());
+        settings.credentials = Credentials { key: key.clone(), auth_token: key.clone(), ct0: key };
+        settings.auth = if self.world.provider == Provider::Tweetstream { Auth::Bearer } else { Auth::Header };
+        settings.seed = self.world.seed;
+        settings
+    }
+
+    fn network(&self) -> Arc<dyn Network> {
+        Arc::new(Wire(Arc::clone(&self.stage)))
+    }
+
+    /// Records until then, and ends like that.
+    async fn record(&mut self, until: Instant, end: End) {
+        let source = record::Source {
+            name: SourceName::new(SOURCE).unwrap(),
+            settings: self.settings(),
+            connections: 1,
+            lateness_horizon: self.world.horizon,
+            network: self.network(),
+        };
+        let options = record::Options {
+            tape: self.dir.path().to_owned(),
+            archive: self.archive(),
+            max_message: 1 << 20,
+            queue_bytes: 1 << 20,
+            overload_wait: OVERLOAD_WAIT,
+            sources: vec![source],
+            until_idle: None,
+            run_for: None,
+            holder: "the simulator".to_owned(),
+            beside: None,
+        };
+        let world = record::World {
+            clock: Arc::clone(&self.stage.clock) as Arc<dyn Clock>,
+            disk: Arc::new(self.disk.clone()),
+            writing: Writing::Task,
+        };
+        self.arm(end);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let job = record::run(options, world, Arc::new(|_| {}), async move { drop(stopped.await) });
+        let mut job = Box::pin(job);
+        let ended = timeout_at(until, &mut job).await;
+        let ended = match (ended, end) {
+            (Ok(ended), _) => Some(ended),
+            (Err(_), End::Stop | End::DiskError { .. }) => {
+                stop.send(()).unwrap_or_default();
+                Some(job.as_mut().await)
+            }
+            // It dies where it stands.
+            (Err(_), _) => None,
+        };
+        drop(job);
+        settle().await;
+        match ended {
+            Some(Ok(outcome)) => self.table.note(match outcome.stopped_by {
+                record::StoppedBy::Sources => "recorder: gave up",
+                _ => "recorder: stopped",
+            }),
+            Some(Err(record::RecordError::Archive(_))) => self.table.note("recorder: ended by the disk"),
+            Some(Err(error)) => self.violations.push(format!("the recorder failed: {error}")),
+            None => self.table.note("recorder: killed"),
+        }
+        self.restart(end);
+    }
+
+    fn arm(&self, end: End) {
+        match end {
+            End::Crash { nth, .. } => self.disk.crash_at(nth),
+            End::DiskError { nth, .. } => self.disk.fail_at(nth, std::io::ErrorKind::StorageFull, true),
+            End::Stop | End::Kill(_) => {}
+        }
+    }
+
+    fn restart(&self, end: End) {
+        match end {
+            End::Stop => {}
+            End::Kill(kept) | End::Crash { kept, .. } | End::DiskError { kept, .. } => self.disk.restart(kept),
+        }
+    }
+
+    fn filling(&self) -> backfill::Options {
+        let source = backfill::Source {
+            name: SourceName::new(SOURCE).unwrap(),
+            settings: self.settings(),
+            network: self.network(),
+            look_twice: true,
+        };
+        backfill::Options {
+            tape: self.dir.path().to_owned(),
+            archive: self.archive(),
+            sources: vec![source],
+            gaps: Vec::new(),
+            budgets: backfill::Budgets::default(),
+            pace: None,
+            holder: "the simulator".to_owned(),
+        }
+    }
+
+    /// Fills gaps until then, and ends like that.
+    async fn fill(&mut self, until: Instant, end: End) -> Option<backfill::Outcome> {
+        let disk = Arc::new(self.disk.clone());
+        let clock = Arc::clone(&self.stage.clock) as Arc<dyn Clock>;
+        self.arm(end);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut tell = |event: backfill::Event| {
+            tracing::debug!(?event, "filling");
+        };
+        let ended = {
+            let job = backfill::run(self.filling(), clock, disk, &mut tell, async move { drop(stopped.await) });
+            let mut job = Box::pin(job);
+            match (timeout_at(until, &mut job).await, end) {
+                (Ok(ended), _) => Some(ended),
+                (Err(_), End::Stop | End::DiskError { .. }) => {
+                    stop.send(()).unwrap_or_default();
+                    Some(job.await)
+                }
+                (Err(_), _) => None,
+            }
+        };
+        settle().await;
+        self.restart(end);
+        match ended {
+            None => self.table.note("backfill: killed"),
+            Some(Ok(outcome)) => {
+                self.table.note("backfill: ended");
+                return Some(outcome);
+            }
+            Some(Err(error)) if matches!(end, End::Stop) && !no_tape_yet(&error) => {
+                self.violations.push(format!("backfill failed: {error}"));
+            }
+            Some(Err(_)) => self.table.note("backfill: ended by the disk"),
+        }
+        None
+    }
+
+    /// Fills until nothing gets better.
+    async fn fill_all(&mut self) {
+        for round in 0..LYING_ROUNDS + HONEST_ROUNDS {
+            if round == LYING_ROUNDS {
+                self.stage.be_honest();
+            }
+            let began = Instant::now();
+            let outcome = self.fill(began + ROUND, End::Stop).await;
+            if began.elapsed() >= ROUND {
+                self.violations.push("a walk does not end".to_owned());
+            }
+            let Some(outcome) = outcome else { return };
+            if outcome.still_open == 0 {
+                return;
+            }
+            sleep_until(Instant::now() + Duration::from_secs(600)).await;
+        }
+    }
+}
+
+/// Killed before anything was durable.
+fn no_tape_yet(error: &backfill::BackfillError) -> bool {
+    use birdtape::archive::ArchiveError::{NoCatalog, NotATape};
+    matches!(error, backfill::BackfillError::Archive(NotATape { .. } | NoCatalog { .. }))
+}
+
+/// Lets tasks that were told to end do so.
+async fn settle() {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+}
