@@ -57,7 +57,7 @@ impl Classes {
     /// Only what lies in `[from, to)`.
     #[must_use]
     pub fn within(&self, from: UnixMicros, to: UnixMicros) -> Self {
-        let cut = |set: &IntervalSet| cut(set, from, to);
+        let cut = |set: &IntervalSet| set.within(from, to);
         Self {
             live: cut(&self.live),
             backfilled: cut(&self.backfilled),
@@ -67,10 +67,18 @@ impl Classes {
         }
     }
 
+    /// Everything that is whole: live, filled or audited.
+    pub fn covered(&self) -> IntervalSet {
+        let mut covered = self.live.clone();
+        covered.add(&self.backfilled);
+        covered.add(&self.audited);
+        covered
+    }
+
     /// What of `[from, to)` is in no class.
     pub fn rest(&self, from: UnixMicros, to: UnixMicros) -> IntervalSet {
-        let mut rest = one(from, to);
-        self.named().iter().for_each(|(_, set)| subtract(&mut rest, set));
+        let mut rest = IntervalSet::one(from, to);
+        self.named().iter().for_each(|(_, set)| rest.subtract(set));
         rest
     }
 }
@@ -92,6 +100,8 @@ pub struct ScopeCoverage {
     pub text: Option<String>,
     /// What it comes to.
     pub classes: Classes,
+    /// The same for kinds of which no history was ever asked: what is proven of every kind there is.
+    pub every_kind: Classes,
     /// The same for each kind of event that history was asked for, by name.
     pub kinds: Vec<(String, Classes)>,
     /// How far evidence reaches, in whichever version.
@@ -145,6 +155,7 @@ pub(super) fn of(scopes: &[ScopeRow], gaps: &[GapRow], kinds: &[GapKindRow], evi
             horizon_us: row.horizon_us,
             text: row.text.clone(),
             classes: classes(None),
+            every_kind: classes(Some(ALL)),
             kinds: named.map(|kind| (kind.to_owned(), classes(Some(kind)))).collect(),
             frontier: live.0.iter().chain(live.1.iter()).map(|(_, to)| to).max(),
         });
@@ -162,22 +173,22 @@ fn classes(gaps: &[Results<'_>], (live, audited): &(IntervalSet, IntervalSet), k
         let state: Option<GapState> = gap.state.parse().ok();
         let is_open = state.is_some_and(GapState::is_open);
         let (whole, rest) = proven(from, to, results, kind);
-        add(&mut of.backfilled, &whole);
+        of.backfilled.add(&whole);
         match rest {
             // No history was asked yet: what is not settled may still come.
-            Rest::Unasked(rest) | Rest::Unproven(rest) if is_open => add(&mut of.missing, &rest),
-            Rest::Unasked(rest) | Rest::Unproven(rest) | Rest::Beyond(rest) => add(&mut of.unverifiable, &rest),
+            Rest::Unasked(rest) | Rest::Unproven(rest) if is_open => of.missing.add(&rest),
+            Rest::Unasked(rest) | Rest::Unproven(rest) | Rest::Beyond(rest) => of.unverifiable.add(&rest),
         }
     }
-    subtract(&mut of.unverifiable, &of.missing);
+    of.unverifiable.subtract(&of.missing);
     for worse in [&of.missing, &of.unverifiable] {
-        subtract(&mut of.backfilled, worse);
+        of.backfilled.subtract(worse);
     }
     for gap in [&of.missing, &of.unverifiable, &of.backfilled] {
-        subtract(&mut of.audited, gap);
-        subtract(&mut of.live, gap);
+        of.audited.subtract(gap);
+        of.live.subtract(gap);
     }
-    subtract(&mut of.live, &of.audited);
+    of.live.subtract(&of.audited);
     of
 }
 
@@ -190,46 +201,46 @@ enum Rest {
 }
 
 /// What is whole of a gap's window for one kind (or for all that history has), and what is not.
+///
+/// What another tape proved of every kind and what history proved of single ones add up: an instant is whole when either says
+/// so.
 fn proven(from: UnixMicros, to: UnixMicros, results: &[&GapKindRow], kind: Option<&str>) -> (IntervalSet, Rest) {
-    let counts = |result: &&&GapKindRow| kind.is_none_or(|kind| result.kind == kind || result.kind == ALL);
-    let mut asked = results.iter().filter(counts).peekable();
-    if asked.peek().is_none() {
-        return (IntervalSet::new(), Rest::Unasked(one(from, to)));
+    let is_unfillable = |result: &GapKindRow| result.state == GapState::Unfillable.name();
+    let every = results.iter().find(|result| result.kind == ALL);
+    let named = results.iter().filter(|result| result.kind != ALL && kind.is_none_or(|kind| result.kind == kind));
+    let named: Vec<_> = named.collect();
+    let window = || IntervalSet::one(from, to);
+    if every.is_none() && named.is_empty() {
+        return (IntervalSet::new(), Rest::Unasked(window()));
     }
-    let (mut rest, mut has_history) = (IntervalSet::new(), false);
-    for result in asked.filter(|result| result.state != GapState::Unfillable.name()) {
-        has_history = true;
-        if result.state == GapState::Partial.name() {
-            let stretches: Vec<(i64, i64)> = serde_json::from_str(&result.rest).unwrap_or_else(|_| vec![(from.0, to.0)]);
-            stretches.into_iter().for_each(|(a, b)| rest.insert(from.max(UnixMicros(a)), to.min(UnixMicros(b))));
-        }
+    let mut whole = window();
+    match every {
+        Some(result) => whole.subtract(&rest_of(result, from, to)),
+        None => whole = IntervalSet::new(),
     }
-    if !has_history {
-        return (IntervalSet::new(), Rest::Beyond(one(from, to)));
+    let mut with_history = named.iter().filter(|result| !is_unfillable(result)).peekable();
+    let has_history = with_history.peek().is_some();
+    if has_history {
+        let mut by_history = window();
+        with_history.for_each(|result| by_history.subtract(&rest_of(result, from, to)));
+        whole.add(&by_history);
     }
-    let mut whole = one(from, to);
-    subtract(&mut whole, &rest);
-    (whole, Rest::Unproven(rest))
+    let mut rest = window();
+    rest.subtract(&whole);
+    let is_beyond = !has_history && (!named.is_empty() || every.is_some_and(|result| is_unfillable(result)));
+    (whole, if is_beyond { Rest::Beyond(rest) } else { Rest::Unproven(rest) })
 }
 
-fn one(from: UnixMicros, to: UnixMicros) -> IntervalSet {
-    let mut set = IntervalSet::new();
-    set.insert(from, to);
-    set
-}
-
-fn add(set: &mut IntervalSet, other: &IntervalSet) {
-    other.iter().for_each(|(from, to)| set.insert(from, to));
-}
-
-fn subtract(set: &mut IntervalSet, other: &IntervalSet) {
-    other.iter().for_each(|(from, to)| set.remove(from, to));
-}
-
-fn cut(set: &IntervalSet, from: UnixMicros, to: UnixMicros) -> IntervalSet {
-    let mut out = IntervalSet::new();
-    set.iter().for_each(|(a, b)| out.insert(a.max(from), b.min(to)));
-    out
+/// What a result leaves of its gap's window.
+fn rest_of(result: &GapKindRow, from: UnixMicros, to: UnixMicros) -> IntervalSet {
+    let mut rest = IntervalSet::new();
+    if result.state == GapState::Unfillable.name() {
+        rest.insert(from, to);
+    } else if result.state == GapState::Partial.name() {
+        let stretches: Vec<(i64, i64)> = serde_json::from_str(&result.rest).unwrap_or_else(|_| vec![(from.0, to.0)]);
+        stretches.into_iter().for_each(|(a, b)| rest.insert(from.max(UnixMicros(a)), to.min(UnixMicros(b))));
+    }
+    rest
 }
 
 #[cfg(test)]
@@ -288,6 +299,22 @@ mod tests {
         // Of deletes gap 1 says that no history has them, and gap 2 says nothing, now or ever.
         assert_eq!(by_kind("delete"), [140, 20, 30, 80, 100 + 30]);
         assert_eq!(of_all.silent_hole(), None);
+    }
+
+    #[test]
+    fn another_tape_and_history_add_up() {
+        use GapState::{Partial, Unfillable};
+        let gaps = [gap(1, Partial, 100, 200), gap(2, Unfillable, 300, 400)];
+        let kinds = [
+            kind(1, ALL, Partial, "[[150,200]]"),
+            kind(1, "tweet", Partial, "[[120,170]]"),
+            kind(2, ALL, Partial, "[[320,400]]"),
+            kind(2, "dm_typing", Unfillable, "[]"),
+        ];
+        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &[]);
+        let [of_all] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(us(&of_all.classes), [0, 50 + 30 + 20, 0, 20, 80], "posts of 170 to 200 came from history");
+        assert_eq!(us(&of_all.every_kind), [0, 50 + 20, 0, 50, 80]);
     }
 
     #[test]

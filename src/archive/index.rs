@@ -321,7 +321,7 @@ impl SourceIndex {
                 };
                 self.dirty.rows.push(Change::Scope(row.clone()));
                 let mine = self.gaps.values().filter(|gap| gap.scope == ALL || gap.scope == scope);
-                let bounded = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?))));
+                let bounded: Vec<_> = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?)))).collect();
                 let timeline = match self.scopes.entry(scope) {
                     Entry::Occupied(there) => {
                         let timeline = there.into_mut();
@@ -331,7 +331,7 @@ impl SourceIndex {
                     Entry::Vacant(place) => place.insert(Timeline::new(row)),
                 };
                 // A gap of everything may reach beyond the beginning of what is new.
-                timeline.remember_gaps(bounded);
+                timeline.remember_gaps(bounded.into_iter());
             }
             Fact::Gap { scope, cause, from, to, detail, lost_n: _ } => self.gap_opened(record, scope, cause, from, to, detail),
             Fact::GapStep { gap, state, cause, to, detail, cursor, kinds, spent } => {

@@ -61,7 +61,7 @@ pub use writer::{Archive, Committed, Filling, Lost, Selected};
 use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
-pub use crate::catalog::{GapRow, GapStepRow, ScopeRow};
+pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow};
 use crate::segment::SegmentError;
 pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
 

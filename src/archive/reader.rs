@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::index::speaks;
 use super::layout::{Layout, TapeInfo};
-use super::{ArchiveError, Result, ScopeCoverage, coverage};
+use super::{ArchiveError, Result, ScopeCoverage, coverage, verify};
 use crate::catalog::{Catalog, SegmentRow, SourceRow};
 use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::{Block, BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
@@ -114,6 +114,31 @@ impl Tape {
     /// When the catalog cannot be read.
     pub fn coverage(&self, source: &str) -> Result<Vec<ScopeCoverage>> {
         coverage::of_source(&self.catalog, source)
+    }
+
+    /// What does not add up between coverage, gaps and scopes, in words: a catalog that was damaged.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn contradiction(&self) -> Result<Option<String>> {
+        verify::contradiction(&self.catalog)
+    }
+
+    /// Number of the first record of a source whose block reaches `from`, or of what no block has yet.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn first_n_from(&self, source: &str, from: UnixMicros) -> Result<Seq> {
+        let mut behind = Seq(1);
+        for segment in self.catalog.segments(source)? {
+            for block in self.catalog.blocks(source, segment.first_n)? {
+                if block.last_us >= from.0 {
+                    return Ok(Seq(block.first_n));
+                }
+                behind = Seq(block.last_n + 1);
+            }
+        }
+        Ok(behind)
     }
 
     /// Records of a source, in order.

@@ -377,6 +377,13 @@ fn compare(
     Ok(CatalogCheck::Equal(ours.len()))
 }
 
+/// What does not add up in a catalog's timelines, in words, for somebody who believes them without reading the segments.
+pub(super) fn contradiction(catalog: &Catalog) -> Result<Option<String>> {
+    let mut damage = Vec::new();
+    partition(catalog, &mut damage)?;
+    Ok(damage.into_iter().next().map(|damage| format!("source {}: {}", damage.source.unwrap_or_default(), damage.what)))
+}
+
 fn of_coverage(source: &str, what: String) -> Damage {
     Damage { source: Some(source.to_owned()), place: "coverage".to_owned(), what, known: false, lost: None }
 }

@@ -682,6 +682,11 @@ impl Archive {
         self.index.get(source).map_or_else(Vec::new, |index| index.open_gaps().cloned().collect())
     }
 
+    /// How far a scope's timeline is told; a gap would begin there. `None` when there is no such scope.
+    pub fn frontier(&mut self, source: &SourceName, scope: &str) -> Option<UnixMicros> {
+        self.index.get_mut(source)?.frontier(scope)
+    }
+
     /// Topics of a source whose timeline has not ended, in order.
     pub fn open_topics(&self, source: &SourceName) -> Vec<String> {
         let scopes = self.index.get(source).map(|index| &index.scopes);

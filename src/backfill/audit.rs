@@ -181,14 +181,7 @@ fn planned(tape: &Tape, source: &Source, selectors: &Selectors, window: Window) 
     let scopes = tape.catalog().scopes(source.name.as_str()).map_err(ArchiveError::from)?;
     let margin = horizon_of(&scopes, ALL);
     let (selectors, is_listed) = selectors.within(window.from, window.to, margin);
-    let wanted = Wanted {
-        scope: ALL.to_owned(),
-        from: window.from,
-        to: window.to,
-        margin,
-        selectors,
-        is_listed,
-    };
+    let wanted = Wanted { scope: ALL.to_owned(), from: window.from, to: window.to, margin, selectors, is_listed };
     let price = Walk::new(&source.settings, wanted.clone(), None).price();
     let gap = GapRow {
         source: source.name.to_string(),

@@ -17,6 +17,7 @@
 //! | `sample.rs` | which windows, and what their answers allow to say |
 //! | `follow.rs` | [`follow`]: filling beside a recorder, without being asked |
 //! | `known.rs` | what is on the tape already |
+//! | `peer/` | another recorder's tape as history; two tapes become one |
 //! | `purse.rs` | [`Budgets`], and what was spent of them |
 //! | `pace.rs` | how fast a provider is asked |
 //! | `estimate.rs` | how much there may be in a gap |
@@ -31,6 +32,7 @@ mod filling;
 mod follow;
 mod known;
 mod pace;
+pub mod peer;
 mod purse;
 mod sample;
 mod selectors;

@@ -1,6 +1,7 @@
 //! `birdtape backfill`: fills gaps from the providers' history.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::{self, Common};
 use super::exit::{Exit, Outcome};
 use super::out::{self, Out, count, length, say, table};
-use super::{log, signal};
+use super::{log, merge, signal};
 use crate::archive::{RealDisk, Spent, Tape};
 use crate::backfill::{self, Budget, Budgets, Event, Filled, Options, Planned, Source};
 use crate::config::{self, Config, ProviderFlags};
@@ -24,6 +25,10 @@ use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 /// goes on where it was stopped, whatever stopped it. Keys are those of `birdtape record`, which fills gaps by itself: this
 /// command is for tapes that nobody is recording on.
 ///
+/// With --from-tape another recorder's tape is the history: nobody is asked and nothing is spent. Its envelopes are copied byte
+/// for byte, and what its coverage proves is filled for every kind of event, which is the only cure for typing, deletes and the
+/// steps of counters. It is only read, and may be recorded meanwhile.
+///
 /// History costs money at some providers: --dry-run shows what it can cost and asks nobody. Budgets are for the run, or for a day
 /// (UTC), of which the ledger knows what was spent; when one is used up, the next run or day goes on from there. Exit code 0; 3
 /// when loss remains in these sources.
@@ -33,6 +38,8 @@ Examples:
   birdtape backfill --dry-run                              which gaps, and the least they cost
   birdtape backfill                                        every open gap of the configured sources
   birdtape backfill alpha-17 --max-usd 0.50                one gap, for half a dollar at most
+  birdtape backfill --from-tape /mnt/other/tape            what another recorder has of every gap
+  birdtape backfill alpha-17 --from-tape there --from-source beta
   birdtape backfill --max-requests-per-day 500             a little every day
   birdtape backfill --provider tweetstream --base-url http://127.0.0.1:8080")]
 pub(super) struct Args {
@@ -51,6 +58,12 @@ pub(super) struct Args {
     /// Accept an address without TLS that is not on this machine: your key travels readable
     #[arg(long, requires = "provider")]
     allow_plain: bool,
+    /// Fill from another recorder's tape instead
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "provider", "dry_run", "max_requests", "max_items", "max_usd", "max_requests_per_day", "max_items_per_day", "max_usd_per_day", "pace", "look_twice"])]
+    from_tape: Option<PathBuf>,
+    /// Source of the other tape [default: the one of the same name, else the only one of the same provider]
+    #[arg(long, value_name = "NAME", requires = "from_tape")]
+    from_source: Option<String>,
     /// Show what would be filled, what it can cost, and what is left of today's budget; ask nobody
     #[arg(long)]
     dry_run: bool,
@@ -102,6 +115,9 @@ pub(super) fn usd(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
+    if let Some(from) = &args.from_tape {
+        return merge::fill(common, &args.gaps, from.clone(), args.from_source.clone());
+    }
     let flags = ProviderFlags { base_url: args.base_url.clone(), topics: Vec::new(), allow_plain: args.allow_plain };
     let config = args::configuration(common, &args.source, &args.provider, &flags)?;
     log::start(config.secrets());
@@ -319,7 +335,7 @@ pub(super) fn event_json(event: &Event) -> Value {
     }
 }
 
-fn filled_json(filled: &Filled) -> Value {
+pub(super) fn filled_json(filled: &Filled) -> Value {
     json!({
         "event": "ended", "gap": filled.gap, "state": filled.state.name(), "detail": filled.detail, "requests": filled.requests,
         "rows": filled.rows, "new": filled.new, "usd": filled.micro_usd as f64 / 1e6,

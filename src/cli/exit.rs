@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::out;
 use crate::archive::ArchiveError;
 use crate::backfill::BackfillError;
+use crate::backfill::peer::PeerError;
 use crate::config::ConfigError;
 use crate::fixture::FixtureError;
 use crate::import::ImportError;
@@ -113,6 +114,9 @@ fn hint(error: &anyhow::Error) -> String {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<BackfillError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<PeerError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<TestingError>() {

@@ -32,6 +32,7 @@ mod get;
 mod import;
 pub mod init;
 pub mod log;
+mod merge;
 mod out;
 mod rebuild;
 mod record;
@@ -98,6 +99,7 @@ enum Command {
     Status(status::Args),
     Gaps(gaps::Args),
     Backfill(backfill::Args),
+    Merge(merge::Args),
     Audit(audit::Args),
     Certify(certify::Args),
     Verify(verify::Args),
@@ -140,6 +142,7 @@ impl Cli {
             Command::Status(args) => status::run(common, &args),
             Command::Gaps(args) => gaps::run(common, &args),
             Command::Backfill(args) => backfill::run(common, &args),
+            Command::Merge(args) => merge::run(common, &args),
             Command::Audit(args) => audit::run(common, &args),
             Command::Certify(args) => certify::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),

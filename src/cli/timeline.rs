@@ -76,6 +76,7 @@ mod tests {
             until: None,
             horizon_us: 0,
             text: None,
+            every_kind: classes.clone(),
             classes,
             kinds: Vec::new(),
             frontier: None,

@@ -86,6 +86,8 @@ words! {
         ProviderDropped = "provider_dropped",
         /// A scope was added or changed and is not yet known to be effective.
         ScopeChanged = "scope_changed",
+        /// Only another recorder was at work: time that a merge brought with it.
+        Elsewhere = "elsewhere",
     }
 }
 

@@ -12,6 +12,31 @@ impl IntervalSet {
         Self(Vec::new())
     }
 
+    /// One interval `[from, to)`.
+    pub fn one(from: UnixMicros, to: UnixMicros) -> Self {
+        let mut set = Self::new();
+        set.insert(from, to);
+        set
+    }
+
+    /// Adds everything that is in `other`.
+    pub fn add(&mut self, other: &Self) {
+        other.iter().for_each(|(from, to)| self.insert(from, to));
+    }
+
+    /// Takes everything out that is in `other`.
+    pub fn subtract(&mut self, other: &Self) {
+        other.iter().for_each(|(from, to)| self.remove(from, to));
+    }
+
+    /// Only what lies in `[from, to)`.
+    #[must_use]
+    pub fn within(&self, from: UnixMicros, to: UnixMicros) -> Self {
+        let mut out = Self::new();
+        self.iter().for_each(|(a, b)| out.insert(a.max(from), b.min(to)));
+        out
+    }
+
     /// The intervals, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (UnixMicros, UnixMicros)> + '_ {
         self.0.iter().copied()

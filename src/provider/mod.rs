@@ -24,6 +24,7 @@ pub mod past;
 pub mod redact;
 pub mod redial;
 mod rest;
+mod said;
 pub mod scrapebadger;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -45,6 +46,7 @@ use bytes::Bytes;
 
 use self::lists::Lists;
 pub use self::rest::{Rest, RestSettings};
+pub use self::said::{Said, said};
 pub use self::switch::{Switch, SwitchError, Switches, Values, switches_of};
 pub use crate::model::Provider;
 use crate::model::{Cause, Decoded, Endpoint, Framing, NetFault, Opening, Request, Response, Secret, UnixMicros};

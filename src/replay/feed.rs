@@ -418,6 +418,8 @@ pub(super) enum Playable {
 pub(super) fn playable(record: &Record) -> Playable {
     let live = match record.via {
         Via::Ws | Via::Sse | Via::Lines | Via::Webhook | Via::Import => true,
+        // What another recorder received came over a connection that this tape knows nothing of: its heartbeats, its closes and
+        // its order beside ours are on the other tape.
         Via::History | Via::Snapshot | Via::Peer | Via::Own => false,
     };
     if record.kind != RecordKind::Frame || !live {

@@ -126,8 +126,9 @@ fn what_the_provider_dropped_is_found_and_settled() {
 fn the_same_seed_draws_the_same_and_a_budget_ends_it() {
     let scene = Scene::new(Provider::Tweetstream);
     let history = scene.history();
-    let draw =
-        |seed: &str| scene.audit(&history.base, &["--dry-run", "--window", "30s", "--sample", "3", "--seed", seed]).expect(0).text().to_owned();
+    let draw = |seed: &str| {
+        scene.audit(&history.base, &["--dry-run", "--window", "30s", "--sample", "3", "--seed", seed]).expect(0).text().to_owned()
+    };
     assert_eq!(draw("1"), draw("1"));
     assert_ne!(draw("1"), draw("2"));
     let stopped = scene.audit(&history.base, &["--window", "1m", "--max-requests", "2"]).expect(3);

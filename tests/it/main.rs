@@ -17,6 +17,7 @@ mod filling;
 mod fixture;
 mod kill;
 mod live;
+mod merge;
 mod program;
 mod rooms;
 mod round_trip;
