@@ -180,7 +180,7 @@ fn field(tape: &Tape, source: &str, options: &AuditOptions, now: UnixMicros) -> 
 fn planned(tape: &Tape, source: &Source, selectors: &Selectors, window: Window) -> Result<Planned, BackfillError> {
     let scopes = tape.catalog().scopes(source.name.as_str()).map_err(ArchiveError::from)?;
     let margin = horizon_of(&scopes, ALL);
-    let (selectors, is_listed) = selectors.within(window.from, window.to, margin);
+    let (selectors, is_listed) = selectors.within(tape, window.from, window.to)?;
     let wanted = Wanted { scope: ALL.to_owned(), from: window.from, to: window.to, margin, selectors, is_listed };
     let price = Walk::new(&source.settings, wanted.clone(), None).price();
     let gap = GapRow {

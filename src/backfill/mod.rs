@@ -412,7 +412,7 @@ fn planned(tape: &Tape, gap: GapRow, source: Source, selectors: &Selectors) -> R
     let scopes = tape.catalog().scopes(&gap.source).map_err(ArchiveError::from)?;
     let margin = horizon_of(&scopes, &gap.scope);
     let (from, to) = still_wanted(tape, &gap)?;
-    let (selectors, is_listed) = selectors.within(from, to, margin);
+    let (selectors, is_listed) = selectors.within(tape, from, to)?;
     let wanted = Wanted { scope: gap.scope.clone(), from, to, margin, selectors, is_listed };
     let steps = tape.catalog().gap_steps(&gap.source, gap.n).map_err(ArchiveError::from)?;
     let last_words = steps.last().map(|step| step.detail.clone());

@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::BackfillError;
 use crate::archive::{self, ArchiveError, ScopeRow, Span, Tape};
 use crate::model::{Provider, RecordKind, Seq, UnixMicros};
-use crate::provider::history::{Selector, account_of};
+use crate::provider::history::{Selector, account_of, selected_by};
+
+/// How far before and after a stretch envelopes are read for the texts that selected them.
+const AROUND: Duration = Duration::from_secs(3_600);
 
 /// Records that are looked through for accounts where the tape has no lists and events name no selector.
 const RECORDS_MAX: usize = 2_000;
@@ -14,6 +17,7 @@ const RECORDS_MAX: usize = 2_000;
 /// All that a tape knows of one source's selectors.
 #[derive(Clone, Debug)]
 pub(super) struct Selectors {
+    source: String,
     provider: Provider,
     /// Versions of scopes, by name and version; not the scope that is everything.
     scopes: Vec<ScopeRow>,
@@ -47,24 +51,30 @@ impl Selectors {
             }
         }
         let listed = tape.source(source)?.listed_us.map(UnixMicros);
-        Ok(Self { provider, scopes, seen, listed })
+        Ok(Self { source: source.to_owned(), provider, scopes, seen, listed })
     }
 
     /// What selected in `[from, to)`, and whether the tape knows all of it.
     ///
     /// It does when the provider's lists were read before the stretch was over and again when it was: who is in none of
-    /// them selected nothing, unless an event named it since. `horizon` is how much longer a gap is than its outage.
-    pub(super) fn within(&self, from: UnixMicros, to: UnixMicros, horizon: Duration) -> (Vec<Selector>, bool) {
+    /// them selected nothing, unless an event named it since.
+    pub(super) fn within(&self, tape: &Tape, from: UnixMicros, to: UnixMicros) -> Result<(Vec<Selector>, bool), BackfillError> {
         let was_read_before = self.scopes.iter().any(|row| row.since_us < to.0);
-        let is_read_since = self.listed.is_some_and(|at| at >= to.minus(horizon));
+        let is_read_since = self.listed.is_some_and(|at| at >= to);
         // X has no lists; its scopes are topics.
         let is_listed = self.provider != Provider::XLive && was_read_before && is_read_since;
-        let mut found: BTreeMap<&str, Selector> = BTreeMap::new();
+        let mut found: BTreeMap<String, Selector> = BTreeMap::new();
+        // Before the first reading, envelopes alone say by which text they were selected.
+        if self.provider == Provider::TwitterapiIo && !self.scopes.iter().any(|row| row.since_us <= from.0) {
+            for (id, text) in self.said_around(tape, from, to)? {
+                found.entry(id).or_default().texts.push(text);
+            }
+        }
         for (at, row) in self.scopes.iter().enumerate() {
             let next = self.scopes.get(at + 1).filter(|next| next.scope == row.scope);
             let end = row.until_us.into_iter().chain(next.map(|next| next.since_us)).min();
             if row.since_us < to.0 && end.is_none_or(|end| from.0 < end) {
-                let selector = found.entry(&row.scope).or_default();
+                let selector = found.entry(row.scope.clone()).or_default();
                 selector.texts.extend(row.text.iter().filter(|text| !selector.texts.contains(text)).cloned().collect::<Vec<_>>());
             }
         }
@@ -72,10 +82,23 @@ impl Selectors {
         for (id, (sample, received_at)) in &self.seen {
             let is_news = !known.contains(id.as_str()) && *received_at >= from;
             if found.contains_key(id.as_str()) || !is_listed || is_news {
-                found.entry(id).or_default().sample = Some(sample.clone());
+                found.entry(id.clone()).or_default().sample = Some(sample.clone());
             }
         }
-        let selectors = found.into_iter().map(|(id, selector)| Selector { id: id.to_owned(), ..selector });
-        (selectors.collect(), is_listed)
+        let selectors = found.into_iter().map(|(id, selector)| Selector { id, ..selector });
+        Ok((selectors.collect(), is_listed))
+    }
+
+    /// Rules and their texts as the envelopes within an hour of a stretch say them.
+    fn said_around(&self, tape: &Tape, from: UnixMicros, to: UnixMicros) -> Result<BTreeSet<(String, String)>, BackfillError> {
+        let mut said = BTreeSet::new();
+        let span = Span { from_n: None, from: Some(from.minus(AROUND)), to: Some(to.plus(AROUND)) };
+        let mut records = tape.records(&self.source, span)?;
+        while let Some(record) = records.next()? {
+            if record.kind == RecordKind::Frame {
+                said.extend(selected_by(self.provider, &record.body));
+            }
+        }
+        Ok(said)
     }
 }

@@ -302,6 +302,14 @@ impl<T> LastRead<T> {
     }
 }
 
+/// Id and text of the rule that selected an envelope, where the envelope says both: a text may change while its id stays.
+pub fn selected_by(provider: Provider, envelope: &[u8]) -> Option<(String, String)> {
+    match provider {
+        Provider::TwitterapiIo => twitterapi_io::selected_by(envelope),
+        Provider::Tweetstream | Provider::Scrapebadger | Provider::XLive => None,
+    }
+}
+
 /// Whom an envelope is about, where its events do not name what selected them; the name is that of the account's scope.
 pub fn account_of(provider: Provider, envelope: &[u8]) -> Option<String> {
     match provider {

@@ -342,8 +342,7 @@ mod tests {
         player.check(expect![[r#"
             0s GET https://api.tweetstream.io/api/me
             0s scopes
-                ann | @ann | a tracked account
-                bob | @bob | a tracked account
+                watchlist | ann bob | the tracked accounts
             600s GET https://api.tweetstream.io/api/me
             600s say Warn: what selects this stream cannot be read from tweetstream (the answer is not a whole list); recording goes on, and it is asked again later: until then a rule or an account that changes is not noticed
             600s say Warn: close code 1012: the server restarts; next try in 100ms

@@ -324,6 +324,12 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
+    /// The same with what is still to come a little later: who is watched is watched before he says anything.
+    pub fn to_come(&mut self) -> Past<'_> {
+        let last = self.index.sightings.last().map_or(self.now, |sighting| UnixMicros(sighting.received_at));
+        Past { provider: self.provider, index: self.index, shelf: self.shelf, now: self.now.max(last) }
+    }
+
     /// Selectors that are news to the caller, each with the first envelope that has it; also those of envelopes that are
     /// still to come a little later, since rules and monitors are there before what they select.
     ///

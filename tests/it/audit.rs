@@ -96,7 +96,7 @@ fn what_the_provider_dropped_is_found_and_settled() {
         let history = scene.history();
         let before = segments(&scene.desk);
         let only_told = scene.audit(&history.base, &["--report-only"]).expect(3);
-        assert_eq!(missed(&only_told), scene.dropped, "{provider}");
+        assert_eq!(missed(&only_told), scene.dropped, "{provider}: {}", only_told.text());
         assert!(segments(&scene.desk) == before, "{provider}: nothing may be written");
 
         let found = scene.audit(&history.base, &[]).expect(3);

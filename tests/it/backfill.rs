@@ -77,6 +77,7 @@ pub(crate) fn recorded_but_for(
         }
         archive.append(&name, &draft, Some(&decode(provider, &envelope.bytes))).unwrap();
     }
+    read_lists(&mut archive, second(1_200));
     archive.stop_source(&name, second(1_200), "the test ends").unwrap();
     archive.close(second(1_200)).unwrap();
 }
@@ -131,10 +132,8 @@ fn selects(provider: Provider, base: &str) -> Vec<(String, String)> {
         }
         Provider::Tweetstream => {
             let handles = rows(get("/api/me"), "/trackedAccounts/handles").into_iter();
-            handles
-                .map(|handle| handle.as_str().unwrap().to_owned())
-                .map(|handle| (handle.clone(), format!("@{handle}")))
-                .collect()
+            let handles: BTreeSet<_> = handles.map(|handle| handle.as_str().unwrap().to_lowercase()).collect();
+            vec![("watchlist".to_owned(), handles.into_iter().collect::<Vec<_>>().join(" "))]
         }
         Provider::Scrapebadger => {
             let monitors = rows(get("/v1/twitter/stream/monitors?page_size=100"), "/monitors").into_iter();

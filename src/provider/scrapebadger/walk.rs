@@ -9,7 +9,7 @@
 //!
 //! Whether deliveries are logged while nobody is connected is not published. A log that meets known posts on both sides of
 //! the stretch, and has rows in it that never came, shows that they are: then it is all that the stream would have brought,
-//! and the accounts, of which a search takes a few at a time, are not searched for.
+//! and the accounts, of which a search takes a few at a time, are not searched for, unless told to doubt.
 //!
 //! Logs have numbered pages, newest row first, and rows move to later pages while new ones come: a row may be met twice
 //! but is not skipped. A page far from the window is found by doubling and halving. `total` says how many rows a page
@@ -608,7 +608,7 @@ impl Walk {
         if is_over && !self.state.handles.is_empty() {
             let handles = std::mem::take(&mut self.state.handles);
             let is_proven = |log: &Log| log.path == LOGS && log.is_whole() && log.n_lost > 0;
-            if !self.state.logs.iter().any(is_proven) || !self.state.gone.is_empty() {
+            if self.state.doubt || !self.state.logs.iter().any(is_proven) || !self.state.gone.is_empty() {
                 for text in groups(&handles) {
                     self.add_sweep("monitored accounts".to_owned(), text);
                 }

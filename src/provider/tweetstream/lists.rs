@@ -1,7 +1,9 @@
 //! TweetStream's list of what selects: the tracked accounts.
 //!
-//! A scope's id is the account's handle, without `@` and in lower case. Source: tweetstream.io docs, "Tracked account
-//! management".
+//! They are one scope together, [`WATCHLIST`]: envelopes do not name what selected them. Its text is the handles, without `@`,
+//! in lower case and in order. Source: tweetstream.io docs, "Tracked account management".
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -12,6 +14,9 @@ use crate::provider::{Scope, Settings};
 
 /// Host of history and management. Documented: tweetstream.io docs, "History API".
 const HOST: &str = "api.tweetstream.io";
+
+/// The scope of all tracked accounts.
+pub(super) const WATCHLIST: &str = "watchlist";
 
 /// Asks for the list.
 pub(crate) fn ask(settings: &Settings) -> Request {
@@ -25,9 +30,11 @@ pub(crate) fn take(answer: &Value) -> Option<Listed> {
     if accounts["count"].as_u64().is_some_and(|count| count > rows.len() as u64) {
         return None;
     }
-    let handles = rows.iter().filter_map(Value::as_str).map(normalized).filter(|handle| !handle.is_empty());
-    let scope = |id: String| Scope { text: Some(format!("@{id}")), id, detail: "a tracked account".to_owned() };
-    Some(Listed { scopes: handles.map(scope).collect(), next: None })
+    let handles: BTreeSet<_> =
+        rows.iter().filter_map(Value::as_str).map(normalized).filter(|handle| !handle.is_empty()).collect();
+    let text = handles.into_iter().collect::<Vec<_>>().join(" ");
+    let scope = Scope { id: WATCHLIST.to_owned(), text: Some(text), detail: "the tracked accounts".to_owned() };
+    Some(Listed { scopes: vec![scope], next: None })
 }
 
 /// A `GET` with the key as bearer.

@@ -15,7 +15,7 @@
 //! again until a pass brings nothing new. A history that leaves the same row out each time cannot be told from the truth.
 //! Source: tweetstream.io docs, "History API"; the SDKs' types 1.1.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use super::lists;
 use super::page::{self, Row};
 use super::watchlist::normalized;
 use crate::model::{Event, EventId, EventKind, IntervalSet, Response, UnixMicros};
-use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Trouble, Verdict, Wanted};
+use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::{Settings, percent_encode};
 
 /// Most rows of a page. Documented: the same page.
@@ -306,7 +306,8 @@ impl Walk {
 
     /// The one account that is wanted, if it is not everybody.
     fn scope_handle(&self) -> Option<String> {
-        (self.wanted.scope != "*").then(|| normalized(&self.wanted.scope)).filter(|handle| !handle.is_empty())
+        let is_all = matches!(self.wanted.scope.as_str(), "*" | lists::WATCHLIST);
+        (!is_all).then(|| normalized(&self.wanted.scope)).filter(|handle| !handle.is_empty())
     }
 
     fn scope_is_untracked(&self) -> bool {
@@ -398,8 +399,14 @@ impl Walk {
     /// Known accounts that the history does not speak of any more, as far as that leaves the stretch open.
     fn gone(&self) -> Option<String> {
         let watchlist = self.state.watchlist.as_ref()?;
-        let known = self.wanted.selectors.iter().map(|selector| normalized(&selector.id));
-        let known: Vec<_> = known.filter(|name| !name.is_empty() && name != "*").collect();
+        let names = |selector: &Selector| -> Vec<String> {
+            match selector.id.as_str() {
+                lists::WATCHLIST => selector.texts.iter().flat_map(|text| text.split(' ')).map(str::to_owned).collect(),
+                handle => vec![normalized(handle)],
+            }
+        };
+        let known: BTreeSet<_> = self.wanted.selectors.iter().flat_map(names).collect();
+        let known: Vec<_> = known.into_iter().filter(|name| !name.is_empty() && name != "*").collect();
         let is_gone = |handle: &&String| watchlist.binary_search(handle).is_err();
         if !known.is_empty() && known.iter().all(|handle| is_gone(&handle)) {
             let n = known.len();

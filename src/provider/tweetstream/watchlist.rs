@@ -78,8 +78,9 @@ impl Watchlist {
         self.removed.contains(handle)
     }
 
-    /// Hears of the accounts that came up since it last listened.
+    /// Hears of the accounts that came up since it last listened, or will in a little while.
     fn listen(&mut self, past: &mut Past<'_>) -> Result<(), Unreadable> {
+        let mut past = past.to_come();
         let (tracked, removed) = (&mut self.tracked, &self.removed);
         let mut left = SCAN_MAX;
         let kinds = [EventKind::Tweet, EventKind::Profile, EventKind::Follow, EventKind::Unfollow];

@@ -72,14 +72,15 @@ impl Accounts {
 
     /// Takes in the accounts of the tape that are not known yet.
     pub(super) fn learn(&mut self, past: &mut Past<'_>) -> Result<(), Refusal> {
-        let mut seen = Vec::new();
-        past.newest(&[EventKind::Tweet], UnixMicros(i64::MIN)..UnixMicros(i64::MAX), |item| {
+        let (mut seen, now) = (Vec::new(), past.now());
+        past.to_come().newest(&[EventKind::Tweet], UnixMicros(i64::MIN)..UnixMicros(i64::MAX), |item| {
             if item.selector.is_empty()
                 && let Some(post) = Post::of(item)
             {
                 let handle = post.candidate().handle.to_owned();
                 if !handle.is_empty() && self.known.insert(handle.to_lowercase()) {
-                    seen.push(account(handle, Some(post.author()), post.published_at, post.published_at));
+                    let since = post.published_at.min(now);
+                    seen.push(account(handle, Some(post.author()), since, since));
                 }
             }
             ControlFlow::Continue(())

@@ -14,8 +14,8 @@ use crate::provider::{Scope, Settings};
 const RULES: &str = "/oapi/tweet_filter/get_rules";
 const ACCOUNTS: &str = "/oapi/x_user_stream/get_user_to_monitor_tweet";
 
-/// Observed: 0 waiting, 1 configuring, 2 active, 3 failed.
-const ACTIVE: u64 = 2;
+/// Observed: 0 waiting, 1 configuring, 2 active, 3 failed. One that is still configured may deliver already.
+const FAILED: u64 = 3;
 
 /// A row of the list of rules.
 pub(super) struct Rule {
@@ -69,11 +69,11 @@ pub(super) fn rules(answer: &Value) -> Option<Vec<Rule>> {
     Some(rules.collect())
 }
 
-/// Handles of a list of accounts that are monitored by now.
+/// Handles of a list of accounts that are monitored, or will be at once.
 pub(super) fn accounts(answer: &Value) -> Option<Vec<String>> {
     let is_on = |row: &&Value| {
         let status = row["monitor_tweet_config_status"].as_u64();
-        row["is_monitor_tweet"].as_u64() != Some(0) && status.is_none_or(|status| status == ACTIVE)
+        row["is_monitor_tweet"].as_u64() != Some(0) && status != Some(FAILED)
     };
     let rows = answer["data"].as_array()?.iter().filter(is_on);
     Some(rows.map(|row| row["x_user_screen_name"].as_str().unwrap_or_default().trim_start_matches('@').to_owned()).collect())

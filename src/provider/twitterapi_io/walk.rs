@@ -415,18 +415,25 @@ struct Bulk<'a> {
     results: HashMap<String, &'a RawValue>,
 }
 
-/// The text of a rule as its deliveries say it. Observed in captured deliveries: `rule_value`.
+/// The text of a rule as its deliveries say it.
 fn value_of(envelope: &[u8]) -> Option<String> {
-    let mut value = None;
+    selected_by(envelope).map(|(_, value)| value)
+}
+
+/// Id and text of the rule that selected an envelope. Observed in captured deliveries: `rule_id`, `rule_value`.
+pub(crate) fn selected_by(envelope: &[u8]) -> Option<(String, String)> {
+    let (mut id, mut value) = (None, None);
     let mut json = Json::new(std::str::from_utf8(envelope).ok()?.trim());
     json.object(|key, json| {
-        if key == "rule_value" {
-            value = json.text()?.map(|text| text.trim().to_owned());
+        match key {
+            "rule_id" => id = json.text()?.map(|text| text.into_owned()),
+            "rule_value" => value = json.text()?.map(|text| text.trim().to_owned()),
+            _ => {}
         }
         Ok(())
     })
     .ok()?;
-    value.filter(|text| !text.is_empty())
+    Some((id.unwrap_or_default(), value.filter(|text| !text.is_empty())?))
 }
 
 /// Reads a page of posts: of a search, a timeline, replies, or posts by id. Anything else has no events.

@@ -271,13 +271,16 @@ impl Ledger {
             return found.table.note("in a gap called filled: by an account nobody heard of");
         }
         found.violations.push(format!(
-            "{} of {} by {}, rule {:?}, {}, is missing in gap {} ({} to {}), which is {}: {}",
+            "{} of {} by {}, selected by {:?}, rule {:?}, {}, is missing in gap {} of {} ({}; {} to {}), which is {}: {}",
             promise.mark,
             promise.at,
             promise.handle,
+            promise.selectors,
             promise.rule.as_ref().map(|(_, text)| text),
             if stage.has_left_out(&promise.mark) { "left out of a page once" } else { "never left out of a page" },
             gap.n,
+            gap.scope,
+            gap.cause,
             UnixMicros(gap.from_us),
             UnixMicros(gap.to_us.unwrap_or(END_OF_TIME)),
             gap.state,

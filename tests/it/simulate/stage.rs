@@ -382,6 +382,20 @@ impl State {
     /// What the client gets for it.
     fn history(&mut self, provider: Provider, asked: &ServerRequest, now: UnixMicros) -> (Duration, Reply) {
         self.table.note("history: requests");
+        let answered = self.lie_or_tell(provider, asked, now);
+        if std::env::var_os("SIMULATE_TALK").is_some() {
+            let body = match &answered.1 {
+                Reply::Http(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
+                _ => "cut".to_owned(),
+            };
+            let marks: Vec<_> =
+                body.match_indices('q').filter_map(|(at, _)| body.get(at..at + 8)).filter(|mark| mark.ends_with('q')).collect();
+            println!("{now} {} {} -> {:.1500} {marks:?}", asked.path, asked.query, body);
+        }
+        answered
+    }
+
+    fn lie_or_tell(&mut self, provider: Provider, asked: &ServerRequest, now: UnixMicros) -> (Duration, Reply) {
         let lies = self.lies;
         if self.dice.chance(lies.refused) {
             self.table.note("history: 429");
