@@ -199,11 +199,19 @@ pub(super) struct Tally {
     window: Option<Window>,
     met: BTreeSet<u64>,
     missed: BTreeSet<u64>,
+    /// Posts that this audit brought first: pages reach a little beyond their windows.
+    fresh: BTreeSet<u64>,
 }
 
 impl Tally {
-    fn of(window: Window) -> Self {
-        Self { window: Some(window), ..Self::default() }
+    fn begin(&mut self, window: Window) {
+        self.window = Some(window);
+    }
+
+    /// Ids of posts that are in the window, and of those that the tape lacked.
+    fn end(&mut self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        self.window = None;
+        (std::mem::take(&mut self.met), std::mem::take(&mut self.missed))
     }
 
     /// Counts a post of a page, which was or was not on the tape before.
@@ -213,7 +221,10 @@ impl Tally {
         else {
             return;
         };
-        if (window.from..window.to).contains(&at) && self.met.insert(id.0) && !was_held {
+        if !was_held {
+            self.fresh.insert(id.0);
+        }
+        if (window.from..window.to).contains(&at) && self.met.insert(id.0) && self.fresh.contains(&id.0) {
             self.missed.insert(id.0);
         }
     }
@@ -254,6 +265,7 @@ pub async fn audit(
     let mut found = Vec::new();
     for AuditPlan { source, windows, mut left, .. } in plans {
         filler.keep_pace(&source, fill.pace);
+        filler.tally = Tally::default();
         let mut done = Vec::new();
         for window in &windows {
             let (tape_dir, tape_disk, of, window) = (dir.clone(), Arc::clone(&disk), source.clone(), *window);
@@ -263,7 +275,7 @@ pub async fn audit(
                 planned(&tape, &of, &selectors, window)
             };
             let plan = off_the_runtime(plan).await?;
-            filler.tally = Tally::of(window);
+            filler.tally.begin(window);
             let asked = filler.audit(&plan, &mut |event| tell(AuditEvent::Asking(event)), shutdown.as_mut()).await?;
             let (state, detail, kinds) = match asked {
                 Ok(concluded) => concluded,
@@ -272,7 +284,7 @@ pub async fn audit(
                     break;
                 }
             };
-            let Tally { met, missed, .. } = std::mem::take(&mut filler.tally);
+            let (met, missed) = filler.tally.end();
             let whole = proven(window, &kinds);
             let mut asked = AuditedWindow {
                 window,
