@@ -229,12 +229,12 @@ impl Follower {
     }
 }
 
-/// How sure it is that a gap misses something: known losses come before posts that were only spoken of, and those before
-/// pages that were full.
+/// How sure it is that a gap misses something: known losses come before posts that were only spoken of and lists that
+/// changed, and those before pages that were full.
 fn doubt(gap: &GapRow) -> u8 {
     match gap.cause.parse() {
         Ok(Cause::FullPage) => 2,
-        Ok(Cause::Orphan) => 1,
+        Ok(Cause::Orphan | Cause::ScopeChanged) => 1,
         _ => 0,
     }
 }

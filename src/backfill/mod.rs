@@ -342,7 +342,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
     options.check_budgets()?;
     let tape = Tape::open(&options.tape, disk)?;
     check_clock(&tape, now)?;
-    let gaps = tape.catalog().gaps(None).map_err(ArchiveError::from)?;
+    let mut gaps = tape.catalog().gaps(None).map_err(ArchiveError::from)?;
     let wanted = |gap: &GapRow| options.gaps.iter().any(|(source, n)| source.as_str() == gap.source && *n == gap.n);
     for (source, n) in &options.gaps {
         if !gaps.iter().any(|gap| gap.source == source.as_str() && gap.n == *n) {
@@ -351,6 +351,8 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
     }
     let (mut out, mut left) = (Vec::new(), Vec::new());
     let mut selectors = BTreeMap::new();
+    // What concerns all of a source first.
+    gaps.sort_by_key(|gap| gap.scope != archive::ALL);
     for gap in gaps.into_iter().filter(|gap| options.gaps.is_empty() || wanted(gap)) {
         match possible(&tape, options, &gap, now) {
             Ok(source) => {

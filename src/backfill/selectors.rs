@@ -65,7 +65,8 @@ impl Selectors {
         let is_listed = self.provider != Provider::XLive && was_read_before && is_read_since;
         let mut found: BTreeMap<String, Selector> = BTreeMap::new();
         // Before the first reading, envelopes alone say by which text they were selected.
-        if self.provider == Provider::TwitterapiIo && !self.scopes.iter().any(|row| row.since_us <= from.0) {
+        let says = matches!(self.provider, Provider::TwitterapiIo | Provider::Tweetstream);
+        if says && !self.scopes.iter().any(|row| row.since_us <= from.0) {
             for (id, text) in self.said_around(tape, from, to)? {
                 found.entry(id).or_default().texts.push(text);
             }
@@ -89,7 +90,7 @@ impl Selectors {
         Ok((selectors.collect(), is_listed))
     }
 
-    /// Rules and their texts as the envelopes within an hour of a stretch say them.
+    /// Scopes and their texts as the envelopes within an hour of a stretch say them.
     fn said_around(&self, tape: &Tape, from: UnixMicros, to: UnixMicros) -> Result<BTreeSet<(String, String)>, BackfillError> {
         let mut said = BTreeSet::new();
         let span = Span { from_n: None, from: Some(from.minus(AROUND)), to: Some(to.plus(AROUND)) };

@@ -12,7 +12,8 @@ use super::out::{self, Out, count, length, say, stamp, table};
 use super::{backfill, log, signal};
 use crate::archive::RealDisk;
 use crate::backfill::{
-    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, Budget, CONFIDENCE, INDEX_DELAY, Options, audit, plan_audit,
+    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, Budget, CONFIDENCE, Event, INDEX_DELAY, Options, audit,
+    plan_audit,
 };
 use crate::config::ProviderFlags;
 use crate::model::Provider;
@@ -94,6 +95,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let json = common.json;
     let progress = out::live_line();
     let mut tell = |event: AuditEvent| match event {
+        AuditEvent::Asking(event @ Event::Waits { .. }) => say(&backfill::words_of(&event)),
         AuditEvent::Asking(event) => {
             if let Some(line) = &progress {
                 line.set_message(backfill::words_of(&event));

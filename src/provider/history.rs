@@ -302,11 +302,13 @@ impl<T> LastRead<T> {
     }
 }
 
-/// Id and text of the rule that selected an envelope, where the envelope says both: a text may change while its id stays.
+/// Scope and text by which an envelope was selected, where it says both: a rule's text may change while its id stays, and
+/// an account may be taken off a watchlist.
 pub fn selected_by(provider: Provider, envelope: &[u8]) -> Option<(String, String)> {
     match provider {
         Provider::TwitterapiIo => twitterapi_io::selected_by(envelope),
-        Provider::Tweetstream | Provider::Scrapebadger | Provider::XLive => None,
+        Provider::Tweetstream => Some((tweetstream::WATCHLIST.to_owned(), tweetstream::account_of(envelope)?)),
+        Provider::Scrapebadger | Provider::XLive => None,
     }
 }
 

@@ -15,8 +15,9 @@ const HORIZON: &str = "300ms";
 
 /// Writes a configuration that records one fake provider.
 fn configure(desk: &Desk, base: &str) {
-    let config =
-        format!("[source.tweetstream]\nprovider = \"tweetstream\"\nbase_url = \"{base}\"\nlateness_horizon = \"{HORIZON}\"\n");
+    let config = format!(
+        "[source.tweetstream]\nprovider = \"tweetstream\"\nbase_url = \"{base}\"\nlateness_horizon = \"{HORIZON}\"\nscopes_every = \"0s\"\n"
+    );
     desk.write("birdtape.toml", config.as_bytes());
 }
 

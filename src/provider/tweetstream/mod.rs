@@ -145,6 +145,9 @@ pub fn account_of(envelope: &[u8]) -> Option<String> {
     fields::handle_of(envelope).map(|handle| watchlist::normalized(&handle)).filter(|handle| !handle.is_empty())
 }
 
+/// The scope of all tracked accounts.
+pub const WATCHLIST: &str = lists::WATCHLIST;
+
 /// Subprotocol that names the protocol's version.
 ///
 /// Documented: tweetstream.io docs, "WebSocket quickstart".

@@ -405,8 +405,12 @@ impl Walk {
                 handle => vec![normalized(handle)],
             }
         };
-        let known: BTreeSet<_> = self.wanted.selectors.iter().flat_map(names).collect();
-        let known: Vec<_> = known.into_iter().filter(|name| !name.is_empty() && name != "*").collect();
+        let of = |only_listed: bool| -> Vec<String> {
+            let selectors = self.wanted.selectors.iter().filter(|selector| !only_listed || selector.id == lists::WATCHLIST);
+            let known: BTreeSet<_> = selectors.flat_map(names).collect();
+            known.into_iter().filter(|name| !name.is_empty() && name != "*").collect()
+        };
+        let known = of(false);
         let is_gone = |handle: &&String| watchlist.binary_search(handle).is_err();
         if !known.is_empty() && known.iter().all(|handle| is_gone(&handle)) {
             let n = known.len();
@@ -417,9 +421,9 @@ impl Walk {
         }
         let gone: Vec<_> = match self.scope_handle() {
             Some(handle) => vec![handle],
-            // Names in envelopes may be old ones; those of the provider's own lists are not.
+            // Names in envelopes may be old ones; those of the provider's own lists, or of an hour around, are not.
             None if self.wanted.is_listed => known,
-            None => Vec::new(),
+            None => of(true),
         };
         let gone: Vec<_> = gone.iter().filter(is_gone).collect();
         let first = gone.first()?;

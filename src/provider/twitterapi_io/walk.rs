@@ -142,8 +142,11 @@ impl Walk {
         let known_rules = rules.iter().map(|selector| selector.id.clone()).collect();
         let mut walk =
             Self { settings: settings.clone(), on_tape, known_rules, state, met: Met::new(), last_read: LastRead::default() };
-        if is_new && wanted.is_listed && (walk.state.stretch.scope == "*" || !(walk.on_tape.is_empty() && handles.is_empty())) {
-            walk.state.is_listed = true;
+        let scope = walk.state.stretch.scope.as_str();
+        let has_any = !(walk.on_tape.is_empty() && handles.is_empty());
+        // An account's name says all there is to ask for.
+        if is_new && ((wanted.is_listed && (scope == "*" || has_any)) || (scope.starts_with('@') && has_any)) {
+            walk.state.is_listed = wanted.is_listed;
             walk.state.stage = Stage::Search;
             walk.add_sweeps(walk.on_tape.clone());
             walk.add_sweeps(of_accounts(&handles));
