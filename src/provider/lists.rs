@@ -270,6 +270,7 @@ mod tests {
             6s GET https://api.twitterapi.io/oapi/x_user_stream/get_user_to_monitor_tweet?query_type=1
             6s scopes
                 @quiet_kettle | from:Quiet_Kettle | a monitored account
+                @soon | from:soon | a monitored account
                 r1 | owl OR wren | filter rule birds
                 r3 | tide | a filter rule
             606s GET https://api.twitterapi.io/oapi/tweet_filter/get_rules
@@ -300,6 +301,7 @@ mod tests {
             912s GET https://api.twitterapi.io/oapi/x_user_stream/get_user_to_monitor_tweet?query_type=1
             912s scopes
                 @quiet_kettle | from:Quiet_Kettle | a monitored account
+                @soon | from:soon | a monitored account
                 r1 | owl OR wren | filter rule birds
                 r3 | tide | a filter rule
         "#]]);

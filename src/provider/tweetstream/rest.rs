@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn hears_of_accounts_as_time_goes_on() {
+    fn hears_of_accounts_before_they_say_anything() {
         let mut rest = rest(&["plan=scale"]);
         rest.set_connections(2);
         let mut me = |seconds: i64| ask_at(&mut rest, &tape(), seconds, "GET /api/me", "", Instant::now());
@@ -561,9 +561,9 @@ mod tests {
         check(
             &[shown(&me(0)), shown(&me(3)), shown(&me(96))].join("\n"),
             expect![[r#"
-            200 {"plan":"ENTERPRISE","trackedAccounts":{"count":0,"handles":[],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}
-            200 {"plan":"ENTERPRISE","trackedAccounts":{"count":2,"handles":["ann","bob"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}
-            200 {"plan":"ENTERPRISE","trackedAccounts":{"count":3,"handles":["ann","bob","quietkettle"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}"#]],
+                200 {"plan":"ENTERPRISE","trackedAccounts":{"count":4,"handles":["ann","bob","porchswing","quietkettle"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}
+                200 {"plan":"ENTERPRISE","trackedAccounts":{"count":4,"handles":["ann","bob","porchswing","quietkettle"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}
+                200 {"plan":"ENTERPRISE","trackedAccounts":{"count":4,"handles":["ann","bob","porchswing","quietkettle"],"limit":null},"websocket":{"active":2,"count":2,"limit":100}}"#]],
         );
     }
 
