@@ -18,7 +18,7 @@ use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{Out, say};
 use crate::archive::{Archive, CatalogCheck, Certificate, Options, Report, Span, Tape, verify};
 use crate::catalog::GapRow;
-use crate::model::{Body, ConnId, Draft, EventId, EventKind, Provider, RecordKind, SourceName, UnixMicros, Via};
+use crate::model::{Body, ConnId, Draft, EventId, EventKind, Provider, RecordKind, SourceName, TweetId, UnixMicros, Via};
 use crate::net::Gate;
 use crate::provider::{decode, decode_record, synthetic};
 use crate::replay::{self, Feed, Replay, Speed};
@@ -34,7 +34,7 @@ use crate::segment::{Disk, RealDisk};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  birdtape demo                        about half a minute, into ./birdtape-demo
+  birdtape demo                        a minute or two, into ./birdtape-demo
   birdtape demo --speed 5              the same, faster
   birdtape demo --dir /tmp/d --json    one JSON object at the end, for scripts")]
 pub(super) struct Args {
@@ -139,9 +139,11 @@ impl Stage {
         let mut text = "# Made by `birdtape demo`: four fake providers on this machine.\n".to_owned();
         text.push_str(&format!("tape = {}\n", json!(self.tape())));
         for provider in Provider::ALL {
-            // A real TwitterAPI.io source waits 90 s before it dials again; the demo has no time for that.
+            let lists = if provider == Provider::XLive { "" } else { "scopes_every = \"0s\"\n" };
+            // A real TwitterAPI.io source waits 90 s before it dials again; the demo has no time for that. Its rules do not
+            // change, so they need not be read.
             text.push_str(&format!(
-                "\n[source.{provider}]\nprovider = \"{provider}\"\nbase_url = \"http://{base}\"\nreconnect_floor = \"300ms\"\nreconnect_cap = \"600ms\"\nlateness_horizon = \"2s\"\n"
+                "\n[source.{provider}]\nprovider = \"{provider}\"\nbase_url = \"http://{base}\"\nreconnect_floor = \"300ms\"\nreconnect_cap = \"600ms\"\nlateness_horizon = \"2s\"\n{lists}"
             ));
         }
         std::fs::write(self.config(), text).context("cannot write the demo's birdtape.toml")
@@ -216,11 +218,13 @@ impl Stage {
         Ok(Findings { report, gaps: tape.catalog().gaps(None)?, sources, certificates })
     }
 
-    /// Certifies a source from its beginning to where evidence reaches.
+    /// Certifies a source from its beginning to where evidence or a gap reaches.
     fn certify(&self, tape: &Tape, source: &str) -> Result<Option<(String, Certificate)>> {
         let coverage = tape.coverage(source)?;
         let since = coverage.iter().map(|scope| scope.since).min();
-        let (Some(from), Some(to)) = (since, coverage.iter().filter_map(|scope| scope.frontier).max()) else { return Ok(None) };
+        let reached = coverage.iter().filter_map(|scope| scope.frontier);
+        let gaps = tape.catalog().gaps(Some(source))?.into_iter().filter_map(|gap| gap.to_us.map(UnixMicros));
+        let (Some(from), Some(to)) = (since, reached.chain(gaps).max()) else { return Ok(None) };
         let certificate = Certificate::of(tape, source, from, to)?;
         let file = self.dir.join(format!("certificate-{source}.json"));
         std::fs::write(&file, certificate.to_json() + "\n").with_context(|| format!("cannot write {}", file.display()))?;
@@ -323,7 +327,7 @@ struct Comparison {
     missing: usize,
     /// Missing ones where the tape has no gap.
     silent: usize,
-    /// Posts that only missing envelopes brought, and those of them that history had.
+    /// Posts of gaps that only missing envelopes brought, and those of them that history had.
     lost_posts: usize,
     found_posts: usize,
     /// Recorded ones that were not sent, or not in that order.
@@ -376,7 +380,10 @@ impl Comparison {
         found.missing += sent.len() - next;
         found.silent += if gap_before { 0 } else { sent.len() - next };
         lost.extend(sent[next..].iter().flat_map(|bytes| posts(provider, bytes)));
-        for post in lost.difference(&came) {
+        let gaps = tape.catalog().gaps(Some(provider.name()))?;
+        // What came later than the lateness horizon allows is older than its gap: nobody asks for that.
+        let is_in_a_gap = |at: UnixMicros| gaps.iter().any(|gap| gap.from_us <= at.0 && gap.to_us.is_none_or(|to| at.0 < to));
+        for post in lost.difference(&came).filter(|post| TweetId(**post).published_at().is_some_and(is_in_a_gap)) {
             found.lost_posts += 1;
             found.found_posts += usize::from(!tape.catalog().blocks_with_id(*post)?.is_empty());
         }
@@ -448,7 +455,8 @@ impl Findings {
     fn tell(&self, stage: &Stage, out: &mut Out) -> Result<()> {
         out.line("")?;
         out.line("What was sent, and what is on the tape:")?;
-        let head = ["source", "sent", "recorded", "missing", "of these outside a gap", "posts in them", "found in history"];
+        let head =
+            ["source", "sent", "recorded", "missing", "of these outside a gap", "posts of its gaps in them", "found in history"];
         let rows = self.sources.iter().map(|s| {
             let cells = [s.sent, s.recorded, s.missing, s.silent, s.lost_posts, s.found_posts].map(|n| n.to_string());
             std::iter::once(s.provider.to_string()).chain(cells).collect()
