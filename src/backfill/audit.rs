@@ -54,6 +54,8 @@ pub struct AuditPlan {
     pub price: Price,
     /// Why nothing is asked, where that is so.
     pub left: Option<String>,
+    /// What selected the source's events.
+    selectors: Selectors,
 }
 
 /// A window, asked for.
@@ -123,9 +125,11 @@ pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) 
     let mut plans = Vec::new();
     for source in &options.fill.sources {
         super::check_provider(&tape, source)?;
+        let selectors = Selectors::of(&tape, source.name.as_str(), source.settings.provider)?;
         if source.settings.provider == Provider::XLive {
             let left = "X has no history of what its live pipeline brings, so there is nothing to compare with".to_owned();
-            plans.push(AuditPlan { source: source.clone(), windows: Vec::new(), price: Price::default(), left: Some(left) });
+            let (source, windows, price) = (source.clone(), Vec::new(), Price::default());
+            plans.push(AuditPlan { source, windows, price, left: Some(left), selectors });
             continue;
         }
         let field = field(&tape, source.name.as_str(), options, now)?;
@@ -135,7 +139,6 @@ pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) 
             let words = humantime::format_duration(options.window);
             format!("no stretch of {words} is covered live, old enough for history, and not audited yet")
         });
-        let selectors = Selectors::of(&tape, source.name.as_str(), source.settings.provider)?;
         let mut price = Price::default();
         for window in &windows {
             let of = planned(&tape, source, &selectors, *window)?.price;
@@ -143,7 +146,7 @@ pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) 
             price.micro_usd += of.micro_usd;
             price.micro_usd_per_thousand = of.micro_usd_per_thousand;
         }
-        plans.push(AuditPlan { source: source.clone(), windows, price, left });
+        plans.push(AuditPlan { source: source.clone(), windows, price, left, selectors });
     }
     Ok(plans)
 }
@@ -263,18 +266,15 @@ pub async fn audit(
     let mut filler = Filler::alone(pen, fill, &clock, &disk)?;
     let mut shutdown = std::pin::pin!(shutdown);
     let mut found = Vec::new();
-    for AuditPlan { source, windows, mut left, .. } in plans {
+    for AuditPlan { source, windows, mut left, selectors, .. } in plans {
+        let selectors = Arc::new(selectors);
         filler.keep_pace(&source, fill.pace);
         filler.tally = Tally::default();
         let mut done = Vec::new();
         for window in &windows {
             let (tape_dir, tape_disk, of, window) = (dir.clone(), Arc::clone(&disk), source.clone(), *window);
-            let plan = move || {
-                let tape = Tape::open(&tape_dir, tape_disk)?;
-                let selectors = Selectors::of(&tape, of.name.as_str(), of.settings.provider)?;
-                planned(&tape, &of, &selectors, window)
-            };
-            let plan = off_the_runtime(plan).await?;
+            let selectors = Arc::clone(&selectors);
+            let plan = off_the_runtime(move || planned(&Tape::open(&tape_dir, tape_disk)?, &of, &selectors, window)).await?;
             filler.tally.begin(window);
             let asked = filler.audit(&plan, &mut |event| tell(AuditEvent::Asking(event)), shutdown.as_mut()).await?;
             let (state, detail, kinds) = match asked {

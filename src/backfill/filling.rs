@@ -145,6 +145,7 @@ impl Filler {
         let mut held = self.held(planned).await?;
         let asked =
             self.ask(planned, planned.source.name.as_str(), &mut walk, &mut held, &mut Sum::default(), tell, shutdown).await?;
+        self.catch_up(tell).await?;
         Ok(match asked {
             Asked::Verdict(verdict) => Ok(conclude(&verdict)),
             Asked::Leave(_, why, _) => Err(why),
@@ -173,7 +174,9 @@ impl Filler {
                 self.step(&planned, GapState::Planned, &words_of(&planned.price), cursor, Vec::new()).await?;
                 tell(Event::Began { gap: gap.clone(), price: planned.price });
                 let mut held = self.held(&planned).await?;
-                self.ask(&planned, &gap, &mut walk, &mut held, &mut sum, tell, shutdown.as_mut()).await?
+                let asked = self.ask(&planned, &gap, &mut walk, &mut held, &mut sum, tell, shutdown.as_mut()).await?;
+                self.catch_up(tell).await?;
+                asked
             }
         };
         let (state, detail, kinds, halt) = match asked {
@@ -209,25 +212,9 @@ impl Filler {
         Ok(off_the_runtime(read).await?)
     }
 
-    /// Asks until there is a verdict, or a reason to leave; all that came is durable then.
+    /// Asks until there is a verdict, or a reason to leave. The last answer may be left to [`catch_up`](Self::catch_up).
     #[allow(clippy::too_many_arguments, reason = "a struct of the same fields would only repeat them")]
     async fn ask(
-        &mut self,
-        planned: &Planned,
-        gap: &str,
-        walk: &mut Walk,
-        held: &mut Held,
-        sum: &mut Sum,
-        tell: &mut (dyn FnMut(Event) + Send),
-        shutdown: Shutdown<'_>,
-    ) -> Result<Asked, BackfillError> {
-        let asked = self.ask_on(planned, gap, walk, held, sum, tell, shutdown).await?;
-        self.catch_up(tell).await?;
-        Ok(asked)
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "as above")]
-    async fn ask_on(
         &mut self,
         planned: &Planned,
         gap: &str,

@@ -76,7 +76,9 @@ impl Selectors {
             let end = row.until_us.into_iter().chain(next.map(|next| next.since_us)).min();
             if row.since_us < to.0 && end.is_none_or(|end| from.0 < end) {
                 let selector = found.entry(row.scope.clone()).or_default();
-                selector.texts.extend(row.text.iter().filter(|text| !selector.texts.contains(text)).cloned().collect::<Vec<_>>());
+                if let Some(text) = row.text.as_ref().filter(|text| !selector.texts.contains(text)) {
+                    selector.texts.push(text.clone());
+                }
             }
         }
         let known: BTreeSet<&str> = self.scopes.iter().map(|row| row.scope.as_str()).collect();

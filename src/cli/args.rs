@@ -98,6 +98,34 @@ pub(super) fn configuration(common: &Common, names: &[String], providers: &[Prov
     Ok(config)
 }
 
+/// Whose history is asked, and where.
+#[derive(Debug, clap::Args)]
+pub(super) struct Histories {
+    /// Only this source of the configuration (repeatable)
+    #[arg(long, value_name = "NAME", conflicts_with = "provider")]
+    source: Vec<String>,
+    /// Ask this provider without a configuration (repeatable): twitterapi_io, tweetstream, scrapebadger, x_live
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Vec<Provider>,
+    /// Another address than the provider's own, as `birdtape replay` prints it
+    #[arg(long, value_name = "URL", requires = "provider")]
+    base_url: Option<String>,
+    /// Accept an address without TLS that is not on this machine: your key travels readable
+    #[arg(long, requires = "provider")]
+    allow_plain: bool,
+}
+
+impl Histories {
+    /// The sources, at least one; the log hides their keys from now on.
+    pub(super) fn configuration(&self, common: &Common) -> Result<Config> {
+        let flags = ProviderFlags { base_url: self.base_url.clone(), topics: Vec::new(), allow_plain: self.allow_plain };
+        let config = configuration(common, &self.source, &self.provider, &flags)?;
+        super::log::start(config.secrets());
+        config.require_sources()?;
+        Ok(config)
+    }
+}
+
 /// The sources a command looks at: those named, which must be there, or all of the tape.
 pub(super) fn sources(tape: &Tape, named: &[String]) -> Result<Vec<String>> {
     if named.is_empty() {

@@ -9,14 +9,12 @@ use serde_json::{Value, json};
 use super::args::{self, Common, When};
 use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, length, say, stamp, table};
-use super::{backfill, log, signal};
+use super::{backfill, signal};
 use crate::archive::RealDisk;
 use crate::backfill::{
     AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, Budget, CONFIDENCE, Event, INDEX_DELAY, Options, audit,
     plan_audit,
 };
-use crate::config::ProviderFlags;
-use crate::model::Provider;
 use crate::net::SystemClock;
 
 /// Ask history for what looked whole
@@ -36,18 +34,8 @@ Examples:
   birdtape audit --source alpha --from -7d --max-usd 0.20  of the last week, for twenty cents at most
   birdtape audit --report-only                             beside a running recorder: nothing is written")]
 pub(super) struct Args {
-    /// Only this source of the configuration (repeatable)
-    #[arg(long, value_name = "NAME", conflicts_with = "provider")]
-    source: Vec<String>,
-    /// Ask this provider without a configuration (repeatable): twitterapi_io, tweetstream, scrapebadger
-    #[arg(long, value_name = "PROVIDER")]
-    provider: Vec<Provider>,
-    /// Another address than the provider's own, as `birdtape replay` prints it
-    #[arg(long, value_name = "URL", requires = "provider")]
-    base_url: Option<String>,
-    /// Accept an address without TLS that is not on this machine: your key travels readable
-    #[arg(long, requires = "provider")]
-    allow_plain: bool,
+    #[command(flatten)]
+    histories: args::Histories,
     /// Length of a window
     #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "5m")]
     window: Duration,
@@ -127,10 +115,7 @@ fn options(common: &Common, args: &Args) -> Result<AuditOptions> {
     if let Some(to) = to.filter(|to| *to > now) {
         return Err(usage(format!("--to {to} is in the future"), "leave it out: what history cannot know yet is not drawn"));
     }
-    let flags = ProviderFlags { base_url: args.base_url.clone(), topics: Vec::new(), allow_plain: args.allow_plain };
-    let config = args::configuration(common, &args.source, &args.provider, &flags)?;
-    log::start(config.secrets());
-    config.require_sources()?;
+    let config = args.histories.configuration(common)?;
     let run = Budget { requests: args.max_requests, rows: args.max_items, micro_usd: args.max_usd };
     Ok(AuditOptions {
         fill: Options {

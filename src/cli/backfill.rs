@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::args::{self, Common};
 use super::exit::{Exit, Outcome};
 use super::out::{self, Out, count, length, say, table};
-use super::{log, merge, signal};
+use super::{merge, signal};
 use crate::archive::{RealDisk, Spent, Tape};
 use crate::backfill::{self, Budget, Budgets, Event, Filled, Options, Planned, Source};
-use crate::config::{self, Config, ProviderFlags};
-use crate::model::{GapState, Provider, SourceName};
+use crate::config::{self, Config};
+use crate::model::{GapState, SourceName};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 
 /// Fill gaps from the providers' history
@@ -46,18 +46,8 @@ pub(super) struct Args {
     /// Gaps, as `birdtape gaps` lists them [default: all open ones]
     #[arg(value_name = "GAP")]
     gaps: Vec<String>,
-    /// Only this source of the configuration (repeatable)
-    #[arg(long, value_name = "NAME", conflicts_with = "provider")]
-    source: Vec<String>,
-    /// Ask this provider without a configuration (repeatable): twitterapi_io, tweetstream, scrapebadger, x_live
-    #[arg(long, value_name = "PROVIDER")]
-    provider: Vec<Provider>,
-    /// Another address than the provider's own, as `birdtape replay` prints it
-    #[arg(long, value_name = "URL", requires = "provider")]
-    base_url: Option<String>,
-    /// Accept an address without TLS that is not on this machine: your key travels readable
-    #[arg(long, requires = "provider")]
-    allow_plain: bool,
+    #[command(flatten)]
+    histories: args::Histories,
     /// Fill from another recorder's tape instead
     #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "provider", "dry_run", "max_requests", "max_items", "max_usd", "max_requests_per_day", "max_items_per_day", "max_usd_per_day", "pace", "look_twice"])]
     from_tape: Option<PathBuf>,
@@ -118,10 +108,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     if let Some(from) = &args.from_tape {
         return merge::fill(common, &args.gaps, from.clone(), args.from_source.clone());
     }
-    let flags = ProviderFlags { base_url: args.base_url.clone(), topics: Vec::new(), allow_plain: args.allow_plain };
-    let config = args::configuration(common, &args.source, &args.provider, &flags)?;
-    log::start(config.secrets());
-    config.require_sources()?;
+    let config = args.histories.configuration(common)?;
     let options = options(args, config)?;
     if args.dry_run {
         return dry_run(common, &options);

@@ -25,7 +25,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::history::{Known, Trouble, Wanted};
 use super::{Auth, Settings, percent_encode};
 use crate::model::json::Json;
-use crate::model::{Endpoint, EventId, EventKind, IntervalSet, Request, Response, Secret, TweetId, UnixMicros};
+use crate::model::{
+    Decoded, Endpoint, Event, EventId, EventKind, IntervalSet, Message, Request, Response, Secret, TweetId, UnixMicros,
+};
 
 /// How often a stretch is looked at again while each look brings something new.
 const LOOKS_MAX: u8 = 3;
@@ -55,6 +57,23 @@ pub(crate) type Met = HashMap<u64, bool>;
 /// Whether the tape held a post before this walk brought it.
 pub(crate) fn was_known(id: u64, met: &mut Met, known: &mut dyn Known) -> bool {
     *met.entry(id).or_insert_with(|| known.holds(EventKind::Tweet, &EventId::Tweet(TweetId(id))))
+}
+
+/// A post on a page and when it was published.
+pub(crate) type Post = (TweetId, Option<UnixMicros>);
+
+/// What an answer says: nothing is known of what is no JSON object; of one that is, whether its bytes are exactly that,
+/// and its posts, if it is a page of posts. Such a page does not say what it was asked for, so its events have no selector.
+pub(crate) fn decoded(answer: Option<(bool, Option<&[Post]>)>) -> Decoded {
+    let Some((json, posts)) = answer else { return Decoded { message: Message::Unknown, ..Decoded::default() } };
+    let message = if posts.is_some() { Message::Data } else { Message::Other };
+    let event = |&(id, published_at): &Post| Event {
+        kind: EventKind::Tweet,
+        id: EventId::Tweet(id),
+        published_at,
+        selector: String::new(),
+    };
+    Decoded { json, message, provider_at: None, events: posts.unwrap_or_default().iter().map(event).collect() }
 }
 
 /// Tells pages with the same rows: order and doubled rows do not count. 0 is a page without rows.

@@ -30,11 +30,11 @@ use serde_json::Value;
 
 use super::lists::{MONITORS, RULES, accounts_of};
 use crate::model::json::{Bad, Json};
-use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
+use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, was_known,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, face, get, groups, is_handle, judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -736,18 +736,8 @@ pub fn decode_page(body: &[u8]) -> Decoded {
 /// The events of an answer, and the answer, if it is a JSON object.
 pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Answer>) {
     let read = std::str::from_utf8(body).ok().and_then(Answer::read);
-    (read.as_ref().map_or_else(unknown, decoded), read)
-}
-
-fn unknown() -> Decoded {
-    Decoded { message: Message::Unknown, ..Decoded::default() }
-}
-
-fn decoded(read: &Answer) -> Decoded {
-    let event =
-        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    let (message, posts) = if read.has_posts { (Message::Data, &read.posts[..]) } else { (Message::Other, &[][..]) };
-    Decoded { json: read.is_exact, message, provider_at: None, events: posts.iter().map(event).collect() }
+    let said = decoded(read.as_ref().map(|read| (read.is_exact, read.has_posts.then_some(&read.posts[..]))));
+    (said, read)
 }
 
 /// A row of a delivery log.

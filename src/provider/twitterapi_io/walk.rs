@@ -27,12 +27,12 @@ use serde_json::{Value, json};
 use super::lists;
 
 use crate::model::json::{Bad, Json};
-use crate::model::{Decoded, Event, EventId, EventKind, Message, Response, TweetId, UnixMicros, parse_legacy_date};
+use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_legacy_date};
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, face, get, groups, is_handle, judge, merged, post,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, face, get, groups, is_handle, judge, merged, post,
 };
 
 /// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
@@ -449,18 +449,8 @@ pub fn decode_page(body: &[u8]) -> Decoded {
 /// The events of an answer, and the answer, if it is a JSON object.
 pub(crate) fn read_page(body: &[u8]) -> (Decoded, Option<Listing>) {
     let read = std::str::from_utf8(body).ok().and_then(Listing::read);
-    (read.as_ref().map_or_else(unknown, decoded), read)
-}
-
-fn unknown() -> Decoded {
-    Decoded { message: Message::Unknown, ..Decoded::default() }
-}
-
-fn decoded(read: &Listing) -> Decoded {
-    let event =
-        |&(id, published_at)| Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() };
-    let (message, rows) = if read.is_list { (Message::Data, &read.rows[..]) } else { (Message::Other, &[][..]) };
-    Decoded { json: read.is_exact, message, provider_at: None, events: rows.iter().map(event).collect() }
+    let said = decoded(read.as_ref().map(|read| (read.is_exact, read.is_list.then_some(&read.rows[..]))));
+    (said, read)
 }
 
 /// What an answer says, read in one pass.
