@@ -51,6 +51,13 @@ pub struct Record {
     pub verbatim: bool,
 }
 
+impl Record {
+    /// Whether the body is the provider's own words about events: an envelope, or a page of its history.
+    pub fn speaks(&self) -> bool {
+        speaks(self.kind, self.via)
+    }
+}
+
 /// Which records are wanted; everything by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -178,7 +185,7 @@ impl Tape {
     }
 
     /// Records that hold an event of that post id, as (source, record), by source and order. `holds` reads an
-    /// envelope and says whether it does; the catalog only knows which blocks may.
+    /// envelope or a page of history and says whether it does; the catalog only knows which blocks may.
     ///
     /// # Errors
     /// When the catalog or a segment cannot be read.
@@ -214,7 +221,7 @@ impl Tape {
         let committed = Seq(self.source(source)?.last_n);
         self.each_unindexed(source, |block| {
             each_record(&block, |record| {
-                if record.n <= committed && speaks(record.kind, record.via) {
+                if record.n <= committed && record.speaks() {
                     each(record);
                 }
             });

@@ -234,6 +234,13 @@ fn a_hole_is_filled_and_proven() {
         let run = scene.backfill(&history.base, &[]).expect(0);
         assert_eq!(scene.still_missing(), Vec::<i64>::new(), "{provider}: {}\n{}", run.text(), run.err);
         assert_eq!(scene.state(), "filled", "{provider}: {}\n{}", run.text(), run.err);
+        // What only a page of history brought is found, with its text.
+        let post = scene.missing.first().unwrap().to_string();
+        let found = scene.desk.run(&["get", &post]).expect(0);
+        let is_told = |line: &str| line.contains("  http  tweet  ") && line.contains(&format!("  {post}  "));
+        assert!(found.text().lines().all(is_told), "{provider}: {}", found.text());
+        let page: Value = serde_json::from_str(scene.desk.run(&["get", &post, "--json"]).expect(0).text().lines().next().unwrap()).unwrap();
+        assert_eq!((&page["kind"], &page["via"]), (&"http".into(), &"history".into()), "{provider}");
         scene.desk.run(&["verify"]).expect(0);
         scene.desk.run(&["rebuild"]).expect(0);
         assert_eq!((scene.state().as_str(), scene.still_missing()), ("filled", vec![]), "a rebuild knows it, too");
