@@ -159,6 +159,14 @@ pub struct Spent {
     pub micro_usd: u64,
 }
 
+impl std::ops::AddAssign for Spent {
+    fn add_assign(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.rows += more.rows;
+        self.micro_usd += more.micro_usd;
+    }
+}
+
 impl Spent {
     fn is_nothing(&self) -> bool {
         *self == Self::default()

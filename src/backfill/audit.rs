@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::filling::{Filler, off_the_runtime};
+use super::known::Held;
 use super::sample::{Field, Window, upper_bound};
 use super::selectors::Selectors;
 use super::{BackfillError, Event, Hand, Options, Planned, Source, horizon_of};
@@ -84,6 +85,8 @@ pub struct Audited {
     pub windows: Vec<AuditedWindow>,
     /// Windows that were drawn and not asked for: the budget was used up, or history refused.
     pub unasked: usize,
+    /// What was spent.
+    pub spent: Spent,
     /// Why.
     pub left: Option<String>,
 }
@@ -97,6 +100,11 @@ impl Audited {
     /// Of them not on the tape.
     pub fn missed(&self) -> u64 {
         self.windows.iter().map(|window| window.missed.len() as u64).sum()
+    }
+
+    /// Windows of which history did not answer for all.
+    pub fn unproven(&self) -> usize {
+        self.windows.iter().filter(|window| !window.proven).count()
     }
 
     /// The largest share of misses that is not excluded, at [`CONFIDENCE`].
@@ -149,6 +157,25 @@ pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) 
         plans.push(AuditPlan { source: source.clone(), windows, price, left, selectors });
     }
     Ok(plans)
+}
+
+/// What the windows of a plan cost by experience: as many rows come back as posts are on the tape there. No bound: a
+/// history that is caught at something is asked again.
+///
+/// # Errors
+/// When the tape cannot be read.
+pub fn estimate_audit(options: &AuditOptions, plan: &AuditPlan, disk: Arc<dyn Disk>) -> Result<Price, BackfillError> {
+    let tape = Tape::open(&options.fill.tape, disk)?;
+    let mut about = Price { micro_usd_per_thousand: plan.price.micro_usd_per_thousand, ..Price::default() };
+    for window in &plan.windows {
+        let (source, provider) = (&plan.source, plan.source.settings.provider);
+        let rows = Held::of(&tape, source.name.as_str(), provider, window.from, window.to)?.len();
+        let wanted = planned(&tape, source, &plan.selectors, *window)?.wanted;
+        let of = Walk::new(&source.settings, wanted, None).price_about(rows);
+        about.requests += of.requests;
+        about.micro_usd += of.micro_usd;
+    }
+    Ok(about)
 }
 
 /// What there is to draw from.
@@ -270,13 +297,14 @@ pub async fn audit(
         let selectors = Arc::new(selectors);
         filler.keep_pace(&source, fill.pace);
         filler.tally = Tally::default();
-        let mut done = Vec::new();
+        let (mut done, mut spent) = (Vec::new(), Spent::default());
         for window in &windows {
             let (tape_dir, tape_disk, of, window) = (dir.clone(), Arc::clone(&disk), source.clone(), *window);
             let selectors = Arc::clone(&selectors);
             let plan = off_the_runtime(move || planned(&Tape::open(&tape_dir, tape_disk)?, &of, &selectors, window)).await?;
             filler.tally.begin(window);
-            let asked = filler.audit(&plan, &mut |event| tell(AuditEvent::Asking(event)), shutdown.as_mut()).await?;
+            let (asked, cost) = filler.audit(&plan, &mut |event| tell(AuditEvent::Asking(event)), shutdown.as_mut()).await?;
+            spent += cost;
             let (state, detail, kinds) = match asked {
                 Ok(concluded) => concluded,
                 Err(why) => {
@@ -302,7 +330,7 @@ pub async fn audit(
             done.push(asked);
         }
         let unasked = windows.len() - done.len();
-        found.push(Audited { source: source.name, windows: done, unasked, left });
+        found.push(Audited { source: source.name, windows: done, unasked, spent, left });
     }
     if let Some(hand) = hand {
         hand.close(clock.wall()).await?;

@@ -134,23 +134,24 @@ impl Filler {
         self.rate = pace.map_or_else(|| Rate::below(pace_of(&source.settings)), Rate::exactly);
     }
 
-    /// Asks for a window that is no gap; what is proven of it, or why nothing is.
+    /// Asks for a window that is no gap; what is proven of it, or why nothing is, and what was spent.
     pub(super) async fn audit(
         &mut self,
         planned: &Planned,
         tell: &mut (dyn FnMut(Event) + Send),
         shutdown: Shutdown<'_>,
-    ) -> Result<Result<Concluded, String>, BackfillError> {
+    ) -> Result<(Result<Concluded, String>, Spent), BackfillError> {
         let mut walk = Walk::new(&planned.source.settings, planned.wanted.clone(), None);
         let mut held = self.held(planned).await?;
-        let asked =
-            self.ask(planned, planned.source.name.as_str(), &mut walk, &mut held, &mut Sum::default(), tell, shutdown).await?;
+        let mut sum = Sum::default();
+        let asked = self.ask(planned, planned.source.name.as_str(), &mut walk, &mut held, &mut sum, tell, shutdown).await?;
         self.catch_up(tell).await?;
-        Ok(match asked {
+        let concluded = match asked {
             Asked::Verdict(verdict) => Ok(conclude(&verdict)),
             Asked::Leave(_, why, _) => Err(why),
             Asked::Shutdown => Err("it was stopped".to_owned()),
-        })
+        };
+        Ok((concluded, sum.spent))
     }
 
     /// Fills one gap as far as it goes; `None` when `shutdown` came, and then the next run goes on from here.

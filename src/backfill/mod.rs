@@ -43,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::audit::{AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, plan_audit};
+pub use self::audit::{AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, estimate_audit, plan_audit};
 pub use self::estimate::items;
 use self::filling::{Filler, off_the_runtime};
 pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};

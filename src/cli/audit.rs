@@ -10,12 +10,13 @@ use super::args::{self, Common, When};
 use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, length, say, stamp, table};
 use super::{backfill, signal};
-use crate::archive::RealDisk;
+use crate::archive::{Disk, RealDisk};
 use crate::backfill::{
     AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, Budget, CONFIDENCE, Event, INDEX_DELAY, Options, audit,
-    plan_audit,
+    estimate_audit, plan_audit,
 };
 use crate::net::SystemClock;
+use crate::provider::history::Price;
 
 /// Ask history for what looked whole
 ///
@@ -25,11 +26,12 @@ use crate::net::SystemClock;
 /// Reports misses of posts asked, and the share of misses that this does not exclude with 95 % confidence.
 ///
 /// The same seed draws the same windows from the same tape. History costs money at some providers: --dry-run shows what it costs
-/// at least. Exit code 0 when nothing was missed; 3 when something was, or not all could be asked.
+/// at least, and about; --max-requests and --max-usd are the bound. Exit code 0 when nothing was missed; 3 when something was, or
+/// when not all could be asked or proven.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  birdtape audit --dry-run                                 which windows, and the least they cost
+  birdtape audit --dry-run                                 which windows, and what they cost
   birdtape audit --window 5m --sample 20                   twenty windows of five minutes of every source
   birdtape audit --source alpha --from -7d --max-usd 0.20  of the last week, for twenty cents at most
   birdtape audit --report-only                             beside a running recorder: nothing is written")]
@@ -54,7 +56,7 @@ pub(super) struct Args {
     /// Seed of the draw
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Show the windows and what they cost at least; ask nobody
+    /// Show the windows and what they cost, at least and about; ask nobody
     #[arg(long)]
     dry_run: bool,
     /// Write nothing, not even the answers: for a tape that is being recorded on
@@ -78,7 +80,12 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let options = options(common, args)?;
     let disk = Arc::new(RealDisk);
     if args.dry_run {
-        return dry_run(common, &plan_audit(&options, disk, args::now())?);
+        let plans = plan_audit(&options, Arc::clone(&disk) as Arc<dyn Disk>, args::now())?;
+        let about = |plan: AuditPlan| {
+            let about = estimate_audit(&options, &plan, Arc::clone(&disk) as Arc<dyn Disk>)?;
+            Ok((plan, about))
+        };
+        return dry_run(common, &plans.into_iter().map(about).collect::<Result<Vec<_>>>()?);
     }
     let json = common.json;
     let progress = out::live_line();
@@ -136,30 +143,46 @@ fn options(common: &Common, args: &Args) -> Result<AuditOptions> {
     })
 }
 
-fn dry_run(common: &Common, plans: &[AuditPlan]) -> Outcome {
+fn dry_run(common: &Common, plans: &[(AuditPlan, Price)]) -> Outcome {
     let mut out = Out::new();
     if common.json {
-        for plan in plans {
+        for (plan, about) in plans {
             let windows = plan.windows.iter().map(|window| json!([window.from.to_string(), window.to.to_string()]));
             out.json(&json!({
                 "source": plan.source.name.as_str(), "windows": windows.collect::<Vec<_>>(), "left": plan.left,
                 "requests_at_least": plan.price.requests, "usd_at_least": plan.price.micro_usd as f64 / 1e6,
+                "requests_estimate": about.requests, "usd_estimate": about.micro_usd as f64 / 1e6,
                 "usd_per_1000_rows": plan.price.micro_usd_per_thousand as f64 / 1e6,
             }))?;
         }
     } else {
-        let row = |plan: &AuditPlan| {
+        let row = |(plan, about): &(AuditPlan, Price)| {
             let from = plan.windows.first().map_or(String::new(), |window| stamp(window.from));
             let to = plan.windows.last().map_or(String::new(), |window| stamp(window.to));
             let covered = length(plan.windows.iter().map(|window| window.to.since(window.from)).sum());
-            let (requests, usd) = (plan.price.requests.to_string(), backfill::dollars(plan.price.micro_usd));
-            vec![plan.source.name.to_string(), plan.windows.len().to_string(), covered, from, to, requests, usd]
+            let costs = [plan.price, *about].map(|price| [price.requests.to_string(), backfill::dollars(price.micro_usd)]);
+            let [[least, least_usd], [about, about_usd]] = costs;
+            let n_windows = plan.windows.len().to_string();
+            vec![plan.source.name.to_string(), n_windows, covered, from, to, least, about, least_usd, about_usd]
         };
-        let head = ["source", "windows", "together", "first", "last", "requests, at least", "USD, at least"];
+        let head = [
+            "source",
+            "windows",
+            "together",
+            "first",
+            "last",
+            "requests, at least",
+            "requests, about",
+            "USD, at least",
+            "USD, about",
+        ];
         out.lines(&table(&head, plans.iter().map(row)))?;
     }
     out.flush()?;
-    for plan in plans {
+    if plans.iter().any(|(plan, _)| !plan.windows.is_empty()) {
+        say("neither number is a bound: a history that is caught at something is asked again; --max-requests and --max-usd are");
+    }
+    for (plan, _) in plans {
         if let Some(why) = &plan.left {
             say(&format!("{}: {why}", plan.source.name));
         }
@@ -191,17 +214,28 @@ fn report(common: &Common, found: &[Audited]) -> Outcome {
         for of in found {
             out.json(&json!({
                 "event": "audited", "source": of.source.as_str(), "windows": of.windows.len(), "unasked": of.unasked,
-                "asked": of.asked(), "missed": of.missed(), "share_at_most": of.bound(), "confidence": CONFIDENCE, "left": of.left,
+                "unproven": of.unproven(), "spent": backfill::spent_json(&of.spent), "asked": of.asked(), "missed": of.missed(), "share_at_most": of.bound(), "confidence": CONFIDENCE, "left": of.left,
             }))?;
         }
     } else {
         let row = |of: &Audited| {
             let at_most =
                 if of.asked() == 0 { "nothing to tell from".to_owned() } else { format!("{:.3} %", of.bound() * 100.0) };
-            let counts = [of.windows.len() as u64, of.unasked as u64, of.asked(), of.missed()].map(|n| n.to_string());
-            std::iter::once(of.source.to_string()).chain(counts).chain([at_most]).collect()
+            let counts = [of.windows.len() as u64, of.unasked as u64, of.unproven() as u64, of.asked(), of.missed()];
+            let counts = counts.map(|n| n.to_string());
+            let requests = of.spent.requests.to_string();
+            std::iter::once(of.source.to_string()).chain(counts).chain([at_most, requests]).collect()
         };
-        let head = ["source", "windows", "not asked", "posts in history", "missed", "share missed, at most (95 %)"];
+        let head = [
+            "source",
+            "windows",
+            "not asked",
+            "not proven",
+            "posts in history",
+            "missed",
+            "share missed, at most (95 %)",
+            "requests",
+        ];
         out.lines(&table(&head, found.iter().map(row)))?;
     }
     out.flush()?;
@@ -209,7 +243,11 @@ fn report(common: &Common, found: &[Audited]) -> Outcome {
         if let Some(why) = &of.left {
             say(&format!("{}: {why}", of.source));
         }
+        if of.unproven() > 0 {
+            let n = count(of.unproven() as u64, "window");
+            say(&format!("{}: {n} not proven: history did not answer for all of it, so more may be missing there", of.source));
+        }
     }
-    let is_clean = |of: &Audited| of.missed() == 0 && of.unasked == 0 && of.windows.iter().all(|window| window.proven);
+    let is_clean = |of: &Audited| of.missed() == 0 && of.unasked == 0 && of.unproven() == 0;
     Ok(if found.iter().all(is_clean) { Exit::Done } else { Exit::KnownLoss })
 }

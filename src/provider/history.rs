@@ -172,6 +172,20 @@ impl Walk {
         each!(self, walk => walk.price())
     }
 
+    /// What it costs by experience when so many rows come back: all of it is asked twice, as where nothing that is known
+    /// lies at an edge of the stretch. No bound: a history that is caught at something is asked more often.
+    pub fn price_about(&self, rows: u64) -> Price {
+        let least = self.price();
+        let page = match self {
+            Self::TwitterapiIo(_) => twitterapi_io::PAGE,
+            Self::Tweetstream(_) => tweetstream::PAGE_MAX,
+            Self::Scrapebadger(_) => scrapebadger::PAGE,
+            Self::XLive(_) => return least,
+        };
+        let once = least.micro_usd.max(rows * least.micro_usd_per_thousand / 1_000);
+        Price { requests: 2 * (least.requests + rows / page as u64), micro_usd: 2 * once, ..least }
+    }
+
     /// Has every last page asked a second time, at the price of a request for each search; TweetStream's whole history,
     /// which costs nothing. Without it that is done only where there is a single search, or once the provider was caught
     /// at something: a row that is left out of a last page leaves no other trace.

@@ -137,6 +137,35 @@ fn the_same_seed_draws_the_same_and_a_budget_ends_it() {
 }
 
 #[test]
+fn a_dry_run_tells_about_what_small_windows_cost() {
+    for provider in [Provider::TwitterapiIo, Provider::Tweetstream, Provider::Scrapebadger] {
+        let scene = Scene::new(provider);
+        let history = scene.history();
+        let windows = ["--window", "10s", "--sample", "12"];
+        let dry = scene.audit(&history.base, &[&windows[..], &["--dry-run"]].concat()).expect(0);
+        assert!(dry.err.contains("neither number is a bound"), "{}", dry.err);
+        let plan = lines(&dry).remove(0);
+        let of = |name: &str| plan[name].as_u64().unwrap();
+        let audited = scene.audit(&history.base, &windows);
+        let sum = lines(&audited).into_iter().find(|line| line["event"] == "audited").unwrap();
+        let spent = sum["spent"]["requests"].as_u64().unwrap();
+        assert!((of("requests_at_least")..=of("requests_estimate")).contains(&spent), "{provider}: {plan} {sum}");
+    }
+}
+
+#[test]
+fn windows_that_are_not_proven_are_counted() {
+    let scene = Scene::new(Provider::TwitterapiIo);
+    // The key of somebody else, who has other rules.
+    scene.desk.write("other.jsonl", include_bytes!("../../fixtures/synthetic/mixed-400.jsonl"));
+    let other = Replay::start(&scene.desk, &["other.jsonl", "--from", "end", "--no-rate-limits"]);
+    let audited = scene.audit(&other.base, &["--sample", "2"]).expect(3);
+    let sum = lines(&audited).into_iter().find(|line| line["event"] == "audited").unwrap();
+    assert_eq!((&sum["windows"], &sum["unproven"]), (&2.into(), &2.into()), "{sum}");
+    assert!(audited.err.contains("2 windows not proven: "), "{}", audited.err);
+}
+
+#[test]
 fn bad_input_has_clear_words() {
     let scene = Scene::new(Provider::Tweetstream);
     let base = "http://127.0.0.1:9";

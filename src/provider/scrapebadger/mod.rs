@@ -37,7 +37,7 @@ use std::time::Duration;
 pub use client::Client;
 pub use rest::Rest;
 pub use server::Server;
-pub(crate) use walk::{Answer, read_page};
+pub(crate) use walk::{Answer, PAGE, read_page};
 pub use walk::{Walk, decode_page};
 pub use wire::decode;
 

@@ -45,7 +45,7 @@ const POSTS: &str = "/v1/twitter/tweets/";
 const SEARCH: &str = "/v1/twitter/tweets/advanced_search";
 
 /// Rows of a page, posts of a search, ids of a call.
-const PAGE: usize = 100;
+pub(crate) const PAGE: usize = 100;
 
 /// How often a log page that is too short, or brings nothing, is asked again.
 const RETRIES_MAX: u8 = 2;

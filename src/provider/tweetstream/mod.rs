@@ -50,6 +50,7 @@ pub use page::decode_page;
 pub(crate) use page::{Page, read_page};
 pub use rest::Rest;
 pub use server::Server;
+pub(crate) use walk::PAGE_MAX;
 pub use walk::Walk;
 pub use wire::decode;
 

@@ -30,7 +30,7 @@ use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Select
 use crate::provider::{Settings, percent_encode};
 
 /// Most rows of a page. Documented: the same page.
-const PAGE_MAX: usize = 1_000;
+pub(crate) const PAGE_MAX: usize = 1_000;
 
 /// Version of the cursor.
 const VERSION: u8 = 1;

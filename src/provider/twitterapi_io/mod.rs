@@ -58,7 +58,7 @@ pub use client::Client;
 pub use delay::{Delay, Spread};
 pub use rest::Rest;
 pub use server::{Server, Takeover};
-pub(crate) use walk::{Listing, read_page, selected_by};
+pub(crate) use walk::{Listing, PAGE, read_page, selected_by};
 pub use walk::{Walk, decode_page};
 pub use wire::decode;
 

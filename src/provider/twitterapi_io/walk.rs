@@ -45,7 +45,7 @@ const BULK: &str = "/twitter/tweet/bulk_advanced_search";
 const BULK_MAX: usize = 50;
 
 /// Documented: at most 20 posts on a page.
-const PAGE: usize = 20;
+pub(crate) const PAGE: usize = 20;
 
 /// Documented: 15 credits for a post or an empty call, 100,000 credits for a US dollar; so many millionths of one.
 const MICRO_USD: u64 = 150;
