@@ -1,9 +1,10 @@
 //! Asking history for what looked whole: windows are drawn, asked for, and compared with the tape.
 //!
 //! Every answer is kept on the tape. A window of which history has nothing that the tape lacks becomes `audited`; a miss
-//! opens a gap of cause `provider_dropped` over its window, and the same answers then settle it.
+//! opens a gap of cause `provider_dropped` over its window, and the same answers then settle it. What is missing where the
+//! tape knows a gap of a scope (an account, a rule) is no miss.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub struct AuditedWindow {
     pub asked: u64,
     /// Ids of those that were not on the tape.
     pub missed: Vec<u64>,
+    /// Posts that were not on the tape either, and lie where the tape knows a gap of a scope: neither asked nor missed.
+    pub in_gaps: u64,
     /// Whether history answered for all of it.
     pub proven: bool,
     /// The gap that was opened, and its state now.
@@ -223,25 +226,48 @@ fn planned(tape: &Tape, source: &Source, selectors: &Selectors, window: Window) 
     Ok(Planned { gap, source: source.clone(), wanted, cursor: None, price, begun_n: None, last_words: None })
 }
 
+/// Where in a window the tape does not promise all of some scope: it has a gap of its own there, or began or ended in the
+/// window. A page does not say by which scope a post was selected, so nothing that is missing there is a miss.
+fn gaps_of_scopes(tape: &Tape, source: &str, window: Window) -> Result<IntervalSet, BackfillError> {
+    let Window { from, to } = window;
+    let (mut promised, mut covered) = (BTreeMap::<String, IntervalSet>::new(), BTreeMap::<String, IntervalSet>::new());
+    for scope in tape.coverage(source)?.into_iter().filter(|scope| scope.scope != ALL) {
+        if scope.since < to && scope.until.is_none_or(|until| from < until) {
+            promised.entry(scope.scope.clone()).or_default().insert(from, to);
+        }
+        covered.entry(scope.scope).or_default().add(&scope.classes.covered());
+    }
+    for gap in tape.catalog().gaps(Some(source)).map_err(ArchiveError::from)?.into_iter().filter(|gap| gap.scope != ALL) {
+        let (a, b) = (UnixMicros(gap.from_us).max(from), gap.to_us.map_or(to, |end| UnixMicros(end).min(to)));
+        if a < b {
+            promised.entry(gap.scope).or_default().insert(a, b);
+        }
+    }
+    let mut gaps = IntervalSet::new();
+    for (scope, mut promised) in promised {
+        covered.get(&scope).into_iter().for_each(|covered| promised.subtract(covered));
+        gaps.add(&promised);
+    }
+    Ok(gaps)
+}
+
 /// Posts of a window as pages bring them.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     window: Option<Window>,
+    /// Where scopes have gaps that the tape knows.
+    gaps: IntervalSet,
     met: BTreeSet<u64>,
     missed: BTreeSet<u64>,
+    in_gaps: BTreeSet<u64>,
     /// Posts that this audit brought first: pages reach a little beyond their windows.
     fresh: BTreeSet<u64>,
 }
 
 impl Tally {
-    fn begin(&mut self, window: Window) {
-        self.window = Some(window);
-    }
-
-    /// Ids of posts that are in the window, and of those that the tape lacked.
-    fn end(&mut self) -> (BTreeSet<u64>, BTreeSet<u64>) {
-        self.window = None;
-        (std::mem::take(&mut self.met), std::mem::take(&mut self.missed))
+    fn begin(&mut self, window: Window, gaps: IntervalSet) {
+        let fresh = std::mem::take(&mut self.fresh);
+        *self = Self { window: Some(window), gaps, fresh, ..Self::default() };
     }
 
     /// Counts a post of a page, which was or was not on the tape before.
@@ -254,7 +280,13 @@ impl Tally {
         if !was_held {
             self.fresh.insert(id.0);
         }
-        if (window.from..window.to).contains(&at) && self.met.insert(id.0) && self.fresh.contains(&id.0) {
+        let is_new = self.fresh.contains(&id.0);
+        if !(window.from..window.to).contains(&at) {
+            return;
+        }
+        if is_new && self.gaps.contains(at) {
+            self.in_gaps.insert(id.0);
+        } else if self.met.insert(id.0) && is_new {
             self.missed.insert(id.0);
         }
     }
@@ -301,8 +333,13 @@ pub async fn audit(
         for window in &windows {
             let (tape_dir, tape_disk, of, window) = (dir.clone(), Arc::clone(&disk), source.clone(), *window);
             let selectors = Arc::clone(&selectors);
-            let plan = off_the_runtime(move || planned(&Tape::open(&tape_dir, tape_disk)?, &of, &selectors, window)).await?;
-            filler.tally.begin(window);
+            let (plan, gaps) = off_the_runtime(move || {
+                let tape = Tape::open(&tape_dir, tape_disk)?;
+                let gaps = gaps_of_scopes(&tape, of.name.as_str(), window)?;
+                Ok::<_, BackfillError>((planned(&tape, &of, &selectors, window)?, gaps))
+            })
+            .await?;
+            filler.tally.begin(window, gaps.clone());
             let (asked, cost) = filler.audit(&plan, &mut |event| tell(AuditEvent::Asking(event)), shutdown.as_mut()).await?;
             spent += cost;
             let (state, detail, kinds) = match asked {
@@ -312,16 +349,18 @@ pub async fn audit(
                     break;
                 }
             };
-            let (met, missed) = filler.tally.end();
-            let whole = proven(window, &kinds);
+            let mut whole = proven(window, &kinds);
             let mut asked = AuditedWindow {
                 window,
-                asked: met.len() as u64,
-                missed: missed.into_iter().collect(),
+                asked: filler.tally.met.len() as u64,
+                missed: filler.tally.missed.iter().copied().collect(),
+                in_gaps: filler.tally.in_gaps.len() as u64,
                 proven: whole.len_us() == window.to.since(window.from),
                 gap: None,
                 detail,
             };
+            // Where a scope has a gap, nothing is said of everything.
+            whole.subtract(&gaps);
             if let Some(hand) = &hand {
                 let note = Note { source: source.name.clone(), state, kinds, whole, at: clock.wall() };
                 asked.gap = hand.with(note_of(note, asked.clone())).await?;

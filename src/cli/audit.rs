@@ -191,19 +191,20 @@ fn dry_run(common: &Common, plans: &[(AuditPlan, Price)]) -> Outcome {
 }
 
 fn in_words(source: &str, asked: &AuditedWindow) -> String {
-    let AuditedWindow { window, missed, gap, .. } = asked;
+    let AuditedWindow { window, missed, in_gaps, gap, .. } = asked;
     let missed = if missed.is_empty() { "none missed".to_owned() } else { format!("{} MISSED", missed.len()) };
+    let in_gaps = if *in_gaps == 0 { String::new() } else { format!(", {in_gaps} more in known gaps of scopes") };
     let gap = gap.as_ref().map_or(String::new(), |(gap, state)| format!(", gap {gap} is {}", state.name()));
     let proven = if asked.proven { String::new() } else { format!("; not proven: {}", asked.detail) };
     let (from, long) = (stamp(window.from), length(window.to.since(window.from)));
-    format!("{source}: {from} for {long}: {}, {missed}{gap}{proven}", count(asked.asked, "post"))
+    format!("{source}: {from} for {long}: {}, {missed}{in_gaps}{gap}{proven}", count(asked.asked, "post"))
 }
 
 fn window_json(source: &str, asked: &AuditedWindow) -> Value {
-    let AuditedWindow { window, missed, gap, .. } = asked;
+    let AuditedWindow { window, missed, in_gaps, gap, .. } = asked;
     json!({
         "event": "window", "source": source, "from": window.from.to_string(), "to": window.to.to_string(), "asked": asked.asked,
-        "missed": missed.iter().map(u64::to_string).collect::<Vec<_>>(), "proven": asked.proven, "detail": asked.detail,
+        "missed": missed.iter().map(u64::to_string).collect::<Vec<_>>(), "in_gaps": in_gaps, "proven": asked.proven, "detail": asked.detail,
         "gap": gap.as_ref().map(|(gap, _)| gap), "gap_state": gap.as_ref().map(|(_, state)| state.name()),
     })
 }

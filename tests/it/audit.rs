@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use birdtape::model::{EventId, EventKind, Provider, TweetId};
-use birdtape::provider::decode;
+use birdtape::archive::{Archive, Lost, Options};
+use birdtape::model::{Cause, EventId, EventKind, Provider, SourceName, TweetId};
 use birdtape::provider::synthetic::Envelope;
+use birdtape::provider::{decode, decode_record};
+use birdtape::segment::RealDisk;
 use serde_json::Value;
 
-use crate::backfill::{broadcast, on_tape, posts, recorded_but_for, second};
+use crate::backfill::{broadcast, on_tape, posts, recorded_but_for, second, selects};
 use crate::program::{Desk, Run, files_below};
 use crate::server::Replay;
 
@@ -134,6 +137,38 @@ fn the_same_seed_draws_the_same_and_a_budget_ends_it() {
     let stopped = scene.audit(&history.base, &["--window", "1m", "--max-requests", "2"]).expect(3);
     let sum = lines(&stopped).into_iter().find(|line| line["event"] == "audited").unwrap();
     assert!(sum["unasked"].as_u64().unwrap() > 0 && sum["left"].as_str().unwrap().contains("2 requests"), "{sum}");
+}
+
+#[test]
+fn what_lies_in_the_known_gap_of_an_account_is_no_miss() {
+    let (desk, provider) = (Desk::new(), Provider::TwitterapiIo);
+    let envelopes = broadcast(provider);
+    let all: Vec<u8> = envelopes.iter().flat_map(|envelope| [&envelope.bytes[..], b"\n"].concat()).collect();
+    desk.write("full.jsonl", &all);
+    let history = Replay::start(&desk, &["full.jsonl", "--from", "end", "--no-rate-limits"]);
+    let selects = selects(provider, &history.base);
+    // One account's posts of a minute were not delivered, and the tape knows it.
+    let gap = second(500)..second(560);
+    let events = |envelope: &Envelope| decode(provider, &envelope.bytes).events;
+    let in_gap: Vec<_> = envelopes.iter().filter(|of| gap.contains(&of.at)).flat_map(events).collect();
+    let account = in_gap.iter().find(|event| event.selector.starts_with('@')).unwrap().selector.clone();
+    let lost: BTreeSet<_> = in_gap.into_iter().filter(|event| event.selector == account).map(|event| event.id).collect();
+    let (_, sent): (Vec<_>, Vec<_>) = envelopes.into_iter().partition(|of| events(of).iter().any(|event| lost.contains(&event.id)));
+    recorded_but_for(&desk, ("tape", provider), &sent, &(second(0)..second(0)), &selects);
+    let scene = Scene { desk, provider, dropped: BTreeSet::new() };
+    let missing = scene.audit(&history.base, &["--report-only"]).expect(3);
+    assert!(!missed(&missing).is_empty(), "{}", missing.text());
+
+    let (name, dir) = (SourceName::from(provider), scene.desk.path("tape"));
+    let mut archive = Archive::open(&dir, Arc::new(RealDisk), Options::default(), decode_record, "a test", second(1_300)).unwrap();
+    let lost = Lost { scope: &account, cause: Cause::ProviderSignal, detail: "it was switched off" };
+    assert!(archive.suspect(&name, second(1_300), (second(490), second(570)), lost).unwrap().is_some());
+    archive.close(second(1_300)).unwrap();
+    let found = scene.audit(&history.base, &[]).expect(0);
+    assert_eq!(missed(&found), BTreeSet::new(), "{}", found.text());
+    let in_gaps: u64 = lines(&found).iter().filter_map(|line| line["in_gaps"].as_u64()).sum();
+    assert!(in_gaps > 0, "{}", found.text());
+    scene.desk.run(&["verify"]).expect(0);
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn http(base: &str, method: &str, path: &str, body: &str) -> Value {
 }
 
 /// What selects, as the fake provider lists it: ids and texts as the recorder keeps them.
-fn selects(provider: Provider, base: &str) -> Vec<(String, String)> {
+pub(crate) fn selects(provider: Provider, base: &str) -> Vec<(String, String)> {
     let get = |path: &str| http(base, "GET", path, "");
     let rows = |answer: Value, name: &str| answer.pointer(name).unwrap().as_array().unwrap().clone();
     let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
