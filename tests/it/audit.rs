@@ -161,7 +161,7 @@ fn what_lies_in_the_known_gap_of_an_account_is_no_miss() {
 
     let (name, dir) = (SourceName::from(provider), scene.desk.path("tape"));
     let mut archive = Archive::open(&dir, Arc::new(RealDisk), Options::default(), decode_record, "a test", second(1_300)).unwrap();
-    let lost = Lost { scope: &account, cause: Cause::ProviderSignal, detail: "it was switched off" };
+    let lost = Lost { scope: &account, cause: Cause::Suspended, detail: "it was switched off" };
     assert!(archive.suspect(&name, second(1_300), (second(490), second(570)), lost).unwrap().is_some());
     archive.close(second(1_300)).unwrap();
     let found = scene.audit(&history.base, &[]).expect(0);

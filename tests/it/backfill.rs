@@ -250,6 +250,16 @@ fn a_hole_is_filled_and_proven() {
 }
 
 #[test]
+fn the_usual_pace_stays_below_the_providers_limit() {
+    for provider in [Provider::TwitterapiIo, Provider::Tweetstream, Provider::Scrapebadger] {
+        let scene = Scene::new(provider);
+        let limited = Replay::start(&scene.desk, &["full.jsonl", "--from", "end"]);
+        let run = scene.backfill(&limited.base, &[]).expect(0);
+        assert!(!run.text().contains("\"event\":\"waits\""), "{provider}: {}", run.text());
+    }
+}
+
+#[test]
 fn a_walk_goes_on_where_its_budget_ended() {
     let scene = Scene::new(Provider::TwitterapiIo);
     let history = scene.history(&[]);
