@@ -146,8 +146,8 @@ pub enum BackfillError {
         now: UnixMicros,
     },
     /// A source that nobody said how to ask.
-    #[error("gap {gap} belongs to source {source_name}, and that is not configured")]
-    NotConfigured {
+    #[error("gap {gap} belongs to source {source_name}, which is not among those that are asked")]
+    NotAsked {
         /// Its id.
         gap: String,
         /// The source.
@@ -202,7 +202,7 @@ impl BackfillError {
             Self::NoGap { .. } | Self::Settled { .. } => Some("`birdtape gaps --open` lists what can be filled"),
             Self::Growing { .. } => Some("run `birdtape record` until the source is live again, then fill"),
             Self::Future { .. } => Some("set the clock right, or wait until the window is over"),
-            Self::NotConfigured { .. } => Some("add the source to the configuration, or name its provider with --provider"),
+            Self::NotAsked { .. } => Some("name it with --source or its provider with --provider, or add it to the configuration"),
             Self::OtherProvider { .. } => Some("use the configuration the tape was recorded with"),
             Self::NoBudget { .. } => Some("leave the budget out for none, or give more than 0; --dry-run shows the price"),
         }
@@ -350,6 +350,7 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
         }
     }
     let (mut out, mut left) = (Vec::new(), Vec::new());
+    let mut of_others: BTreeMap<String, u64> = BTreeMap::new();
     let mut selectors = BTreeMap::new();
     // What concerns all of a source first.
     gaps.sort_by_key(|gap| gap.scope != archive::ALL);
@@ -366,15 +367,19 @@ pub fn plan(options: &Options, disk: Arc<dyn Disk>, now: UnixMicros) -> Result<P
                 };
                 out.push(planned(&tape, gap, source, &known)?);
             }
-            Err(error) if options.gaps.is_empty() => {
-                // Nobody asked for this one; what is settled needs no word.
-                if !matches!(error, BackfillError::Settled { .. }) {
-                    left.push((format!("{}-{}", gap.source, gap.n), error.to_string()));
-                }
+            // Nobody asked for this one; what is settled needs no word, and of other sources one is enough.
+            Err(BackfillError::Settled { .. }) if options.gaps.is_empty() => {}
+            Err(BackfillError::NotAsked { source_name, .. }) if options.gaps.is_empty() => {
+                *of_others.entry(source_name).or_default() += 1;
             }
+            Err(error) if options.gaps.is_empty() => left.push((format!("{}-{}", gap.source, gap.n), error.to_string())),
             Err(error) => return Err(error),
         }
     }
+    left.extend(of_others.into_iter().map(|(source, n)| {
+        let gaps = if n == 1 { "1 gap".to_owned() } else { format!("{n} gaps") };
+        (format!("{gaps} of {source}"), "that source is not among those that are asked".to_owned())
+    }));
     Ok((out, left))
 }
 
@@ -384,12 +389,12 @@ fn possible(tape: &Tape, options: &Options, gap: &GapRow, now: UnixMicros) -> Re
     if !gap.state.parse().is_ok_and(GapState::is_open) {
         return Err(BackfillError::Settled { gap: id(), state: gap.state.clone() });
     }
+    let source = options.sources.iter().find(|source| source.name.as_str() == gap.source);
+    let source = source.ok_or_else(|| BackfillError::NotAsked { gap: id(), source_name: gap.source.clone() })?;
     let Some(to) = gap.to_us.map(UnixMicros) else { return Err(BackfillError::Growing { gap: id() }) };
     if to > now {
         return Err(BackfillError::Future { gap: id(), to, now });
     }
-    let source = options.sources.iter().find(|source| source.name.as_str() == gap.source);
-    let source = source.ok_or_else(|| BackfillError::NotConfigured { gap: id(), source_name: gap.source.clone() })?;
     check_provider(tape, source)?;
     Ok(source.clone())
 }

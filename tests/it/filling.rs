@@ -365,6 +365,11 @@ fn what_cannot_be_planned_is_refused_in_clear_words() {
     for flag in ["--max-requests-per-day", "--max-items-per-day", "--max-usd-per-day", "--max-usd", "--max-items"] {
         desk.run(&[&base[..], &[flag, "0"]].concat()).fails(1, &["a budget of 0 ", "hint: "]);
     }
+    // The gap is of another source than the one that is asked.
+    let other = ["backfill", "--provider", "scrapebadger", "--base-url", "http://127.0.0.1:9"];
+    let words = "left out: 1 gap of tweetstream: that source is not among those that are asked";
+    desk.run(&[&other[..], &["--dry-run"]].concat()).fails(0, &[words]);
+    desk.run(&[&other[..], &[&id]].concat()).fails(1, &["belongs to source tweetstream, which is not among", "hint: name it"]);
     let record = ["record", "--provider", "tweetstream", "--base-url", "http://127.0.0.1:9", "--max-usd-per-day", "0"];
     desk.run(&record).fails(2, &["a budget of 0 a day fills nothing", "hint: leave it out, or say --no-backfill"]);
     let desk = Desk::new();
