@@ -93,8 +93,13 @@ impl Layout {
     pub fn info(&self, disk: &dyn Disk) -> Result<Option<TapeInfo>> {
         let path = self.info_path();
         let io = |source| ArchiveError::Io { what: "cannot read", path: path.clone(), source };
-        if disk.len(&path).map_err(io)?.is_none() {
-            return Ok(None);
+        match disk.len(&path) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(ArchiveError::NotATape { path: self.dir.clone(), why: "it is a file".to_owned() });
+            }
+            Err(error) => return Err(io(error)),
         }
         let mut text = String::new();
         let read = disk.open(&path).and_then(|file| file.take(64 << 10).read_to_string(&mut text));

@@ -117,7 +117,7 @@ pub enum ArchiveError {
         known: u32,
     },
     /// Somebody else writes to it.
-    #[error("tape {} is being written by another recorder ({holder})", .path.display())]
+    #[error("tape {} is being written by another process ({holder})", .path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -190,7 +190,7 @@ impl ArchiveError {
             }
             Self::NewerFormat { .. } | Self::Segment(SegmentError::NewerFormat { .. }) => Some("use a newer birdtape"),
             Self::Catalog(CatalogError::Newer { .. }) => Some("use a newer birdtape"),
-            Self::Locked { .. } => Some("stop the other recorder, or name another tape with --tape"),
+            Self::Locked { .. } => Some("wait until it is done or stop it, or name another tape with --tape"),
             Self::OtherProvider { .. } => Some("name the source differently, or record into another tape"),
             Self::NoCatalog { .. } => Some("`birdtape rebuild` makes it again from the segments; nothing is lost"),
             Self::Segment(SegmentError::Damaged { .. }) => {

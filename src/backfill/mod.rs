@@ -194,7 +194,7 @@ impl BackfillError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Archive(ArchiveError::Locked { .. }) => Some(
-                "a recorder fills gaps by itself: `birdtape status` tells how far it is; or end it first, or give it --no-backfill",
+                "wait until it is done; a recorder fills gaps by itself, unless it was given --no-backfill: `birdtape status` tells how far it is",
             ),
             Self::Archive(error) | Self::Pen(PenError::Archive(error)) => error.hint(),
             Self::Pen(_) => None,

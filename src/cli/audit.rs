@@ -7,12 +7,12 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::args::{self, Common, When};
-use super::exit::{Exit, Outcome, usage};
+use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{self, Out, count, length, say, stamp, table};
 use super::{backfill, signal};
-use crate::archive::{Disk, RealDisk};
+use crate::archive::{ArchiveError, Disk, RealDisk};
 use crate::backfill::{
-    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, Budget, CONFIDENCE, Event, INDEX_DELAY, Options, audit,
+    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, BackfillError, Budget, CONFIDENCE, Event, INDEX_DELAY, Options, audit,
     estimate_audit, plan_audit,
 };
 use crate::net::SystemClock;
@@ -104,7 +104,15 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         AuditEvent::Window(source, window) => say(&in_words(source.as_str(), &window)),
     };
     let clock = Arc::new(SystemClock::new());
-    let found = signal::block_on(async |stop| Ok(audit(options, clock, disk, &mut tell, signal::stopped(stop)).await?))?;
+    let found = signal::block_on(async |stop| {
+        let found = audit(options, clock, disk, &mut tell, signal::stopped(stop)).await;
+        found.map_err(|error| match error {
+            BackfillError::Archive(ArchiveError::Locked { .. }) => {
+                failed(error.to_string(), "--report-only writes nothing and goes beside a recorder; or wait until it is done")
+            }
+            error => error.into(),
+        })
+    })?;
     report(common, &found)
 }
 

@@ -107,7 +107,9 @@ fn a_recorder_fills_what_it_lost_and_ends_without_loss() {
     assert!(ended["new"].as_u64().unwrap() > 0, "{ended}");
 
     let beside = desk.run(&["backfill"]);
-    beside.fails(1, &["is being written by another recorder", "hint: a recorder fills gaps by itself"]);
+    beside.fails(1, &["is being written by another process (birdtape record, ", "a recorder fills gaps by itself"]);
+    let audit = desk.run(&["audit"]);
+    audit.fails(1, &["is being written by another process (birdtape record, ", "hint: --report-only writes nothing"]);
     let shown = desk.run(&["gaps", "show", gap["id"].as_str().unwrap(), "--json"]).expect(0).json();
     assert_eq!(shown["spent"]["requests"], ended["requests"]);
     assert!(shown["tried_again_at"].is_null());

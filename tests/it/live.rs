@@ -165,7 +165,7 @@ fn a_second_recorder_is_refused_and_the_first_ends_on_a_signal() {
         let tape = format!("tape{signal}");
         let mut command = desk.command(["--tape", &tape].iter().chain(&record));
         let first = Recorder::start(&mut command, 1);
-        let words = ["is being written by another recorder (birdtape record, process ", "hint: stop the other recorder"];
+        let words = ["is being written by another process (birdtape record, process ", "hint: wait until it is done or stop it"];
         desk.run(&[&["--tape", &tape], &record[..]].concat()).fails(1, &words);
         let status = desk.run(&["--tape", &tape, "status", "--json"]).expect(0).json();
         assert_eq!(status["recording"], true);

@@ -83,7 +83,7 @@ fn two_recorders_become_one_whole_tape() {
     let fill = desk.run(&["--tape", "here", "backfill", "--from-tape", "there"]).expect(0);
     assert!(fill.err.contains("filled: source tweetstream of tape"), "{}", fill.err);
     certify(&desk, "here", covered(&desk, "here")).expect(0);
-    desk.run(&["--tape", "there", "merge", "here"]).fails(1, &["is being written by another recorder", "hint: stop the other"]);
+    desk.run(&["--tape", "there", "merge", "here"]).fails(1, &["is being written by another process", "hint: wait until"]);
     let merged = desk.run(&["--tape", "here", "--json", "merge", "there"]).expect(0);
     let last: serde_json::Value = serde_json::from_str(merged.text().lines().last().unwrap()).unwrap();
     assert_eq!((&last["event"], &last["added"], &last["still_open"]), (&"done".into(), &true.into(), &0.into()));
@@ -118,6 +118,7 @@ fn what_cannot_be_merged_is_said_in_clear_words() {
     desk.run(&["merge", "tape"]).fails(1, &["tape is the tape itself", "hint: name the directory of another"]);
     desk.run(&["merge", "nowhere"])
         .fails(1, &["nowhere is not a tape: it has no tape.json", "hint: name the directory of a tape"]);
+    desk.run(&["merge", crate::program::FIXTURE]).fails(1, &["is not a tape: it is a file", "hint: name the directory", "import"]);
     assert!(!desk.path("nowhere").exists(), "nothing is made of a name that was mistyped");
     desk.run(&["--tape", "fresh", "merge", "nowhere"]).fails(1, &["nowhere is not a tape"]);
     assert!(!desk.path("fresh").exists(), "nor a new tape for nothing");

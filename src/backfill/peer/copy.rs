@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::held::{Candidate, Held, Origin, info_of_copy};
 use super::proof::Theirs;
 use super::{Pair, PeerError, PeerEvent, Work};
-use crate::archive::{Record, Span};
+use crate::archive::{GapRow, Record, Span};
 use crate::model::{Body, ConnId, Draft, IntervalSet, RecordKind, Seq, UnixMicros, Via};
 use crate::provider::said;
 
@@ -46,6 +46,16 @@ impl Copied {
         let lag_us = self.lag_us.filter(|lag_us| lag_us.abs() > horizon_us / 2)?;
         let seconds = lag_us as f64 / 1e6;
         Some(format!("its clock and ours differ by {seconds:.1} s, by the envelopes that both received"))
+    }
+
+    /// Why nothing is proven of a gap.
+    pub(super) fn why_nothing(&self, gap: &GapRow) -> &'static str {
+        let (from, to) = (UnixMicros(gap.from_us), UnixMicros(gap.to_us.unwrap_or(i64::MAX)));
+        if self.holes.within(from, to).is_empty() {
+            "it was not live then either, or what it recorded was selected by something else"
+        } else {
+            "it is damaged there; `birdtape verify` with that tape says how far"
+        }
     }
 
     fn hole(&mut self, (after, before): (UnixMicros, UnixMicros), horizon: Duration) {

@@ -143,7 +143,9 @@ impl PeerError {
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Other(ArchiveError::NotATape { .. }) => Some("name the directory of a tape, the one with tape.json in it"),
+            Self::Other(ArchiveError::NotATape { .. }) => Some(
+                "name the directory of a tape, the one with tape.json in it; of a file of envelopes `birdtape import` makes one",
+            ),
             Self::Archive(error) | Self::Other(error) => error.hint(),
             Self::Ledger(error) => error.hint(),
             Self::SameDirectory { .. } => Some("name the directory of another recorder's tape"),
@@ -518,9 +520,7 @@ impl Work<'_> {
         for (row, _) in self.fillable(pair)?.into_iter().filter(|(row, _)| is_wanted(row)) {
             let verdict = match &doubt {
                 Some(why) => Err(why.clone()),
-                None => theirs
-                    .verdict(&row, &ours, &gaps, &kinds, copied)
-                    .ok_or_else(|| "it was not live then either, or what it recorded was selected by something else".to_owned()),
+                None => theirs.verdict(&row, &ours, &gaps, &kinds, copied).ok_or_else(|| copied.why_nothing(&row).to_owned()),
             };
             let gap = format!("{}-{}", row.source, row.n);
             let verdict = match verdict {
