@@ -181,6 +181,11 @@ impl ArchiveError {
         }
     }
 
+    /// Whether something was asked for that is not there.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::UnknownSource { .. })
+    }
+
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};

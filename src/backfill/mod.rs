@@ -190,6 +190,15 @@ impl BackfillError {
         matches!(self, Self::Pen(PenError::Gone | PenError::Archive(_)))
     }
 
+    /// Whether something was asked for that makes no sense.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Archive(error) => error.is_usage(),
+            Self::NoBudget { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

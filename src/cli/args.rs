@@ -174,6 +174,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     seconds.or_else(|| humantime::parse_duration(text).ok()).ok_or_else(|| known.to_owned())
 }
 
+/// Reads a number of things.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a whole number is wanted, 1 or more".to_owned())
+}
+
 /// Reads the name of a source.
 pub(super) fn source_name(text: &str) -> Result<SourceName, String> {
     SourceName::new(text).map_err(|error| error.to_string())

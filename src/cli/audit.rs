@@ -39,10 +39,10 @@ pub(super) struct Args {
     #[command(flatten)]
     histories: args::Histories,
     /// Length of a window
-    #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "5m")]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, default_value = "5m", allow_negative_numbers = true)]
     window: Duration,
     /// Windows to draw, for each source
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100_000), allow_negative_numbers = true)]
     sample: u32,
     /// Draw from published time from here on [default: the beginning]
     #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
     to: Option<When>,
     /// How long history may take to know a post
-    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration, allow_negative_numbers = true)]
     index_delay: Option<Duration>,
     /// Seed of the draw
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -63,16 +63,16 @@ pub(super) struct Args {
     #[arg(long)]
     report_only: bool,
     /// Requests at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number, allow_negative_numbers = true)]
     max_requests: Option<u64>,
     /// Rows of history at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number, allow_negative_numbers = true)]
     max_items: Option<u64>,
     /// US dollars at most, by the provider's list
-    #[arg(long, value_name = "USD", value_parser = backfill::usd)]
+    #[arg(long, value_name = "USD", value_parser = backfill::usd, allow_negative_numbers = true)]
     max_usd: Option<u64>,
     /// Shortest time between two requests [default: the configuration's, else what the provider documents]
-    #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
+    #[arg(long, value_name = "SECONDS", value_parser = args::duration, allow_negative_numbers = true)]
     pace: Option<Duration>,
 }
 

@@ -58,18 +58,18 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Requests at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number, allow_negative_numbers = true)]
     max_requests: Option<u64>,
     /// Rows of history at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number, allow_negative_numbers = true)]
     max_items: Option<u64>,
     /// US dollars at most, by the provider's list
-    #[arg(long, value_name = "USD", value_parser = usd)]
+    #[arg(long, value_name = "USD", value_parser = usd, allow_negative_numbers = true)]
     max_usd: Option<u64>,
     #[command(flatten)]
     day: DayBudget,
     /// Shortest time between two requests [default: the configuration's, else what the provider documents]
-    #[arg(long, value_name = "SECONDS", value_parser = args::duration)]
+    #[arg(long, value_name = "SECONDS", value_parser = args::duration, allow_negative_numbers = true)]
     pace: Option<Duration>,
     /// Ask everything a second time, against a history that leaves rows out now and then [default: the configuration's]
     #[arg(long)]
@@ -80,13 +80,13 @@ pub(super) struct Args {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct DayBudget {
     /// Requests to history at most, for each source and day (UTC) [default: the configuration's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number, allow_negative_numbers = true)]
     max_requests_per_day: Option<u64>,
     /// Rows of history at most, for each source and day (UTC) [default: the configuration's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::number, allow_negative_numbers = true)]
     max_items_per_day: Option<u64>,
     /// US dollars at most, for each source and day (UTC) [default: the configuration's]
-    #[arg(long, value_name = "USD", value_parser = usd)]
+    #[arg(long, value_name = "USD", value_parser = usd, allow_negative_numbers = true)]
     max_usd_per_day: Option<u64>,
 }
 
@@ -101,7 +101,7 @@ impl DayBudget {
 /// Reads dollars as millionths.
 pub(super) fn usd(text: &str) -> Result<u64, String> {
     let micro = text.trim_start_matches('$').parse::<f64>().ok().filter(|usd| (0.0..1e9).contains(usd)).map(|usd| usd * 1e6);
-    micro.map(|micro| micro as u64).ok_or_else(|| "an amount is written as 0.50".to_owned())
+    micro.map(|micro| micro as u64).ok_or_else(|| "an amount of dollars is wanted, as 0.50".to_owned())
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {

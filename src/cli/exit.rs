@@ -100,12 +100,27 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
 
 fn exit(error: &anyhow::Error) -> Exit {
     let code = |cause: &(dyn std::error::Error + 'static)| {
-        if cause.is::<ConfigError>() {
+        if is_usage(cause) {
             return Some(Exit::Usage);
         }
         cause.downcast_ref::<Advised>().map(|advised| advised.exit)
     };
     error.chain().find_map(code).unwrap_or(Exit::Failed)
+}
+
+/// Whether something was asked for that cannot be, as a source that is not there: a transparent error shows no cause.
+fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<BackfillError>() {
+        return error.is_usage();
+    }
+    if let Some(error) = cause.downcast_ref::<PeerError>() {
+        return error.is_usage();
+    }
+    let of_tape = match (cause.downcast_ref::<FixtureError>(), cause.downcast_ref::<ReplayError>()) {
+        (Some(FixtureError::Archive(error)), _) | (_, Some(ReplayError::Archive(error))) => Some(error),
+        _ => cause.downcast_ref::<ArchiveError>(),
+    };
+    cause.is::<ConfigError>() || of_tape.is_some_and(ArchiveError::is_usage)
 }
 
 fn hint(error: &anyhow::Error) -> String {

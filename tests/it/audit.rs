@@ -209,10 +209,13 @@ fn bad_input_has_clear_words() {
         (&["--from", "-1h", "--to", "-2h"], "is empty"),
         (&["--to", "2999-01-01"], "future"),
         (&["--sample", "0"], "0 is not in 1..=100000"),
+        (&["--sample", "-3"], "-3 is not in 1..=100000"),
+        (&["--max-usd", "-1"], "an amount of dollars is wanted, as 0.50"),
+        (&["--window", "-5"], "a length of time is written in seconds"),
     ] {
         scene.audit(base, args).fails(2, &[words]);
     }
-    scene.audit(base, &["--max-requests", "0"]).fails(1, &["a budget of 0 requests"]);
+    scene.audit(base, &["--max-requests", "0"]).fails(2, &["a budget of 0 requests"]);
     let other = Scene { provider: Provider::Scrapebadger, ..scene };
-    other.audit(base, &[]).fails(1, &["no source `scrapebadger`"]);
+    other.audit(base, &[]).fails(2, &["no source `scrapebadger`"]);
 }

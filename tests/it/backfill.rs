@@ -278,7 +278,7 @@ fn what_cannot_be_filled_is_said_in_clear_words() {
     scene
         .backfill(&history.base, &["tweetstream-9999"])
         .fails(1, &["there is no gap tweetstream-9999", "hint: `birdtape gaps --open`"]);
-    scene.backfill(&history.base, &["--max-requests", "0"]).fails(1, &["a budget of 0 requests fills nothing"]);
+    scene.backfill(&history.base, &["--max-requests", "0"]).fails(2, &["a budget of 0 requests fills nothing"]);
     let wrong = scene.backfill(&history.base, &[]).expect(3);
     assert!(wrong.text().contains("API key") || wrong.err.contains("API key"), "{}\n{}", wrong.text(), wrong.err);
     assert_eq!(scene.state(), "open");

@@ -259,7 +259,7 @@ fn the_ledger_is_listed_shown_and_answered() {
 
     desk.run(&["gaps", "show", "alpha-99999"]).fails(1, &["there is no gap alpha-99999", "hint: `birdtape gaps`"]);
     desk.run(&["gaps", "show", "nonsense"]).fails(2, &["`nonsense` is no gap's id"]);
-    desk.run(&["gaps", "--source", "beta"]).fails(1, &["no source `beta`; it has alpha"]);
+    desk.run(&["gaps", "--source", "beta"]).fails(2, &["no source `beta`; it has alpha"]);
 }
 
 /// An envelope whose text tries to take a terminal over.
@@ -315,7 +315,10 @@ fn cat_cuts_by_kind_and_time_and_ends_quietly() {
     assert_eq!((count(&["--from", "-1h"]), count(&["--to", "2026-01-01"])), (0, 0));
     desk.run(&["cat", "--from", "yesterday"]).fails(2, &["a time is written as"]);
     desk.run(&["cat", "--kind", "dream"]).fails(2, &["unknown kind `dream`; known are frame"]);
-    desk.run(&["cat", "--source", "nobody"]).fails(1, &["no source `nobody`; it has scrapebadger"]);
+    for command in [&["cat"][..], &["tail"], &["gaps"], &["certify", "--from", "-2h", "--to", "-1h"], &["fixture", "cut", "--out", "x"]] {
+        let run = desk.run(&[command, &["--source", "nobody"]].concat());
+        run.fails(2, &["no source `nobody`; it has scrapebadger"]);
+    }
 
     let mut child = desk.command(["cat"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut some = [0; 100];

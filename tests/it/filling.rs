@@ -365,7 +365,8 @@ fn what_cannot_be_planned_is_refused_in_clear_words() {
     desk.run(&[&base[..], &[&id]].concat()).fails(1, &["in the future of this machine's clock", "hint: set the clock right"]);
     desk.run(&[&base[..], &["tweetstream-77"]].concat()).fails(1, &["there is no gap tweetstream-77", "hint: "]);
     for flag in ["--max-requests-per-day", "--max-items-per-day", "--max-usd-per-day", "--max-usd", "--max-items"] {
-        desk.run(&[&base[..], &[flag, "0"]].concat()).fails(1, &["a budget of 0 ", "hint: "]);
+        desk.run(&[&base[..], &[flag, "0"]].concat()).fails(2, &["a budget of 0 ", "hint: "]);
+        desk.run(&[&base[..], &[flag, "-1"]].concat()).fails(2, &["invalid value '-1' for", "wanted"]);
     }
     // The gap is of another source than the one that is asked.
     let other = ["backfill", "--provider", "scrapebadger", "--base-url", "http://127.0.0.1:9"];

@@ -128,7 +128,7 @@ fn what_cannot_be_merged_is_said_in_clear_words() {
     desk.run(&["--tape", "odd", "backfill", "--from-tape", "tape"]).fails(1, &["source tweetstream records x_live"]);
     desk.run(&["backfill", "--from-tape", "tape"]).fails(1, &["is the tape itself"]);
     desk.run(&["backfill", "tweetstream-99", "--from-tape", "x"]).fails(1, &["there is no gap tweetstream-99"]);
-    desk.run(&["backfill", "--from-tape", "x", "--from-source", "gone"]).fails(1, &["the tape has no source `gone`"]);
+    desk.run(&["backfill", "--from-tape", "x", "--from-source", "gone"]).fails(2, &["the tape has no source `gone`"]);
     desk.run(&["backfill", "--from-tape", "x", "--max-usd", "1"]).fails(2, &["cannot be used with"]);
     let newer = r#"{"format":99,"tape":"00000000000000000000000000000000","created":"2026-01-05T12:00:00.000000Z"}"#;
     std::fs::create_dir(desk.path("newer")).unwrap();

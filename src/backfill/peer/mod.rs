@@ -140,6 +140,15 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// Whether something was asked for that makes no sense.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Archive(error) | Self::Other(error) => error.is_usage(),
+            Self::Ledger(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
