@@ -169,11 +169,11 @@ impl Certificate {
         format!("{verdict}: {} of {} scope(s): {}", seconds(all), self.scopes.len(), parts.join(", "))
     }
 
-    /// Name, covered and whole length of each version of a scope, in microseconds.
-    pub fn shares(&self) -> Vec<(String, i64, i64)> {
+    /// Name and version, covered and whole length of each version of a scope, in microseconds.
+    pub fn shares(&self) -> Vec<(String, u32, i64, i64)> {
         let of = |scope: &ScopeStatement| {
             let covered = scope.classes.covered_us();
-            (scope.scope.clone(), covered, covered + scope.classes.open_us())
+            (scope.scope.clone(), scope.version, covered, covered + scope.classes.open_us())
         };
         self.scopes.iter().map(of).collect()
     }

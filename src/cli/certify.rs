@@ -39,8 +39,11 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let mut out = Out::new();
     out.line(&certificate.to_json())?;
     out.flush()?;
-    for (scope, covered, whole) in certificate.shares() {
-        say(&format!("scope {scope}: {} of {} covered", length(covered), length(whole)));
+    let shares = certificate.shares();
+    for (scope, version, covered, whole) in &shares {
+        let has_others = *version > 1 || shares.iter().filter(|(other, ..)| other == scope).count() > 1;
+        let version = if has_others { format!(", version {version}") } else { String::new() };
+        say(&format!("scope {scope}{version}: {} of {} covered", length(*covered), length(*whole)));
     }
     Ok(if certificate.is_whole() { Exit::Done } else { Exit::KnownLoss })
 }

@@ -51,10 +51,13 @@ enum What {
     #[command(after_help = "Examples:\n  birdtape gaps timeline\n  birdtape gaps timeline --source alpha --from -6h --to -1h")]
     Timeline(List),
     /// Show a gap with everything that happened to it
-    #[command(after_help = "Examples:\n  birdtape gaps show alpha-17")]
+    #[command(after_help = "Examples:\n  birdtape gaps show alpha-17\n  birdtape gaps show alpha-17 --all")]
     Show {
         /// The gap's id, as alpha-17
         id: String,
+        /// Every step; else of many alike in a row only the first and the last
+        #[arg(long)]
+        all: bool,
     },
     /// Decide to live with a gap
     ///
@@ -90,7 +93,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         None => list(common, &args.list),
         Some(What::List(args)) => list(common, args),
         Some(What::Timeline(args)) => timeline(common, args),
-        Some(What::Show { id }) => show(common, id),
+        Some(What::Show { id, all }) => show(common, id, *all),
         Some(What::Ignore { id, reason }) => ignore(common, id, reason),
     }
 }
@@ -206,7 +209,7 @@ fn row(tape: &Tape, gap: &GapRow) -> Result<Vec<String>> {
     Ok(vec![id(gap), cause, state, scope, stamp(UnixMicros(gap.from_us)), to, long, detail])
 }
 
-fn show(common: &Common, id: &str) -> Outcome {
+fn show(common: &Common, id: &str, all: bool) -> Outcome {
     let tape = common.open_tape()?;
     let gap = find(&tape, id)?;
     let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
@@ -225,23 +228,26 @@ fn show(common: &Common, id: &str) -> Outcome {
     } else {
         let kinds = tape.catalog().gap_kinds(&gap.source)?;
         let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect();
-        print(&mut out, &gap, &steps, &kinds, tried_again(&tape, &gap)?)?;
+        print(&mut out, &gap, (&steps, all), &kinds, tried_again(&tape, &gap)?)?;
     }
     out.flush()?;
     Ok(Exit::Done)
 }
 
-fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow], again: Option<UnixMicros>) -> Result<()> {
+fn print(
+    out: &mut Out,
+    gap: &GapRow,
+    (steps, all): (&[GapStepRow], bool),
+    kinds: &[GapKindRow],
+    again: Option<UnixMicros>,
+) -> Result<()> {
     let to =
         gap.to_us.map_or("still growing".to_owned(), |to| format!("{} ({})", stamp(UnixMicros(to)), length(to - gap.from_us)));
     out.line(&format!("gap {}: {}, {}", id(gap), gap.cause, gap.state))?;
     out.line(&format!("scope:  {}", gap.scope))?;
     out.line(&format!("window: {} to {to}, published time", stamp(UnixMicros(gap.from_us))))?;
     out.line(&format!("noted:  {}", stamp(UnixMicros(gap.opened_us))))?;
-    for step in steps {
-        let to = step.to_us.map(|to| format!(", ends {}", stamp(UnixMicros(to)))).unwrap_or_default();
-        out.line(&format!("        {}, {} ({}){to}: {}", stamp(UnixMicros(step.at_us)), step.state, step.cause, step.detail))?;
-    }
+    told(steps, all).iter().try_for_each(|line| out.line(&format!("        {line}")))?;
     for kind in kinds {
         let why = if kind.why.is_empty() { String::new() } else { format!(", {}", kind.why) };
         out.line(&format!("{:7} {}{why}", format!("{}:", kind.kind), kind.state))?;
@@ -257,6 +263,25 @@ fn print(out: &mut Out, gap: &GapRow, steps: &[GapStepRow], kinds: &[GapKindRow]
         out.line(&format!("next:   {again}"))?;
     }
     Ok(())
+}
+
+/// Steps in words; of many in a row in the same state only the first and the last, unless all are wanted.
+fn told(steps: &[GapStepRow], all: bool) -> Vec<String> {
+    let line = |step: &GapStepRow| {
+        let to = step.to_us.map(|to| format!(", ends {}", stamp(UnixMicros(to)))).unwrap_or_default();
+        format!("{}, {} ({}){to}: {}", stamp(UnixMicros(step.at_us)), step.state, step.cause, step.detail)
+    };
+    let mut lines = Vec::new();
+    for alike in steps.chunk_by(|a, b| a.state == b.state) {
+        match alike {
+            [first, between @ .., last] if !all && between.len() > 1 => {
+                let between = format!("… {} more, {}: --all shows them", between.len(), first.state);
+                lines.extend([line(first), between, line(last)]);
+            }
+            few => lines.extend(few.iter().map(line)),
+        }
+    }
+    lines
 }
 
 /// What was spent on a gap so far.
@@ -345,4 +370,27 @@ fn step_to_json(step: &GapStepRow) -> Value {
         "detail": step.detail,
         "spent": spent_json(&spent(std::slice::from_ref(step))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_steps_alike_are_told_by_the_first_and_the_last() {
+        let step = |at: i64, state: &str| GapStepRow {
+            at_us: 1_767_614_400_000_000 + at * 1_000_000,
+            state: state.to_owned(),
+            cause: "stopped".to_owned(),
+            detail: format!("step {at}"),
+            ..GapStepRow::default()
+        };
+        let states = ["open", "filling", "filling", "filling", "filling", "planned", "filling", "filling", "filled"];
+        let steps: Vec<_> = states.iter().zip(0..).map(|(state, at)| step(at, state)).collect();
+        let said = told(&steps, false);
+        let ends: Vec<_> = said.iter().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        assert_eq!(ends, ["step 0", "step 1", "--all shows them", "step 4", "step 5", "step 6", "step 7", "step 8"], "{said:?}");
+        assert!(said[2].starts_with("… 2 more, filling"), "{said:?}");
+        assert_eq!(told(&steps, true).len(), steps.len());
+    }
 }
