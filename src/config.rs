@@ -217,6 +217,24 @@ impl Config {
         }
     }
 
+    /// How long history needs by the file, for a command that needs no source: no key is looked for.
+    ///
+    /// Without a file it is the default.
+    ///
+    /// # Errors
+    /// A file that is there but cannot be read or has mistakes in its form.
+    pub fn index_delay_of(path: &Path) -> Result<Duration, ConfigError> {
+        match read_file(path) {
+            Err(ConfigError::NoFile { .. }) => Ok(Backfill::default().index_delay),
+            Err(other) => Err(other),
+            Ok(text) => {
+                let origin = path.display().to_string();
+                let page = Page::parse(&origin, &text)?;
+                Ok(filling(&page.table(&["backfill"]), &page.typed()?.backfill)?.index_delay)
+            }
+        }
+    }
+
     /// Makes the configuration of `record --provider P [--base-url URL]`: one source, named after its provider.
     ///
     /// On a loopback address a missing key is replaced by [`LOCAL_KEY`].

@@ -53,6 +53,15 @@ impl Common {
         Ok(Config::tape_of(&file, &env)?)
     }
 
+    /// How long a recorder with this configuration gives history to know a post. Mistakes in a file are no obstacle where
+    /// the tape is named without it.
+    pub(super) fn index_delay(&self) -> Result<Duration> {
+        match Config::index_delay_of(&self.config_file()) {
+            Err(_) if self.tape.is_some() => Ok(config::Backfill::default().index_delay),
+            found => Ok(found?),
+        }
+    }
+
     /// The tape, for reading.
     pub(super) fn open_tape(&self) -> Result<Tape> {
         Ok(Tape::open(&self.tape_dir()?, std::sync::Arc::new(RealDisk))?)

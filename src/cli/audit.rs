@@ -12,7 +12,7 @@ use super::out::{self, Out, count, length, say, stamp, table};
 use super::{backfill, signal};
 use crate::archive::{ArchiveError, Disk, RealDisk};
 use crate::backfill::{
-    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, BackfillError, Budget, CONFIDENCE, Event, INDEX_DELAY, Options, audit,
+    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, BackfillError, Budget, CONFIDENCE, Event, Options, audit,
     estimate_audit, plan_audit,
 };
 use crate::net::SystemClock;
@@ -50,7 +50,7 @@ pub(super) struct Args {
     /// And before this [default: what history can know by now]
     #[arg(long, value_name = "TIME", value_parser = args::when, allow_hyphen_values = true)]
     to: Option<When>,
-    /// How long history may take to know a post
+    /// How long history may take to know a post [default: the configuration's]
     #[arg(long, value_name = "DURATION", value_parser = args::duration, allow_negative_numbers = true)]
     index_delay: Option<Duration>,
     /// Seed of the draw
@@ -146,7 +146,7 @@ fn options(common: &Common, args: &Args) -> Result<AuditOptions> {
         window: args.window,
         sample: args.sample as usize,
         seed: args.seed,
-        index_delay: args.index_delay.unwrap_or(INDEX_DELAY),
+        index_delay: args.index_delay.unwrap_or(config.backfill.index_delay),
         report_only: args.report_only,
     })
 }

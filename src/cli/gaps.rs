@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -213,11 +214,12 @@ fn show(common: &Common, id: &str, all: bool) -> Outcome {
     let tape = common.open_tape()?;
     let gap = find(&tape, id)?;
     let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
+    let again = tried_again(&tape, &gap, common.index_delay()?)?;
     let mut out = Out::new();
     if common.json {
         let mut value = to_json(&gap);
         value["spent"] = spent_json(&spent(&steps));
-        value["tried_again_at"] = tried_again(&tape, &gap)?.map(|at| at.to_string()).into();
+        value["tried_again_at"] = again.map(|at| at.to_string()).into();
         value["steps"] = steps.iter().map(step_to_json).collect();
         let kinds = tape.catalog().gap_kinds(&gap.source)?.into_iter().filter(|kind| kind.gap_n == gap.n);
         value["kinds"] = kinds
@@ -228,7 +230,7 @@ fn show(common: &Common, id: &str, all: bool) -> Outcome {
     } else {
         let kinds = tape.catalog().gap_kinds(&gap.source)?;
         let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.gap_n == gap.n).collect();
-        print(&mut out, &gap, (&steps, all), &kinds, tried_again(&tape, &gap)?)?;
+        print(&mut out, &gap, (&steps, all), &kinds, again)?;
     }
     out.flush()?;
     Ok(Exit::Done)
@@ -293,15 +295,15 @@ fn spent(steps: &[GapStepRow]) -> Spent {
     })
 }
 
-/// When a recorder fills a gap by itself, if ever; by the usual delay of history, because a tape knows no configuration.
-pub(super) fn tried_again(tape: &Tape, gap: &GapRow) -> Result<Option<UnixMicros>> {
+/// When a recorder that gives history so long fills a gap by itself, if ever.
+pub(super) fn tried_again(tape: &Tape, gap: &GapRow, index_delay: Duration) -> Result<Option<UnixMicros>> {
     if !is_open(&gap.state) {
         return Ok(None);
     }
     let steps = tape.catalog().gap_steps(&gap.source, gap.n)?;
     let scopes = tape.catalog().scopes(&gap.source)?;
     let horizon = backfill::horizon_of(&scopes, &gap.scope);
-    Ok(match backfill::due(gap, &steps, horizon, backfill::INDEX_DELAY) {
+    Ok(match backfill::due(gap, &steps, horizon, index_delay) {
         Due::At(at) => Some(at),
         Due::Growing | Due::Never => None,
     })

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -34,7 +35,8 @@ pub(super) struct Args {}
 
 pub(super) fn run(common: &Common, _: &Args) -> Outcome {
     let tape = common.open_tape()?;
-    let sources = tape.sources()?.into_iter().map(|row| Source::read(&tape, row)).collect::<Result<Vec<_>>>()?;
+    let index_delay = common.index_delay()?;
+    let sources = tape.sources()?.into_iter().map(|row| Source::read(&tape, row, index_delay)).collect::<Result<Vec<_>>>()?;
     let recorder = recorder(tape.layout().dir());
     let catalog_bytes = tape.catalog().bytes()?;
     let mut out = Out::new();
@@ -78,10 +80,11 @@ struct OpenGap {
 }
 
 impl OpenGap {
-    fn read(tape: &Tape, row: GapRow) -> Result<Self> {
+    fn read(tape: &Tape, row: GapRow, index_delay: Duration) -> Result<Self> {
         let began = row.state != GapState::Open.name();
         let last = if began { tape.catalog().gap_steps(&row.source, row.n)?.pop() } else { None };
-        Ok(Self { tried_again: gaps::tried_again(tape, &row)?, progress: last.map(|step| step.detail), row })
+        let tried_again = gaps::tried_again(tape, &row, index_delay)?;
+        Ok(Self { tried_again, progress: last.map(|step| step.detail), row })
     }
 
     fn to_json(&self) -> Value {
@@ -99,7 +102,7 @@ impl OpenGap {
 }
 
 impl Source {
-    fn read(tape: &Tape, row: SourceRow) -> Result<Self> {
+    fn read(tape: &Tape, row: SourceRow, index_delay: Duration) -> Result<Self> {
         let catalog = tape.catalog();
         let segments = catalog.segments(&row.name)?;
         let mut open_gaps = catalog.gaps(Some(&row.name))?;
@@ -112,7 +115,7 @@ impl Source {
             raw_bytes: segments.iter().map(|segment| segment.raw_bytes).sum(),
             connections: catalog.connections(&row.name)?,
             last_seen: catalog.last_seen(&row.name)?,
-            open_gaps: open_gaps.into_iter().map(|gap| OpenGap::read(tape, gap)).collect::<Result<_>>()?,
+            open_gaps: open_gaps.into_iter().map(|gap| OpenGap::read(tape, gap, index_delay)).collect::<Result<_>>()?,
             row,
         })
     }

@@ -373,6 +373,17 @@ fn what_cannot_be_planned_is_refused_in_clear_words() {
     let words = "left out: 1 gap of tweetstream: that source is not among those that are asked";
     desk.run(&[&other[..], &["--dry-run"]].concat()).fails(0, &[words]);
     desk.run(&[&other[..], &[&id]].concat()).fails(1, &["belongs to source tweetstream, which is not among", "hint: name it"]);
+    // When it is tried is told by the delay that is configured.
+    let again = || {
+        let shown = desk.run(&["--json", "gaps", "show", &id]).expect(0).json();
+        let status = desk.run(&["--json", "status"]).expect(0).json();
+        assert_eq!(shown["tried_again_at"], status["sources"][0]["open_gaps"][0]["tried_again_at"]);
+        UnixMicros::parse_rfc3339(shown["tried_again_at"].as_str().unwrap()).unwrap()
+    };
+    let usual = again();
+    desk.write("birdtape.toml", b"[backfill]\nindex_delay = \"1h\"\n");
+    assert_eq!(again(), usual.plus(std::time::Duration::from_secs(3_600 - 60)));
+    std::fs::remove_file(desk.path("birdtape.toml")).unwrap();
     let record = ["record", "--provider", "tweetstream", "--base-url", "http://127.0.0.1:9", "--max-usd-per-day", "0"];
     desk.run(&record).fails(2, &["a budget of 0 a day fills nothing", "hint: leave it out, or say --no-backfill"]);
     let desk = Desk::new();
