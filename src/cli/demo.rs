@@ -2,20 +2,24 @@
 //! and a tape that proves itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use super::args::{Common, now};
 use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{Out, say};
+use super::signal;
 use crate::archive::{Archive, CatalogCheck, Certificate, Options, Report, Span, Tape, verify};
 use crate::catalog::GapRow;
 use crate::model::{Body, ConnId, Draft, EventId, EventKind, Provider, RecordKind, SourceName, TweetId, UnixMicros, Via};
@@ -30,7 +34,7 @@ use crate::segment::{Disk, RealDisk};
 /// goes away for a while, and the recorder is killed once (SIGKILL). Then the fake providers' history is asked for what is
 /// missing. The demo shows the ledger of gaps, verifies the tape, compares what was recorded with what was sent, byte for byte
 /// (whatever is missing must lie in a gap), and ends with a certificate for each source.
-/// No key, no network: everything happens on loopback.
+/// No key, no network: everything happens on loopback. Stopped before its end it leaves nothing behind.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -66,9 +70,12 @@ const RESTART_AT: f64 = 17.0;
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let stage = Stage::prepare(&args.dir)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
-    let seen = runtime.block_on(stage.play(args.speed))?;
+    let words = "stopping the demo, and the recorder with it";
+    let seen = signal::block_on_saying(words, async |stop| stage.play_until(args.speed, signal::stopped(stop)).await)?;
+    let Some(seen) = seen else {
+        stage.clear()?;
+        return Err(failed("the demo was stopped before its end", "nothing of it is left; start it again for the whole of it"));
+    };
     let findings = stage.findings(seen)?;
     let mut out = Out::new();
     if common.json {
@@ -83,6 +90,8 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
 
 struct Stage {
     dir: PathBuf,
+    /// Whether the directory was there before.
+    was_there: bool,
     sent: BTreeMap<Provider, Vec<Bytes>>,
 }
 
@@ -101,7 +110,8 @@ impl Stage {
 
     /// Makes the directory and the broadcast tape.
     fn prepare(dir: &Path) -> Result<Self> {
-        if dir.exists() {
+        let was_there = dir.exists();
+        if was_there {
             let mut entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
             if dir.join(MARK).exists() {
                 std::fs::remove_dir_all(dir).with_context(|| format!("cannot clear the last demo in {}", dir.display()))?;
@@ -113,9 +123,16 @@ impl Stage {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         std::fs::write(dir.join(MARK), "{}\n").with_context(|| format!("cannot write into {}", dir.display()))?;
         let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
-        let mut stage = Self { dir, sent: BTreeMap::new() };
+        let mut stage = Self { dir, was_there, sent: BTreeMap::new() };
         stage.make_broadcast()?;
         Ok(stage)
+    }
+
+    /// Takes away what the demo made.
+    fn clear(&self) -> Result<()> {
+        let cannot = || format!("cannot clear {}", self.dir.display());
+        std::fs::remove_dir_all(&self.dir).with_context(cannot)?;
+        if self.was_there { std::fs::create_dir(&self.dir).with_context(cannot) } else { Ok(()) }
     }
 
     fn make_broadcast(&mut self) -> Result<()> {
@@ -149,8 +166,19 @@ impl Stage {
         std::fs::write(self.config(), text).context("cannot write the demo's birdtape.toml")
     }
 
+    /// The play, unless it is stopped before its end; the process beside us is gone when this is over.
+    async fn play_until(&self, speed: f64, stopped: impl Future<Output = ()>) -> Result<Option<Seen>> {
+        let mut beside = Beside::default();
+        let seen = tokio::select! {
+            seen = self.play(speed, &mut beside) => seen.map(Some),
+            () = stopped => Ok(None),
+        };
+        beside.kill().await?;
+        seen
+    }
+
     /// The play itself; gives what the recorder announced before it was killed.
-    async fn play(&self, speed: f64) -> Result<Seen> {
+    async fn play(&self, speed: f64, beside: &mut Beside) -> Result<Seen> {
         let listener = replay::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr().context("cannot learn the replay's port")?;
         let feed = Feed::Tape { dir: self.broadcast() };
@@ -164,7 +192,7 @@ impl Stage {
             gate.addr()
         ));
         say("recording   `birdtape record`, a process of its own");
-        let mut recorder = Recorder::start(self, &[])?;
+        let announced = beside.record(self, &[])?;
         let clock = Clock::start(&server, speed).await?;
         clock.until(SHUT_AT).await;
         say("outage      the server goes away");
@@ -174,26 +202,20 @@ impl Stage {
         gate.reopen();
         clock.until(KILL_AT).await;
         say("kill        SIGKILL to the recorder, in the middle of its work");
-        let announced = recorder.kill()?;
+        beside.kill().await?;
+        let announced = announced.await.context("reading the recorder's words failed")?;
         clock.until(RESTART_AT).await;
         say("recording   started again; it finds its tape open and mends it");
-        let recorder = Recorder::start(self, &["--until-idle", "2.5"])?;
+        drop(beside.record(self, &["--until-idle", "2.5"])?);
         clock.until(SECONDS as f64 + 0.5).await;
-        recorder.finish().await?;
+        beside.ended_well("the recorder").await?;
         say("backfill    the providers' history is asked for what lies in the gaps");
-        self.backfill().await?;
+        // With the program as anybody would use it.
+        beside.start(self.program()?.arg("backfill").stdout(Stdio::null()), "the backfiller")?;
+        beside.ended_well("the backfiller").await?;
         server.stop();
         server.wait().await;
         Ok(Seen { announced })
-    }
-
-    /// Fills what can be filled, with the program as anybody would use it.
-    async fn backfill(&self) -> Result<()> {
-        let mut command = self.program()?;
-        command.arg("backfill").stdout(Stdio::null());
-        let mut child = command.spawn().context("cannot start the backfiller")?;
-        let status = tokio::task::spawn_blocking(move || child.wait()).await.context("cannot wait for the backfiller")??;
-        ended_well("the backfiller", status)
     }
 
     /// This program with the demo's configuration; it talks into the log.
@@ -269,21 +291,25 @@ struct Seen {
     announced: BTreeMap<String, u64>,
 }
 
-/// The recorder's process. What it announces is read from its stdout.
-struct Recorder {
-    child: Child,
-    reader: std::thread::JoinHandle<BTreeMap<String, u64>>,
-}
+/// The process that runs beside us, if one does; it goes when this goes.
+#[derive(Default)]
+struct Beside(Option<Child>);
 
-impl Recorder {
-    fn start(stage: &Stage, until: &[&str]) -> Result<Self> {
+impl Beside {
+    fn start(&mut self, command: &mut Command, what: &'static str) -> Result<&mut Child> {
+        let child = command.kill_on_drop(true).spawn().with_context(|| format!("cannot start {what}"))?;
+        Ok(self.0.insert(child))
+    }
+
+    /// Starts a recorder; gives what it announces on its stdout, once that has ended.
+    fn record(&mut self, stage: &Stage, until: &[&str]) -> Result<JoinHandle<BTreeMap<String, u64>>> {
         let mut command = stage.program()?;
-        command.arg("record").args(until).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the recorder")?;
-        let stdout = child.stdout.take().context("the recorder has no stdout")?;
-        let reader = std::thread::spawn(move || {
+        let recorder = self.start(command.arg("record").args(until).stdout(Stdio::piped()), "the recorder")?;
+        let stdout = recorder.stdout.take().context("the recorder has no stdout")?;
+        Ok(tokio::spawn(async move {
             let mut announced = BTreeMap::new();
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
                 let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
                 if let (Some("commit"), Some(source), Some(n)) =
                     (event["event"].as_str(), event["source"].as_str(), event["n"].as_u64())
@@ -292,29 +318,26 @@ impl Recorder {
                 }
             }
             announced
-        });
-        Ok(Self { child, reader })
+        }))
     }
 
-    fn kill(&mut self) -> Result<BTreeMap<String, u64>> {
-        self.child.kill().context("cannot kill the recorder")?;
-        self.child.wait().context("cannot wait for the recorder")?;
-        let idle = std::thread::spawn(BTreeMap::new);
-        std::mem::replace(&mut self.reader, idle).join().map_err(|_| failed("reading the recorder's words failed", ""))
+    /// Kills it, and waits until it is gone.
+    async fn kill(&mut self) -> Result<()> {
+        match self.0.take() {
+            Some(mut child) => child.kill().await.context("cannot kill the process beside the demo"),
+            None => Ok(()),
+        }
     }
 
-    /// Waits for its end; it stops by itself when nothing comes any more.
-    async fn finish(self) -> Result<()> {
-        let Self { mut child, .. } = self;
-        let status = tokio::task::spawn_blocking(move || child.wait()).await.context("cannot wait for the recorder")??;
-        ended_well("the recorder", status)
-    }
-}
-
-fn ended_well(what: &str, status: std::process::ExitStatus) -> Result<()> {
-    match status.code() {
-        Some(0 | 3) => Ok(()),
-        _ => Err(failed(format!("{what} ended with {status}"), "look at recorder.log in the demo's directory")),
+    /// Waits for its end; it stops by itself.
+    async fn ended_well(&mut self, what: &str) -> Result<()> {
+        let Some(child) = &mut self.0 else { return Ok(()) };
+        let status = child.wait().await.with_context(|| format!("cannot wait for {what}"))?;
+        self.0 = None;
+        match status.code() {
+            Some(0 | 3) => Ok(()),
+            _ => Err(failed(format!("{what} ended with {status}"), "look at recorder.log in the demo's directory")),
+        }
     }
 }
 

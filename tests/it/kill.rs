@@ -103,3 +103,31 @@ fn a_killed_recorder_keeps_what_it_announced() {
     desk.run(&["rebuild", "--tape", "tape"]).expect(0);
     assert_eq!(before, dump(&tape), "the catalog rebuilds equal");
 }
+
+/// Processes whose command line names this directory.
+#[cfg(target_os = "linux")]
+fn processes_at(dir: &std::path::Path) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = all.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(dir.to_str().unwrap())).map(|line| line.replace('\0', " ")).collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    let desk = Desk::new();
+    let dir = desk.path("demo");
+    let mut command = desk.command(["demo", "--speed", "10", "--dir"]);
+    let mut demo = command.arg(&dir).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    use std::io::BufRead as _;
+    let mut said = std::io::BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
+    said.find(|line| line.contains("the server goes away")).unwrap();
+    assert!(processes_at(&dir).iter().any(|line| line.contains(" record")), "{:?}", processes_at(&dir));
+    // To it alone, as no terminal does.
+    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = said.collect();
+    assert_eq!(demo.wait().unwrap().code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("the demo was stopped before its end")), "{rest:?}");
+    assert_eq!(processes_at(&dir), Vec::<String>::new());
+    assert!(!dir.exists());
+}
