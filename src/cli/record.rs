@@ -18,7 +18,7 @@ use super::{log, signal};
 use crate::archive::{RealDisk, Spent};
 use crate::backfill::{Budget, Budgets, Event as FillEvent, Following};
 use crate::config::{Config, ProviderFlags};
-use crate::model::{GapState, Provider, UnixMicros};
+use crate::model::{Cause, GapState, Provider, SourceName, UnixMicros};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 use crate::provider::{Fault, Loudness};
 use crate::record::{self, Event, OVERLOAD_WAIT, Options, SourceOutcome, World};
@@ -391,6 +391,29 @@ impl Teller {
     }
 }
 
+/// A gap of a rule, an account or a monitor that changed.
+struct Changed {
+    source: SourceName,
+    n: u64,
+    detail: String,
+}
+
+/// Gaps of scopes that changed, in a line.
+fn words_of_changed(changed: &[Changed]) -> Option<String> {
+    let (first, last) = (changed.first()?, changed.last()?);
+    let Changed { source, n, detail } = first;
+    let cause = Cause::ScopeChanged.name();
+    if changed.len() == 1 {
+        return Some(format!("{source}: gap {source}-{n} is open: {cause}: {detail}"));
+    }
+    Some(format!(
+        "{source}: {} are open, {source}-{n} to {source}-{}: {cause}: as many rules, monitors or accounts changed; \
+         `birdtape gaps --open --source {source}` lists them",
+        count(changed.len() as u64, "gap"),
+        last.n,
+    ))
+}
+
 struct Voice {
     json: bool,
     ready: String,
@@ -400,6 +423,8 @@ struct Voice {
     frames: u64,
     gaps: u64,
     filled: u64,
+    /// Gaps of scopes that changed, not told yet: when many change at once, that is one line.
+    changed: Vec<Changed>,
     last_commit: Option<UnixMicros>,
     /// When the rate was last taken, and how many envelopes there were.
     sample: (UnixMicros, u64),
@@ -410,7 +435,8 @@ impl Voice {
     fn new(json: bool, ready: String) -> Self {
         let bar = out::live_line();
         let sample = (now(), 0);
-        Self { json, ready, bar, reading: true, frames: 0, gaps: 0, filled: 0, last_commit: None, sample, rate: 0.0 }
+        let changed = Vec::new();
+        Self { json, ready, bar, reading: true, frames: 0, gaps: 0, filled: 0, changed, last_commit: None, sample, rate: 0.0 }
     }
 
     fn run(&mut self, receiver: &Receiver<News>) -> bool {
@@ -431,7 +457,7 @@ impl Voice {
                     self.flush(&mut out);
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.end(out),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.tell_changed(),
             }
             self.refresh();
         }
@@ -441,6 +467,16 @@ impl Voice {
         if let Some(out) = out.as_mut().filter(|_| self.reading) {
             self.reading = out.json(&event_json(event)).is_ok();
         }
+        if let Event::Gap { source, n, cause, detail, .. } = event
+            && cause == Cause::ScopeChanged.name()
+        {
+            if self.changed.first().is_some_and(|first| first.source != *source) {
+                self.tell_changed();
+            }
+            self.gaps += 1;
+            return self.changed.push(Changed { source: source.clone(), n: *n, detail: detail.clone() });
+        }
+        self.tell_changed();
         match event {
             Event::Started { .. } => {
                 let ready = self.ready.clone();
@@ -475,7 +511,15 @@ impl Voice {
             FillEvent::Began { .. } => Loudness::Info,
             FillEvent::Waits { .. } | FillEvent::Ended(_) | FillEvent::Rests { .. } => Loudness::Warn,
         };
+        self.tell_changed();
         self.say(loudness, &backfill::words_of(event));
+    }
+
+    fn tell_changed(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        if let Some(words) = words_of_changed(&changed) {
+            self.say(Loudness::Warn, &words);
+        }
     }
 
     fn say(&self, loudness: Loudness, text: &str) {
@@ -514,10 +558,36 @@ impl Voice {
     }
 
     fn end(&mut self, mut out: Option<Out>) -> bool {
+        self.tell_changed();
         self.flush(&mut out);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         self.reading
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_scopes_that_change_at_once_are_one_line() {
+        let mut voice = Voice::new(false, String::new());
+        let gap = |n: u64, cause: Cause| Event::Gap {
+            source: SourceName::new("alpha").unwrap(),
+            n,
+            scope: format!("rule-{n}"),
+            cause: cause.name().to_owned(),
+            detail: format!("its text changed, {n}"),
+        };
+        voice.event(&mut None, &gap(7, Cause::ScopeChanged));
+        assert_eq!(words_of_changed(&voice.changed).unwrap(), "alpha: gap alpha-7 is open: scope_changed: its text changed, 7");
+        (8..30).for_each(|n| voice.event(&mut None, &gap(n, Cause::ScopeChanged)));
+        let words = words_of_changed(&voice.changed).unwrap();
+        assert!(words.starts_with("alpha: 23 gaps are open, alpha-7 to alpha-29: scope_changed: "), "{words}");
+        // What else happens is told after them.
+        voice.event(&mut None, &gap(30, Cause::Silent));
+        assert_eq!((voice.gaps, words_of_changed(&voice.changed)), (24, None));
     }
 }
