@@ -43,7 +43,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::audit::{AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, estimate_audit, plan_audit};
+pub use self::audit::{
+    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, estimate_audit, plan_audit,
+};
 pub use self::estimate::items;
 use self::filling::{Filler, off_the_runtime};
 pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
@@ -211,7 +213,9 @@ impl BackfillError {
             Self::NoGap { .. } | Self::Settled { .. } => Some("`birdtape gaps --open` lists what can be filled"),
             Self::Growing { .. } => Some("run `birdtape record` until the source is live again, then fill"),
             Self::Future { .. } => Some("set the clock right, or wait until the window is over"),
-            Self::NotAsked { .. } => Some("name it with --source or its provider with --provider, or add it to the configuration"),
+            Self::NotAsked { .. } => {
+                Some("name it with --source or its provider with --provider, or add it to the configuration")
+            }
             Self::OtherProvider { .. } => Some("use the configuration the tape was recorded with"),
             Self::NoBudget { .. } => Some("leave the budget out for none, or give more than 0; --dry-run shows the price"),
         }

@@ -112,7 +112,7 @@ pub(super) fn configuration(common: &Common, names: &[String], providers: &[Prov
 pub(super) struct Histories {
     /// Only this source of the configuration (repeatable)
     #[arg(long, value_name = "NAME", conflicts_with = "provider")]
-    source: Vec<String>,
+    pub(super) source: Vec<String>,
     /// Ask this provider without a configuration (repeatable): twitterapi_io, tweetstream, scrapebadger, x_live
     #[arg(long, value_name = "PROVIDER")]
     provider: Vec<Provider>,

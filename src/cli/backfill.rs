@@ -40,6 +40,7 @@ Examples:
   birdtape backfill alpha-17 --max-usd 0.50                one gap, for half a dollar at most
   birdtape backfill --from-tape /mnt/other/tape            what another recorder has of every gap
   birdtape backfill alpha-17 --from-tape there --from-source beta
+  birdtape backfill --source alpha --from-tape there --dry-run
   birdtape backfill --max-requests-per-day 500             a little every day
   birdtape backfill --provider tweetstream --base-url http://127.0.0.1:8080")]
 pub(super) struct Args {
@@ -49,12 +50,13 @@ pub(super) struct Args {
     #[command(flatten)]
     histories: args::Histories,
     /// Fill from another recorder's tape instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "provider", "dry_run", "max_requests", "max_items", "max_usd", "max_requests_per_day", "max_items_per_day", "max_usd_per_day", "pace", "look_twice"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["provider", "max_requests", "max_items", "max_usd", "max_requests_per_day", "max_items_per_day", "max_usd_per_day", "pace", "look_twice"])]
     from_tape: Option<PathBuf>,
     /// Source of the other tape [default: the one of the same name, else the only one of the same provider]
     #[arg(long, value_name = "NAME", requires = "from_tape")]
     from_source: Option<String>,
-    /// Show what would be filled, what it can cost, and what is left of today's budget; ask nobody
+    /// Show what would be filled, what it can cost, and what is left of today's budget, or with --from-tape what that would bring;
+    /// ask nobody and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Requests at most
@@ -106,7 +108,9 @@ pub(super) fn usd(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     if let Some(from) = &args.from_tape {
-        return merge::fill(common, &args.gaps, from.clone(), args.from_source.clone());
+        let gaps = gap_ids(&args.gaps)?;
+        let (sources, from_source) = (args.histories.source.clone(), args.from_source.clone());
+        return merge::fill(common, merge::Peer { gaps, sources, from: from.clone(), from_source, dry_run: args.dry_run });
     }
     let config = args.histories.configuration(common)?;
     let options = options(args, config)?;
@@ -133,8 +137,12 @@ pub(super) fn sources(config: &Config) -> Result<Vec<Source>> {
     sources.collect()
 }
 
+fn gap_ids(texts: &[String]) -> Result<Vec<(SourceName, u64)>> {
+    texts.iter().map(|text| args::gap_id(text)).collect()
+}
+
 fn options(args: &Args, mut config: Config) -> Result<Options> {
-    let gaps = args.gaps.iter().map(|text| args::gap_id(text)).collect::<Result<Vec<(SourceName, u64)>>>()?;
+    let gaps = gap_ids(&args.gaps)?;
     args.day.lay_over(&mut config.backfill);
     config.backfill.look_twice |= args.look_twice;
     let run = Budget { requests: args.max_requests, rows: args.max_items, micro_usd: args.max_usd };

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::args::{self, Common};
 use super::backfill::filled_json;
 use super::exit::{Exit, Outcome, usage};
-use super::out::{self, Out, count, say};
+use super::out::{self, Out, count, say, table};
 use crate::archive::{self, Disk, RealDisk};
-use crate::backfill::peer::{self, Brought, FillOptions, MergeOptions, PeerEvent, PeerOutcome};
+use crate::backfill::peer::{self, Brought, FillOptions, MergeOptions, PeerEvent, PeerOutcome, PeerPlan, PeerPlanned};
+use crate::model::SourceName;
 use crate::net::SystemClock;
 
 /// Bring other recorders' tapes into one, with the union of their coverage
@@ -45,20 +46,63 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     };
     let mut telling = Telling::new(common.json);
     let outcome = peer::merge(&options, &SystemClock::new(), &disk(), &mut |event| telling.tell(&event))?;
-    summarise(common, &outcome, telling)
+    summarise(common, &outcome, &telling)
+}
+
+/// What `backfill --from-tape` was told.
+pub(super) struct Peer {
+    pub(super) gaps: Vec<(SourceName, u64)>,
+    pub(super) sources: Vec<String>,
+    pub(super) from: PathBuf,
+    pub(super) from_source: Option<String>,
+    pub(super) dry_run: bool,
 }
 
 /// `backfill --from-tape`: only the gaps.
-pub(super) fn fill(common: &Common, gaps: &[String], from: PathBuf, from_source: Option<String>) -> Outcome {
-    let gaps = gaps.iter().map(|text| args::gap_id(text)).collect::<anyhow::Result<_>>()?;
+pub(super) fn fill(common: &Common, peer: Peer) -> Outcome {
     let (tape, archive, holder) = (common.tape_dir()?, archive::Options::default(), args::holder("backfill"));
+    let Peer { gaps, sources, from, from_source, dry_run } = peer;
     if from.as_os_str().is_empty() {
         return Err(usage("--from-tape names no directory", "name the directory of another recorder's tape"));
     }
-    let options = FillOptions { tape, archive, from, from_source, gaps, holder };
+    let options = FillOptions { tape, archive, from, from_source, gaps, sources, holder };
     let mut telling = Telling::new(common.json);
+    if dry_run {
+        let plan = peer::plan(&options, &disk(), &mut |event| telling.tell(&event))?;
+        telling.finish();
+        return show(common, &plan);
+    }
     let outcome = peer::fill(&options, &SystemClock::new(), &disk(), &mut |event| telling.tell(&event))?;
-    summarise(common, &outcome, telling)
+    summarise(common, &outcome, &telling)
+}
+
+/// What the other tape would bring.
+fn show(common: &Common, plan: &PeerPlan) -> Outcome {
+    let mut out = Out::new();
+    let id = |planned: &PeerPlanned| format!("{}-{}", planned.gap.source, planned.gap.n);
+    if common.json {
+        for planned in &plan.gaps {
+            out.json(&json!({
+                "gap": id(planned), "scope": planned.gap.scope, "cause": planned.gap.cause, "state": planned.state.name(),
+                "detail": planned.detail, "envelopes": planned.envelopes, "pages": planned.pages,
+            }))?;
+        }
+    } else if plan.gaps.is_empty() {
+        out.line("nothing to fill from it")?;
+    } else {
+        let row = |planned: &PeerPlanned| {
+            let (cause, state, detail) = (planned.gap.cause.clone(), planned.state.name().to_owned(), planned.detail.clone());
+            vec![id(planned), cause, state, planned.envelopes.to_string(), planned.pages.to_string(), detail]
+        };
+        out.lines(&table(&["gap", "cause", "would be", "new envelopes", "new pages", "why"], plan.gaps.iter().map(row)))?;
+    }
+    out.flush()?;
+    say_left(&plan.left);
+    Ok(if plan.gaps.is_empty() && plan.left.is_empty() { Exit::Done } else { Exit::KnownLoss })
+}
+
+fn say_left(left: &[(String, String)]) {
+    left.iter().for_each(|(what, why)| say(&format!("left out: {what}: {why}")));
 }
 
 fn disk() -> Arc<dyn Disk> {
@@ -73,6 +117,12 @@ struct Telling {
 impl Telling {
     fn new(is_json: bool) -> Self {
         Self { is_json, progress: out::live_line() }
+    }
+
+    fn finish(&self) {
+        if let Some(line) = &self.progress {
+            line.finish_and_clear();
+        }
     }
 
     fn tell(&mut self, event: &PeerEvent) {
@@ -118,13 +168,9 @@ fn event_json(event: &PeerEvent) -> Value {
     }
 }
 
-fn summarise(common: &Common, outcome: &PeerOutcome, telling: Telling) -> Outcome {
-    if let Some(line) = &telling.progress {
-        line.finish_and_clear();
-    }
-    for (what, why) in &outcome.left {
-        say(&format!("left out: {what}: {why}"));
-    }
+fn summarise(common: &Common, outcome: &PeerOutcome, telling: &Telling) -> Outcome {
+    telling.finish();
+    say_left(&outcome.left);
     if outcome.added_nothing() {
         say("nothing was added: everything is here already");
     }

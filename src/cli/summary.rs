@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn finds_the_row_of_a_page_that_is_about_a_post() {
-        let page = r#"{"tweets":[{"id":"8","text":"about it","quoted_tweet":{"id":"7","text":"quoted"}},{"id":7,"text":"itself"}]}"#;
+        let page =
+            r#"{"tweets":[{"id":"8","text":"about it","quoted_tweet":{"id":"7","text":"quoted"}},{"id":7,"text":"itself"}]}"#;
         let page: Value = serde_json::from_str(page).unwrap();
         let said = |id| row_about(&page, TweetId(id)).and_then(text_of);
         assert_eq!([said(7), said(8), said(9)], [Some("itself".to_owned()), Some("about it".to_owned()), None]);

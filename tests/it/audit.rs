@@ -153,14 +153,16 @@ fn what_lies_in_the_known_gap_of_an_account_is_no_miss() {
     let in_gap: Vec<_> = envelopes.iter().filter(|of| gap.contains(&of.at)).flat_map(events).collect();
     let account = in_gap.iter().find(|event| event.selector.starts_with('@')).unwrap().selector.clone();
     let lost: BTreeSet<_> = in_gap.into_iter().filter(|event| event.selector == account).map(|event| event.id).collect();
-    let (_, sent): (Vec<_>, Vec<_>) = envelopes.into_iter().partition(|of| events(of).iter().any(|event| lost.contains(&event.id)));
+    let (_, sent): (Vec<_>, Vec<_>) =
+        envelopes.into_iter().partition(|of| events(of).iter().any(|event| lost.contains(&event.id)));
     recorded_but_for(&desk, ("tape", provider), &sent, &(second(0)..second(0)), &selects);
     let scene = Scene { desk, provider, dropped: BTreeSet::new() };
     let missing = scene.audit(&history.base, &["--report-only"]).expect(3);
     assert!(!missed(&missing).is_empty(), "{}", missing.text());
 
     let (name, dir) = (SourceName::from(provider), scene.desk.path("tape"));
-    let mut archive = Archive::open(&dir, Arc::new(RealDisk), Options::default(), decode_record, "a test", second(1_300)).unwrap();
+    let mut archive =
+        Archive::open(&dir, Arc::new(RealDisk), Options::default(), decode_record, "a test", second(1_300)).unwrap();
     let lost = Lost { scope: &account, cause: Cause::Suspended, detail: "it was switched off" };
     assert!(archive.suspect(&name, second(1_300), (second(490), second(570)), lost).unwrap().is_some());
     archive.close(second(1_300)).unwrap();

@@ -239,7 +239,8 @@ fn a_hole_is_filled_and_proven() {
         let found = scene.desk.run(&["get", &post]).expect(0);
         let is_told = |line: &str| line.contains("  http  tweet  ") && line.contains(&format!("  {post}  "));
         assert!(found.text().lines().all(is_told), "{provider}: {}", found.text());
-        let page: Value = serde_json::from_str(scene.desk.run(&["get", &post, "--json"]).expect(0).text().lines().next().unwrap()).unwrap();
+        let page: Value =
+            serde_json::from_str(scene.desk.run(&["get", &post, "--json"]).expect(0).text().lines().next().unwrap()).unwrap();
         assert_eq!((&page["kind"], &page["via"]), (&"http".into(), &"history".into()), "{provider}");
         scene.desk.run(&["verify"]).expect(0);
         scene.desk.run(&["rebuild"]).expect(0);

@@ -49,7 +49,8 @@ fn a_second_writer() {
         Archive::open(&dir, Arc::new(RealDisk), Options::default(), provider::decode_record, "the first one", at).unwrap();
     let import = ["import", "--provider", "auto", FIXTURE];
     for args in [&import[..], &["recover"], &["rebuild"]] {
-        desk.run(args).fails(1, &["is being written by another process (the first one)", "hint: wait until it is done or stop it"]);
+        desk.run(args)
+            .fails(1, &["is being written by another process (the first one)", "hint: wait until it is done or stop it"]);
     }
     assert_eq!(desk.run(&["status", "--json"]).expect(0).json()["holder"], "the first one");
     assert_eq!(desk.run(&["cat"]).expect(0).text().lines().count(), 400, "reading beside a writer is fine");

@@ -79,7 +79,15 @@ fn two_recorders_become_one_whole_tape() {
     finished(recorder(&desk, "here", &["--for", "2"]).stderr(Stdio::null())).expect(3);
     assert_eq!(certify(&desk, "here", covered(&desk, "here")).code, 3, "it was stopped in between");
 
-    // While it is still recorded.
+    // While it is still recorded. First only what it would bring.
+    let before = dump(&desk, "here");
+    let from_there = ["--tape", "here", "--json", "backfill", "--from-tape", "there", "--source", "tweetstream", "--dry-run"];
+    let dry = desk.run(&from_there).expect(3);
+    let would: Vec<serde_json::Value> = dry.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let would: Vec<_> = would.iter().filter(|line| line["gap"].is_string()).collect();
+    assert!(!would.is_empty() && would.iter().all(|gap| gap["state"] == "filled"), "{would:?}");
+    assert!(would.iter().any(|gap| gap["envelopes"].as_u64().unwrap() > 0), "{would:?}");
+    assert_eq!(dump(&desk, "here"), before, "a dry run writes nothing");
     let fill = desk.run(&["--tape", "here", "backfill", "--from-tape", "there"]).expect(0);
     assert!(fill.err.contains("filled: source tweetstream of tape"), "{}", fill.err);
     certify(&desk, "here", covered(&desk, "here")).expect(0);
@@ -118,7 +126,8 @@ fn what_cannot_be_merged_is_said_in_clear_words() {
     desk.run(&["merge", "tape"]).fails(1, &["tape is the tape itself", "hint: name the directory of another"]);
     desk.run(&["merge", "nowhere"])
         .fails(1, &["nowhere is not a tape: it has no tape.json", "hint: name the directory of a tape"]);
-    desk.run(&["merge", crate::program::FIXTURE]).fails(1, &["is not a tape: it is a file", "hint: name the directory", "import"]);
+    desk.run(&["merge", crate::program::FIXTURE])
+        .fails(1, &["is not a tape: it is a file", "hint: name the directory", "import"]);
     assert!(!desk.path("nowhere").exists(), "nothing is made of a name that was mistyped");
     desk.run(&["--tape", "fresh", "merge", "nowhere"]).fails(1, &["nowhere is not a tape"]);
     assert!(!desk.path("fresh").exists(), "nor a new tape for nothing");
@@ -129,6 +138,7 @@ fn what_cannot_be_merged_is_said_in_clear_words() {
     desk.run(&["backfill", "--from-tape", "tape"]).fails(1, &["is the tape itself"]);
     desk.run(&["backfill", "tweetstream-99", "--from-tape", "x"]).fails(1, &["there is no gap tweetstream-99"]);
     desk.run(&["backfill", "--from-tape", "x", "--from-source", "gone"]).fails(2, &["the tape has no source `gone`"]);
+    desk.run(&["backfill", "--from-tape", "x", "--source", "gone"]).fails(2, &["the tape has no source `gone`"]);
     desk.run(&["backfill", "--from-tape", "x", "--max-usd", "1"]).fails(2, &["cannot be used with"]);
     let newer = r#"{"format":99,"tape":"00000000000000000000000000000000","created":"2026-01-05T12:00:00.000000Z"}"#;
     std::fs::create_dir(desk.path("newer")).unwrap();

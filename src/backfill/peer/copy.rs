@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::held::{Candidate, Held, Origin, info_of_copy};
 use super::proof::Theirs;
 use super::{Pair, PeerError, PeerEvent, Work};
-use crate::archive::{GapRow, Record, Span};
-use crate::model::{Body, ConnId, Draft, IntervalSet, RecordKind, Seq, UnixMicros, Via};
+use crate::archive::{Archive, GapRow, Record, Span, Tape};
+use crate::model::{Body, ConnId, Draft, IntervalSet, RecordKind, UnixMicros, Via};
 use crate::provider::said;
 
 /// Bytes after which what was copied is committed; few in tests, so that they meet the places between.
@@ -70,81 +70,106 @@ pub(super) fn widened(windows: &IntervalSet, by: Duration) -> IntervalSet {
     wide
 }
 
+/// Reads what the other tape received or what was published in these windows and a horizon around them, and hands on what
+/// is not on this tape.
+pub(super) fn read_new(
+    ours: &Tape,
+    (pair, theirs): (&Pair<'_>, &Theirs),
+    windows: &IntervalSet,
+    tell: &mut dyn FnMut(PeerEvent),
+    keep: &mut dyn FnMut(&Record, &Candidate, &Origin) -> Result<(), PeerError>,
+) -> Result<Copied, PeerError> {
+    let (mut copied, horizon) = (Copied::default(), theirs.horizon);
+    let wide = widened(windows, horizon);
+    let Some((from, _)) = wide.iter().next() else { return Ok(copied) };
+    let (tape, source) = (&pair.other.tape, pair.from.as_str());
+    let id: Arc<str> = tape.info().tape.as_str().into();
+    // What can be said twice is counted, so at the edge of a window everything must find its own: their records a little
+    // around it, and ours a little around those.
+    let around = widened(&wide, horizon);
+    let mut held = Held::read(ours, (pair.source.as_str(), pair.provider), &widened(&around, horizon), (&id, source))?;
+    let first = tape.first_n_from(source, from.minus(horizon * 2)).map_err(PeerError::Other)?;
+    let span = Span { from_n: Some(first), ..Span::default() };
+    let mut records = tape.records(source, span).map_err(PeerError::Other)?;
+    let (mut next, mut last_at) = (first, from);
+    let of = (theirs.last_n.0 + 1).saturating_sub(first.0);
+    while let Some(record) = records.next().map_err(PeerError::Other)? {
+        if record.n > next {
+            copied.hole((last_at, record.at), horizon);
+        }
+        (next, last_at) = (record.n.next(), record.at);
+        copied.records += 1;
+        let candidate = Candidate::read(pair.provider, &record);
+        let is_near = |one: &Candidate| one.lies_in(&wide) || (!one.is_said_once() && one.lies_in(&around));
+        let candidate = candidate.filter(is_near);
+        if let Some(candidate) = candidate {
+            copied.found += 1;
+            let own = || Origin { tape: Arc::clone(&id), source: source.into(), n: record.n.0 };
+            let origin = candidate.origin.clone().unwrap_or_else(own);
+            let is_here = held.has(&origin) || held.stands_for(&said(pair.provider, &record.body), &candidate);
+            if !is_here {
+                keep(&record, &candidate, &origin)?;
+                let count = if record.kind == RecordKind::Frame { &mut copied.envelopes } else { &mut copied.pages };
+                *count += 1;
+            }
+        }
+        if copied.records % TELL_EVERY == 0 {
+            tell(progress(pair, &copied, of));
+        }
+    }
+    if next <= theirs.last_n {
+        copied.hole((last_at, UnixMicros(i64::MAX)), horizon);
+    }
+    copied.damage = records.damage().to_vec();
+    if !copied.holes.is_empty() && copied.damage.is_empty() {
+        copied.damage.push("numbers are missing among its records".to_owned());
+    }
+    held.leads.sort_unstable();
+    copied.lag_us = (held.leads.len() >= LEADS_ENOUGH).then(|| held.leads[held.leads.len() / 2]);
+    tell(progress(pair, &copied, of));
+    Ok(copied)
+}
+
+fn progress(pair: &Pair<'_>, copied: &Copied, of: u64) -> PeerEvent {
+    let (source, records) = (pair.source.to_string(), copied.records);
+    PeerEvent::Read { source, records, of: of.max(records), copied: copied.n_new() }
+}
+
 impl Work<'_> {
     /// Copies what the other tape received or what was published in these windows and a horizon around them, unless it is here.
     pub(super) fn copy(&mut self, pair: &Pair<'_>, theirs: &Theirs, windows: &IntervalSet) -> Result<Copied, PeerError> {
-        let (mut copied, horizon) = (Copied::default(), theirs.horizon);
-        let wide = widened(windows, horizon);
-        let Some((from, _)) = wide.iter().next() else { return Ok(copied) };
-        let (tape, source) = (&pair.other.tape, pair.from.as_str());
-        let id: Arc<str> = tape.info().tape.as_str().into();
-        // What can be said twice is counted, so at the edge of a window everything must find its own: their records a little
-        // around it, and ours a little around those.
-        let around = widened(&wide, horizon);
-        let ours = widened(&around, horizon);
-        let mut held = Held::read(&self.ours()?, (pair.source.as_str(), pair.provider), &ours, (&id, source))?;
-        let first = tape.first_n_from(source, from.minus(horizon * 2)).map_err(PeerError::Other)?;
-        let span = Span { from_n: Some(first), ..Span::default() };
-        let mut records = tape.records(source, span).map_err(PeerError::Other)?;
-        let (mut next, mut last_at, mut waiting) = (first, from, 0);
-        let of = (theirs.last_n.0 + 1).saturating_sub(first.0);
-        while let Some(record) = records.next().map_err(PeerError::Other)? {
-            if record.n > next {
-                copied.hole((last_at, record.at), horizon);
-            }
-            (next, last_at) = (record.n.next(), record.at);
-            copied.records += 1;
-            let candidate = Candidate::read(pair.provider, &record);
-            let is_near = |one: &Candidate| one.lies_in(&wide) || (!one.is_said_once() && one.lies_in(&around));
-            let candidate = candidate.filter(is_near);
-            if let Some(candidate) = candidate {
-                copied.found += 1;
-                let own = || Origin { tape: Arc::clone(&id), source: source.into(), n: record.n.0 };
-                let origin = candidate.origin.clone().unwrap_or_else(own);
-                let is_here = held.has(&origin) || held.stands_for(&said(pair.provider, &record.body), &candidate);
-                if !is_here {
-                    waiting += record.body.len();
-                    self.append(pair, &record, &candidate, &origin)?;
-                    let count = if record.kind == RecordKind::Frame { &mut copied.envelopes } else { &mut copied.pages };
-                    *count += 1;
-                }
-            }
+        let ours = self.ours()?;
+        let Self { archive, clock, tell, .. } = self;
+        let mut waiting = 0;
+        let mut keep = |record: &Record, candidate: &Candidate, origin: &Origin| {
+            append(archive, clock.wall(), pair, (record, candidate, origin))?;
+            waiting += record.body.len();
             if waiting >= COMMIT_BYTES {
-                self.archive.commit(self.clock.wall())?;
+                archive.commit(clock.wall())?;
                 waiting = 0;
             }
-            if copied.records % TELL_EVERY == 0 {
-                self.tell_of(pair, &copied, of);
-            }
-        }
+            Ok(())
+        };
+        let copied = read_new(&ours, (pair, theirs), windows, *tell, &mut keep)?;
         self.archive.commit(self.clock.wall())?;
-        if next <= theirs.last_n {
-            copied.hole((last_at, UnixMicros(i64::MAX)), horizon);
-        }
-        copied.damage = records.damage().to_vec();
-        if !copied.holes.is_empty() && copied.damage.is_empty() {
-            copied.damage.push("numbers are missing among its records".to_owned());
-        }
-        held.leads.sort_unstable();
-        copied.lag_us = (held.leads.len() >= LEADS_ENOUGH).then(|| held.leads[held.leads.len() / 2]);
-        self.tell_of(pair, &copied, of);
         Ok(copied)
     }
+}
 
-    fn append(&mut self, pair: &Pair<'_>, record: &Record, candidate: &Candidate, origin: &Origin) -> Result<Seq, PeerError> {
-        let draft = Draft {
-            received_at: self.clock.wall(),
-            kind: record.kind,
-            via: if record.kind == RecordKind::Frame { Via::Peer } else { record.via },
-            conn: ConnId(0),
-            info: Some(info_of_copy(record, origin)),
-            body: Body::Bytes(record.body.clone()),
-        };
-        Ok(self.archive.append(&pair.source, &draft, Some(&candidate.decoded))?)
-    }
-
-    fn tell_of(&mut self, pair: &Pair<'_>, copied: &Copied, of: u64) {
-        let (source, records) = (pair.source.to_string(), copied.records);
-        (self.tell)(PeerEvent::Read { source, records, of: of.max(records), copied: copied.n_new() });
-    }
+fn append(
+    archive: &mut Archive,
+    at: UnixMicros,
+    pair: &Pair<'_>,
+    (record, candidate, origin): (&Record, &Candidate, &Origin),
+) -> Result<(), PeerError> {
+    let draft = Draft {
+        received_at: at,
+        kind: record.kind,
+        via: if record.kind == RecordKind::Frame { Via::Peer } else { record.via },
+        conn: ConnId(0),
+        info: Some(info_of_copy(record, origin)),
+        body: Body::Bytes(record.body.clone()),
+    };
+    archive.append(&pair.source, &draft, Some(&candidate.decoded))?;
+    Ok(())
 }

@@ -19,7 +19,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `mod.rs` | [`fill`], [`merge`], which source is which |
+//! | `mod.rs` | [`fill`], [`plan`], [`merge`], which source is which |
 //! | `copy.rs` | one pass over the other tape's records |
 //! | `held.rs` | what is on this tape already |
 //! | `proof.rs` | what the other tape's coverage proves of a gap |
@@ -42,8 +42,8 @@ use std::sync::Arc;
 use self::copy::Copied;
 use self::proof::Theirs;
 use super::{BackfillError, Filled};
-use crate::archive::{self, Archive, ArchiveError, Disk, Filling, GapRow, Layout, ScopeCoverage, Spent, Tape};
-use crate::model::{GapState, IntervalSet, Provider, SourceName, UnixMicros};
+use crate::archive::{self, Archive, ArchiveError, Disk, Filling, GapRow, Layout, Spent, Tape};
+use crate::model::{GapState, IntervalSet, Provider, RecordKind, SourceName, UnixMicros};
 use crate::net::Clock;
 use crate::provider::decode_record;
 
@@ -60,6 +60,8 @@ pub struct FillOptions {
     pub from_source: Option<String>,
     /// Only these gaps, as source and number; none is all that can be filled.
     pub gaps: Vec<(SourceName, u64)>,
+    /// Only these sources of the tape; none is all.
+    pub sources: Vec<String>,
     /// What another writer is told about us.
     pub holder: String,
 }
@@ -300,6 +302,109 @@ fn refuse_itself(tape: &Path, from: &Path) -> Result<(), PeerError> {
     if real(tape) == real(from) { Err(PeerError::SameDirectory { dir: from.to_owned() }) } else { Ok(()) }
 }
 
+/// A gap as another tape would leave it.
+#[derive(Clone, Debug)]
+pub struct PeerPlanned {
+    /// The gap.
+    pub gap: GapRow,
+    /// What it would be then.
+    pub state: GapState,
+    /// In words: what is proven.
+    pub detail: String,
+    /// Envelopes that are not here yet.
+    pub envelopes: u64,
+    /// Pages of history that are not here yet.
+    pub pages: u64,
+}
+
+/// What another tape would bring.
+#[derive(Clone, Debug, Default)]
+pub struct PeerPlan {
+    /// Gaps of which something would be proven.
+    pub gaps: Vec<PeerPlanned>,
+    /// What would be left out (a gap, a source), and why.
+    pub left: Vec<(String, String)>,
+}
+
+/// What another tape would bring of each gap. Reads both tapes and writes nothing.
+///
+/// # Errors
+/// As [`fill`], when one of them cannot be read.
+pub fn plan(options: &FillOptions, disk: &Arc<dyn Disk>, tell: &mut dyn FnMut(PeerEvent)) -> Result<PeerPlan, PeerError> {
+    let (other, pairs, left) = pairing(options, disk)?;
+    let tape = Tape::open(&options.tape, Arc::clone(disk))?;
+    let mut plan = PeerPlan { left, ..PeerPlan::default() };
+    for ((name, provider), twin) in &pairs {
+        let Some(pair) = Pair::new(&other, name, provider, twin) else { continue };
+        let theirs = Theirs::read(&pair)?;
+        let rows = wanted_of(options, &tape, &pair)?;
+        let mut windows = IntervalSet::new();
+        rows.iter().for_each(|(_, rest)| windows.add(rest));
+        // Of each gap: where its records lie, and how many there are.
+        let mut found: Vec<_> = rows.iter().map(|(_, rest)| (copy::widened(rest, theirs.horizon), 0, 0)).collect();
+        let copied = copy::read_new(&tape, (&pair, &theirs), &windows, tell, &mut |record, candidate, _| {
+            for (_, envelopes, pages) in found.iter_mut().filter(|(around, ..)| candidate.lies_in(around)) {
+                *(if record.kind == RecordKind::Frame { envelopes } else { pages }) += 1;
+            }
+            Ok(())
+        })?;
+        let rows = rows.into_iter().map(|(row, _)| row).collect();
+        for ((gap, verdict), (_, envelopes, pages)) in verdicts(&tape, &pair, (&theirs, &copied), rows)?.into_iter().zip(found) {
+            match verdict {
+                Ok(proof::Verdict { state, words, .. }) => {
+                    let detail = format!("{}: {words}", pair.in_words());
+                    plan.gaps.push(PeerPlanned { gap, state, detail, envelopes, pages });
+                }
+                Err(why) => plan.left.push(pair.proves_nothing(&gap, &why)),
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// The other tape; sources of this one with their providers and the same of the other; what is left out, and why.
+type Pairing = (Other, Vec<((String, String), String)>, Vec<(String, String)>);
+
+/// Which source is filled from which, when everything that is asked for can be.
+fn pairing(options: &FillOptions, disk: &Arc<dyn Disk>) -> Result<Pairing, PeerError> {
+    refuse_itself(&options.tape, &options.from)?;
+    let other = Other::open(&options.from, disk)?;
+    let ours: Vec<_> = {
+        let tape = Tape::open(&options.tape, Arc::clone(disk))?;
+        options.sources.iter().try_for_each(|name| tape.source(name).map(drop))?;
+        require_gaps(&tape, options)?;
+        sources_of(&tape)?
+    };
+    if let Some(from_source) = &options.from_source {
+        other.tape.source(from_source).map_err(PeerError::Other)?;
+    }
+    let is_named = |name: &str| !options.gaps.is_empty() || options.sources.iter().any(|source| source == name);
+    let wanted = |name: &str| {
+        (options.gaps.is_empty() || options.gaps.iter().any(|(source, _)| source.as_str() == name))
+            && (options.sources.is_empty() || options.sources.iter().any(|source| source == name))
+    };
+    let (mut pairs, mut left) = (Vec::new(), Vec::new());
+    for source in ours.iter().filter(|(name, _)| wanted(name)) {
+        let twin = match &options.from_source {
+            Some(from_source) => other.named(from_source, source).map(Some),
+            None => other.twin(&ours, source),
+        };
+        match twin {
+            Ok(Some(twin)) => pairs.push((source.clone(), twin)),
+            Ok(None) => left.push((source.0.clone(), "the other tape has nothing of its provider".to_owned())),
+            // Of a source that nobody named it is only said.
+            Err(error) if !is_named(&source.0) && ours.len() > 1 => left.push((source.0.clone(), error.to_string())),
+            Err(error) => return Err(error),
+        }
+    }
+    if pairs.is_empty() {
+        let wanted: Vec<_> = ours.iter().filter(|(name, _)| wanted(name)).cloned().collect();
+        let (wanted, known) = (in_words(&wanted), in_words(&other.sources()?));
+        return Err(PeerError::NoCommonSource { dir: other.dir, wanted, known });
+    }
+    Ok((other, pairs, left))
+}
+
 /// Fills gaps of a tape from another one.
 ///
 /// # Errors
@@ -311,37 +416,8 @@ pub fn fill(
     disk: &Arc<dyn Disk>,
     tell: &mut dyn FnMut(PeerEvent),
 ) -> Result<PeerOutcome, PeerError> {
-    refuse_itself(&options.tape, &options.from)?;
-    let other = Other::open(&options.from, disk)?;
-    let ours: Vec<_> = {
-        let tape = Tape::open(&options.tape, Arc::clone(disk))?;
-        require_gaps(&tape, &options.gaps)?;
-        tape.sources()?.into_iter().map(|source| (source.name, source.provider)).collect()
-    };
-    if let Some(from_source) = &options.from_source {
-        other.tape.source(from_source).map_err(PeerError::Other)?;
-    }
-    let mut outcome = PeerOutcome::default();
-    let wanted = |name: &str| options.gaps.is_empty() || options.gaps.iter().any(|(source, _)| source.as_str() == name);
-    let mut pairs = Vec::new();
-    for source in ours.iter().filter(|(name, _)| wanted(name)) {
-        let twin = match &options.from_source {
-            Some(from_source) => other.named(from_source, source).map(Some),
-            None => other.twin(&ours, source),
-        };
-        match twin {
-            Ok(Some(twin)) => pairs.push((source.clone(), twin)),
-            Ok(None) => outcome.left.push((source.0.clone(), "the other tape has nothing of its provider".to_owned())),
-            // Of a source that nobody named it is only said.
-            Err(error) if options.gaps.is_empty() && ours.len() > 1 => outcome.left.push((source.0.clone(), error.to_string())),
-            Err(error) => return Err(error),
-        }
-    }
-    if pairs.is_empty() {
-        let wanted: Vec<_> = ours.iter().filter(|(name, _)| wanted(name)).cloned().collect();
-        let (wanted, known) = (in_words(&wanted), in_words(&other.sources()?));
-        return Err(PeerError::NoCommonSource { dir: other.dir, wanted, known });
-    }
+    let (other, pairs, left) = pairing(options, disk)?;
+    let outcome = PeerOutcome { left, ..PeerOutcome::default() };
     let (dir, archive) = (&options.tape, options.archive.clone());
     let archive = Archive::open(dir, Arc::clone(disk), archive, decode_record, &options.holder, clock.wall())?;
     let mut work = Work { archive, dir: dir.clone(), disk: Arc::clone(disk), clock, tell, outcome };
@@ -350,11 +426,9 @@ pub fn fill(
         let theirs = Theirs::read(&pair)?;
         let mut wanted = IntervalSet::new();
         let mut gaps = BTreeSet::new();
-        for (row, rest) in work.fillable(&pair)? {
-            if options.gaps.is_empty() || options.gaps.iter().any(|(source, n)| *source == pair.source && *n == row.n) {
-                wanted.add(&rest);
-                gaps.insert(row.n);
-            }
+        for (row, rest) in wanted_of(options, &work.ours()?, &pair)? {
+            wanted.add(&rest);
+            gaps.insert(row.n);
         }
         let copied = work.copy(&pair, &theirs, &wanted)?;
         work.conclude(&pair, &theirs, &copied, |row| gaps.contains(&row.n))?;
@@ -363,10 +437,21 @@ pub fn fill(
     work.close(pairs.iter().map(|((name, _), _)| name.as_str()))
 }
 
+/// Gaps of a source that are asked for and can be filled, with what is not proven of them.
+fn wanted_of(options: &FillOptions, tape: &Tape, pair: &Pair<'_>) -> Result<Vec<(GapRow, IntervalSet)>, ArchiveError> {
+    let is_named = |row: &GapRow| options.gaps.iter().any(|(source, n)| *source == pair.source && *n == row.n);
+    let mut rows = fillable(tape, pair)?;
+    rows.retain(|(row, _)| options.gaps.is_empty() || is_named(row));
+    Ok(rows)
+}
+
 /// Makes sure that each of these gaps is there and can be filled.
-fn require_gaps(tape: &Tape, wanted: &[(SourceName, u64)]) -> Result<(), PeerError> {
-    for (source, n) in wanted {
+fn require_gaps(tape: &Tape, options: &FillOptions) -> Result<(), PeerError> {
+    for (source, n) in &options.gaps {
         let gap = format!("{source}-{n}");
+        if !options.sources.is_empty() && !options.sources.iter().any(|name| name == source.as_str()) {
+            return Err(BackfillError::NotAsked { gap, source_name: source.to_string() }.into());
+        }
         let rows = tape.catalog().gaps(Some(source.as_str())).map_err(ArchiveError::from)?;
         let Some(row) = rows.into_iter().find(|row| row.n == *n) else { return Err(BackfillError::NoGap { gap }.into()) };
         if row.to_us.is_none() {
@@ -462,10 +547,49 @@ impl<'a> Pair<'a> {
         Some(Self { source, provider, other, from: from.to_owned() })
     }
 
+    /// A gap that is left out, and why.
+    fn proves_nothing(&self, row: &GapRow, why: &str) -> (String, String) {
+        (format!("{}-{}", row.source, row.n), format!("{} proves nothing of it: {why}", self.in_words()))
+    }
+
     /// Short words for the other tape's source.
     fn in_words(&self) -> String {
         format!("source {} of tape {}", self.from, self.other.tape.info().tape.get(..8).unwrap_or_default())
     }
+}
+
+/// Gaps with both ends of which something is not proven of every kind of event, with what that is.
+fn fillable(tape: &Tape, pair: &Pair<'_>) -> Result<Vec<(GapRow, IntervalSet)>, ArchiveError> {
+    let kinds = tape.catalog().gap_kinds(pair.source.as_str())?;
+    let mut rows = tape.catalog().gaps(Some(pair.source.as_str()))?;
+    rows.retain(|row| row.to_us.is_some() && row.state != GapState::Ignored.name());
+    let with_rest = rows.into_iter().map(|row| {
+        let rest = proof::rest_of_every_kind(&row, &kinds);
+        (row, rest)
+    });
+    Ok(with_rest.filter(|(_, rest)| !rest.is_empty()).collect())
+}
+
+/// What the other tape proves of each of these gaps, or why nothing.
+fn verdicts(
+    tape: &Tape,
+    pair: &Pair<'_>,
+    (theirs, copied): (&Theirs, &Copied),
+    rows: Vec<GapRow>,
+) -> Result<Vec<(GapRow, Result<proof::Verdict, String>)>, ArchiveError> {
+    let source = pair.source.as_str();
+    let (ours, catalog) = (tape.coverage(source)?, tape.catalog());
+    let (gaps, kinds) = (catalog.gaps(Some(source))?, catalog.gap_kinds(source)?);
+    let seen: Vec<_> = catalog.last_seen(source)?.into_iter().map(|row| (row.scope, UnixMicros(row.received_us))).collect();
+    let doubt = copied.doubt(theirs).or_else(|| theirs.lacks(&seen));
+    let verdict = |row: GapRow| {
+        let verdict = match &doubt {
+            Some(why) => Err(why.clone()),
+            None => theirs.verdict(&row, &ours, &gaps, &kinds, copied).ok_or_else(|| copied.why_nothing(&row).to_owned()),
+        };
+        (row, verdict)
+    };
+    Ok(rows.into_iter().map(verdict).collect())
 }
 
 /// What is done on one tape.
@@ -484,24 +608,11 @@ impl Work<'_> {
         Tape::open(&self.dir, Arc::clone(&self.disk))
     }
 
-    /// Gaps with both ends of which something is not proven of every kind of event, with what that is.
-    fn fillable(&self, pair: &Pair<'_>) -> Result<Vec<(GapRow, IntervalSet)>, ArchiveError> {
-        let tape = self.ours()?;
-        let kinds = tape.catalog().gap_kinds(pair.source.as_str())?;
-        let mut rows = tape.catalog().gaps(Some(pair.source.as_str()))?;
-        rows.retain(|row| row.to_us.is_some() && row.state != GapState::Ignored.name());
-        let with_rest = rows.into_iter().map(|row| {
-            let rest = proof::rest_of_every_kind(&row, &kinds);
-            (row, rest)
-        });
-        Ok(with_rest.filter(|(_, rest)| !rest.is_empty()).collect())
-    }
-
     fn merge(&mut self, pair: &Pair<'_>) -> Result<(), PeerError> {
         let theirs = Theirs::read(pair)?;
         let ours = self.ours()?.coverage(pair.source.as_str())?;
         let mut wanted = promise::uncovered(&ours, &theirs.scopes);
-        for (_, rest) in self.fillable(pair)? {
+        for (_, rest) in fillable(&self.ours()?, pair)? {
             wanted.add(&rest);
         }
         let copied = self.copy(pair, &theirs, &wanted)?;
@@ -520,25 +631,16 @@ impl Work<'_> {
         is_wanted: impl Fn(&GapRow) -> bool,
     ) -> Result<(), PeerError> {
         let tape = self.ours()?;
-        let ours: Vec<ScopeCoverage> = tape.coverage(pair.source.as_str())?;
-        let gaps = tape.catalog().gaps(Some(pair.source.as_str())).map_err(ArchiveError::from)?;
-        let kinds = tape.catalog().gap_kinds(pair.source.as_str()).map_err(ArchiveError::from)?;
-        let seen = tape.catalog().last_seen(pair.source.as_str()).map_err(ArchiveError::from)?;
-        let seen: Vec<_> = seen.into_iter().map(|row| (row.scope, UnixMicros(row.received_us))).collect();
-        let doubt = copied.doubt(theirs).or_else(|| theirs.lacks(&seen));
-        for (row, _) in self.fillable(pair)?.into_iter().filter(|(row, _)| is_wanted(row)) {
-            let verdict = match &doubt {
-                Some(why) => Err(why.clone()),
-                None => theirs.verdict(&row, &ours, &gaps, &kinds, copied).ok_or_else(|| copied.why_nothing(&row).to_owned()),
-            };
-            let gap = format!("{}-{}", row.source, row.n);
+        let rows = fillable(&tape, pair)?.into_iter().map(|(row, _)| row).filter(is_wanted).collect();
+        for (row, verdict) in verdicts(&tape, pair, (theirs, copied), rows)? {
             let verdict = match verdict {
                 Ok(verdict) => verdict,
                 Err(why) => {
-                    self.outcome.left.push((gap, format!("{} proves nothing of it: {why}", pair.in_words())));
+                    self.outcome.left.push(pair.proves_nothing(&row, &why));
                     continue;
                 }
             };
+            let gap = format!("{}-{}", row.source, row.n);
             let detail = format!("{}: {}", pair.in_words(), verdict.words);
             let filling =
                 Filling { state: verdict.state, detail: &detail, cursor: None, kinds: &verdict.kinds, spent: Spent::default() };
