@@ -15,7 +15,9 @@
 //! A merge brings what this tape never promised as well. It adds no machinery to the ledger: a scope's first version is told
 //! again with an earlier beginning, a new version begins where the other tape's coverage ends, and the time between is a
 //! gap of cause `elsewhere` that is filled as any other. Gaps are noted before the scopes that promise their time, so no
-//! instant is ever promised and untold. Where both tapes have a hole it stays a gap.
+//! instant is ever promised and untold. Where both tapes have a hole it stays a gap. A gap of everything does not stay open
+//! for a rule that the other tape does not know: the rule gets a gap of its own, as it has one where a merge promises it. And
+//! where both saw a rule change, the new one begins when the first of them saw it; so tapes come to the same in any order.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -570,6 +572,13 @@ fn fillable(tape: &Tape, pair: &Pair<'_>) -> Result<Vec<(GapRow, IntervalSet)>, 
     Ok(with_rest.filter(|(_, rest)| !rest.is_empty()).collect())
 }
 
+/// Why nothing that the other tape says can be believed.
+fn doubt(tape: &Tape, pair: &Pair<'_>, (theirs, copied): (&Theirs, &Copied)) -> Result<Option<String>, ArchiveError> {
+    let seen = tape.catalog().last_seen(pair.source.as_str())?;
+    let seen: Vec<_> = seen.into_iter().map(|row| (row.scope, UnixMicros(row.received_us))).collect();
+    Ok(copied.doubt(theirs).or_else(|| theirs.lacks(&seen)))
+}
+
 /// What the other tape proves of each of these gaps, or why nothing.
 fn verdicts(
     tape: &Tape,
@@ -580,8 +589,7 @@ fn verdicts(
     let source = pair.source.as_str();
     let (ours, catalog) = (tape.coverage(source)?, tape.catalog());
     let (gaps, kinds) = (catalog.gaps(Some(source))?, catalog.gap_kinds(source)?);
-    let seen: Vec<_> = catalog.last_seen(source)?.into_iter().map(|row| (row.scope, UnixMicros(row.received_us))).collect();
-    let doubt = copied.doubt(theirs).or_else(|| theirs.lacks(&seen));
+    let doubt = doubt(tape, pair, (theirs, copied))?;
     let verdict = |row: GapRow| {
         let verdict = match &doubt {
             Some(why) => Err(why.clone()),
@@ -616,7 +624,7 @@ impl Work<'_> {
             wanted.add(&rest);
         }
         let copied = self.copy(pair, &theirs, &wanted)?;
-        let promised = self.promise(pair, &theirs)?;
+        let promised = self.promise(pair, &theirs)? + self.split(pair, &theirs, &copied)?;
         self.conclude(pair, &theirs, &copied, |_| true)?;
         self.brought(pair, copied, promised);
         Ok(())

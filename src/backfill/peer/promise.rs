@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::copy::Copied;
 use super::proof::{Theirs, is_same};
-use super::{Pair, PeerError, Work};
+use super::{Pair, PeerError, Work, doubt, fillable};
 use crate::archive::{ALL, ArchiveError, Fact, GapRow, ScopeCoverage, ScopeRow};
 use crate::model::{Cause, GapState, IntervalSet, UnixMicros};
 
@@ -56,6 +57,8 @@ impl Work<'_> {
                     let mut promise = Promise { versions: rows.clone(), ..Promise::default() };
                     let before = promise.versions.clone();
                     self.earlier(&mut promise, &ours, &of_theirs);
+                    let own = told_by(&gaps, &name);
+                    begin_when_first_seen(&mut promise.versions, &ours, &of_theirs, &own);
                     self.later(pair, &mut promise, (&name, all_end), &of_theirs, &gaps);
                     if promise.versions == before {
                         promise.versions.clear();
@@ -78,6 +81,42 @@ impl Work<'_> {
         for row in promises.into_iter().flat_map(|(_, promise)| promise.versions) {
             self.archive.remark(&pair.source, self.clock.wall(), &fact_of(row))?;
             notes += 1;
+        }
+        self.archive.commit(self.clock.wall())?;
+        Ok(notes)
+    }
+
+    /// Gives scopes gaps of their own where a gap of everything could be filled but for them: what the other tape holds of
+    /// everything says nothing of a rule that it does not know. Gives the number of notes that took.
+    pub(super) fn split(&mut self, pair: &Pair<'_>, theirs: &Theirs, copied: &Copied) -> Result<u64, PeerError> {
+        let tape = self.ours()?;
+        if doubt(&tape, pair, (theirs, copied))?.is_some() {
+            return Ok(0);
+        }
+        let ours = tape.coverage(pair.source.as_str())?;
+        let gaps = tape.catalog().gaps(Some(pair.source.as_str())).map_err(ArchiveError::from)?;
+        let names: BTreeSet<_> = ours.iter().map(|scope| scope.scope.as_str()).filter(|name| *name != ALL).collect();
+        let everything = theirs.everything(copied);
+        let mut told: BTreeMap<&str, IntervalSet> = names.into_iter().map(|name| (name, told_by(&gaps, name))).collect();
+        let mut notes = 0;
+        for (gap, rest) in fillable(&tape, pair)?.into_iter().filter(|(gap, _)| gap.scope == ALL) {
+            for scope in ours.iter().filter(|scope| scope.scope != ALL) {
+                let mut lacking = IntervalSet::new();
+                for (from, to) in rest.iter() {
+                    lacking.add(&everything.within(from.max(scope.since), to.min(scope.until.unwrap_or(to))));
+                }
+                lacking.subtract(&theirs.holds(scope, None, copied));
+                let Some(told) = told.get_mut(scope.scope.as_str()) else { continue };
+                lacking.subtract(told);
+                for (from, to) in lacking.iter() {
+                    let (scope, cause) = (scope.scope.clone(), gap.cause.clone());
+                    let detail = format!("{} was recorded then, without it", pair.in_words());
+                    let fact = Fact::Gap { scope, cause, from, to: Some(to), detail, lost_n: None };
+                    self.archive.remark(&pair.source, self.clock.wall(), &fact)?;
+                    notes += 1;
+                }
+                told.add(&lacking);
+            }
         }
         self.archive.commit(self.clock.wall())?;
         Ok(notes)
@@ -145,6 +184,33 @@ impl Work<'_> {
             notes += 1;
         }
         Ok(notes)
+    }
+}
+
+/// Where gaps of a scope itself lie.
+fn told_by(gaps: &[GapRow], scope: &str) -> IntervalSet {
+    let mut told = IntervalSet::new();
+    for own in gaps.iter().filter(|gap| gap.scope == scope) {
+        told.insert(UnixMicros(own.from_us), UnixMicros(own.to_us.unwrap_or(i64::MAX)));
+    }
+    told
+}
+
+/// A later version of a rule begins when the first of both recorders saw its text, as far back as a gap says that nobody here
+/// knows.
+fn begin_when_first_seen(versions: &mut [ScopeRow], ours: &[ScopeCoverage], theirs: &[&ScopeCoverage], told: &IntervalSet) {
+    for at in 1..versions.len() {
+        let (before, row) = (versions[at - 1].since_us, &mut versions[at]);
+        let meant = ours.iter().find(|scope| scope.scope == row.scope && scope.version == row.version);
+        let Some(meant) = meant.filter(|scope| scope.text.is_some()) else { continue };
+        let seen = theirs.iter().filter(|theirs| is_same(meant, theirs)).map(|theirs| theirs.since);
+        let is_unknown = |since: &UnixMicros| {
+            let mut known = IntervalSet::one(*since, UnixMicros(row.since_us));
+            known.subtract(told);
+            known.is_empty()
+        };
+        let seen = seen.filter(|since| before < since.0 && since.0 < row.since_us).filter(is_unknown).min();
+        row.since_us = seen.map_or(row.since_us, |since| since.0);
     }
 }
 

@@ -54,7 +54,7 @@ impl Theirs {
     }
 
     /// What of `[from, to)` it holds of a scope with the meaning of ours: of every kind, or of one.
-    fn holds(&self, ours: &ScopeCoverage, kind: Option<&str>, copied: &Copied) -> IntervalSet {
+    pub(super) fn holds(&self, ours: &ScopeCoverage, kind: Option<&str>, copied: &Copied) -> IntervalSet {
         let mut held = IntervalSet::new();
         for scope in self.scopes.iter().filter(|theirs| is_same(ours, theirs)) {
             let named = kind.and_then(|kind| scope.kinds.iter().find(|(name, _)| name == kind));
@@ -95,7 +95,7 @@ impl Theirs {
     }
 
     /// What it holds of everything it delivers, whatever that is called.
-    fn everything(&self, copied: &Copied) -> IntervalSet {
+    pub(super) fn everything(&self, copied: &Copied) -> IntervalSet {
         let mut held = IntervalSet::new();
         for scope in self.scopes.iter().filter(|scope| scope.scope == ALL) {
             held.add(&self.holds(scope, None, copied));

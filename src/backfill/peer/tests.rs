@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::*;
-use crate::archive::{ALL, CatalogCheck, Certificate, Lost, MemDisk, Span, Unsynced, verify};
+use crate::archive::{ALL, CatalogCheck, Certificate, Lost, MemDisk, Selected, Span, Unsynced, verify};
 use crate::model::{Body, Cause, ConnId, Draft, EventKind, RecordKind, Via};
 use crate::net::BootReading;
 use crate::provider::synthetic::{self, Envelope, World};
@@ -47,11 +47,13 @@ struct Life {
     is_killed: bool,
     /// How much later it receives everything.
     lag_us: i64,
+    /// When it read the provider's lists, and the rules with their texts that stood there.
+    lists: Vec<(i64, Vec<(&'static str, &'static str)>)>,
 }
 
 impl Life {
     fn whole(lasts: Range<i64>) -> Self {
-        Self { lasts, cuts: Vec::new(), is_killed: false, lag_us: 0 }
+        Self { lasts, cuts: Vec::new(), is_killed: false, lag_us: 0, lists: Vec::new() }
     }
 
     fn cut(lasts: Range<i64>, cuts: &[(i64, i64)]) -> Self {
@@ -72,7 +74,8 @@ impl Life {
             cuts.push(from..to);
             at = to;
         }
-        Self { lasts: begins..ends, cuts, is_killed: rng.random_bool(0.3), lag_us: rng.random_range(0..900_000) }
+        let (is_killed, lag_us) = (rng.random_bool(0.3), rng.random_range(0..900_000));
+        Self { lasts: begins..ends, cuts, is_killed, lag_us, lists: Vec::new() }
     }
 
     fn hears(&self, at: UnixMicros) -> bool {
@@ -133,6 +136,7 @@ impl Bench {
         archive.add_source(source, self.provider).unwrap();
         archive.start_source(source, horizon, (String::new(), Duration::ZERO), from).unwrap();
         let mut is_live = false;
+        let mut lists = life.lists.iter().peekable();
         for envelope in self.world.iter().filter(|envelope| (from..to).contains(&envelope.at)) {
             let at = UnixMicros(envelope.at.0 + life.lag_us);
             if !life.hears(envelope.at) {
@@ -146,6 +150,11 @@ impl Bench {
             if !is_live {
                 archive.live(source, ALL, horizon, at, "a frame").unwrap();
                 is_live = true;
+            }
+            while let Some((read_at, rules)) = lists.next_if(|(read_at, _)| second(*read_at) <= envelope.at) {
+                let all: Vec<_> =
+                    rules.iter().map(|(scope, text)| Selected { scope, text: Some(text), detail: "listed" }).collect();
+                archive.select(source, horizon, &all, second(*read_at).max(from)).unwrap();
             }
             let body = Body::Bytes(envelope.bytes.clone());
             let draft = Draft { received_at: at, kind: RecordKind::Frame, via: Via::Ws, conn: ConnId(1), info: None, body };
@@ -296,6 +305,61 @@ fn either_order_gives_the_union() {
             let (last_n, again) = (bench.last_n(name), bench.merge(name, &["a2", "b"]));
             assert!(again.added_nothing(), "{what}: {again:?}");
             assert_eq!(bench.last_n(name), last_n, "{what}: merging twice adds nothing");
+        }
+    }
+}
+
+/// What is proven of each scope, whatever its versions are called.
+fn proven(bench: &Bench, name: &str) -> BTreeMap<String, IntervalSet> {
+    let mut proven: BTreeMap<String, IntervalSet> = BTreeMap::new();
+    for scope in bench.tape(name).coverage(bench.source().as_str()).unwrap() {
+        proven.entry(scope.scope).or_default().add(&scope.every_kind.covered());
+    }
+    proven
+}
+
+#[test]
+fn rules_come_to_the_same_in_any_order() {
+    let horizon_s = default_lateness_horizon(Provider::Tweetstream).as_secs() as i64;
+    for seed in 20..28 {
+        let bench = Bench::new(Provider::Tweetstream, seed);
+        // One rule that both know, one whose text changes, and one that only the first knows.
+        let rules = |text: &'static str, own: bool| {
+            let mut rules = vec![("same", "a OR b"), ("changed", text)];
+            rules.extend(own.then_some(("own", "c")));
+            rules
+        };
+        let shift = (seed as i64 - 20) * 5;
+        let one_lists =
+            vec![(10, rules("x", true)), (500, rules("x", true)), (600 + shift, rules("y", true)), (1_200, rules("y", true))];
+        let two_lists =
+            vec![(20, rules("x", false)), (520, rules("x", false)), (620, rules("y", false)), (1_250, rules("y", false))];
+        let one = Life { lists: one_lists, ..Life::cut(0..LENGTH, &[(200, 300), (800, 900)]) };
+        let two = Life { lists: two_lists, ..Life::cut(0..LENGTH, &[(260, 340), (1_000, 1_100)]) };
+        for name in ["a", "a2"] {
+            bench.record(name, &one);
+        }
+        for name in ["b", "b2"] {
+            bench.record(name, &two);
+        }
+        bench.merge("new", &["a2", "b"]);
+        bench.merge("wen", &["b", "a2"]);
+        bench.merge("a", &["b"]);
+        bench.merge("b2", &["a2"]);
+        let want = proven(&bench, "new");
+        assert!(want[ALL].contains(second(160)) && !want["own"].contains(second(160)), "seed {seed}: {want:?}");
+        assert!(
+            want["same"].contains(second(160)) && !want["changed"].contains(second(560 + horizon_s / 2)),
+            "seed {seed}: {want:?}"
+        );
+        for name in ["wen", "a", "b2"] {
+            let what = format!("seed {seed}, {name}");
+            bench.assert_sound(name, &what);
+            let found = proven(&bench, name);
+            for (scope, want) in &want {
+                assert_eq!(&found[scope], want, "{what}: {scope}");
+            }
+            assert!(bench.merge(name, &["a2", "b"]).added_nothing(), "{what}: again");
         }
     }
 }
