@@ -162,18 +162,33 @@ pub fn plan_audit(options: &AuditOptions, disk: Arc<dyn Disk>, now: UnixMicros) 
     Ok(plans)
 }
 
-/// What the windows of a plan cost by experience: as many rows come back as posts are on the tape there. No bound: a
-/// history that is caught at something is asked again.
+/// What the windows of a plan cost by experience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuditEstimate {
+    /// Requests.
+    pub requests: u64,
+    /// Millionths of a US dollar.
+    pub micro_usd: u64,
+    /// Windows of which the tape does not know all that selected: the provider's lists are read then, and what else stands
+    /// there is searched for, which nobody can count before.
+    pub n_unlisted: usize,
+}
+
+/// Estimates what the windows of a plan cost: as many rows come back as posts are on the tape there. No bound: a history
+/// that is caught at something is asked again.
 ///
 /// # Errors
 /// When the tape cannot be read.
-pub fn estimate_audit(options: &AuditOptions, plan: &AuditPlan, disk: Arc<dyn Disk>) -> Result<Price, BackfillError> {
+pub fn estimate_audit(options: &AuditOptions, plan: &AuditPlan, disk: Arc<dyn Disk>) -> Result<AuditEstimate, BackfillError> {
     let tape = Tape::open(&options.fill.tape, disk)?;
-    let mut about = Price { micro_usd_per_thousand: plan.price.micro_usd_per_thousand, ..Price::default() };
+    let mut about = AuditEstimate::default();
     for window in &plan.windows {
         let (source, provider) = (&plan.source, plan.source.settings.provider);
         let rows = Held::of(&tape, source.name.as_str(), provider, window.from, window.to)?.len();
         let wanted = planned(&tape, source, &plan.selectors, *window)?.wanted;
+        // One search is for all accounts there.
+        let is_one_search = provider == Provider::Tweetstream;
+        about.n_unlisted += usize::from(!wanted.is_listed && !is_one_search);
         let of = Walk::new(&source.settings, wanted, None).price_about(rows);
         about.requests += of.requests;
         about.micro_usd += of.micro_usd;

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::audit::{
-    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, estimate_audit, plan_audit,
+    AuditEstimate, AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, CONFIDENCE, audit, estimate_audit, plan_audit,
 };
 pub use self::estimate::items;
 use self::filling::{Filler, off_the_runtime};

@@ -12,11 +12,10 @@ use super::out::{self, Out, count, length, say, stamp, table};
 use super::{backfill, signal};
 use crate::archive::{ArchiveError, Disk, RealDisk};
 use crate::backfill::{
-    AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, BackfillError, Budget, CONFIDENCE, Event, Options, audit,
-    estimate_audit, plan_audit,
+    AuditEstimate, AuditEvent, AuditOptions, AuditPlan, Audited, AuditedWindow, BackfillError, Budget, CONFIDENCE, Event,
+    Options, audit, estimate_audit, plan_audit,
 };
 use crate::net::SystemClock;
-use crate::provider::history::Price;
 
 /// Ask history for what looked whole
 ///
@@ -151,7 +150,7 @@ fn options(common: &Common, args: &Args) -> Result<AuditOptions> {
     })
 }
 
-fn dry_run(common: &Common, plans: &[(AuditPlan, Price)]) -> Outcome {
+fn dry_run(common: &Common, plans: &[(AuditPlan, AuditEstimate)]) -> Outcome {
     let mut out = Out::new();
     if common.json {
         for (plan, about) in plans {
@@ -160,16 +159,17 @@ fn dry_run(common: &Common, plans: &[(AuditPlan, Price)]) -> Outcome {
                 "source": plan.source.name.as_str(), "windows": windows.collect::<Vec<_>>(), "left": plan.left,
                 "requests_at_least": plan.price.requests, "usd_at_least": plan.price.micro_usd as f64 / 1e6,
                 "requests_estimate": about.requests, "usd_estimate": about.micro_usd as f64 / 1e6,
+                "windows_with_unknown_searches": about.n_unlisted,
                 "usd_per_1000_rows": plan.price.micro_usd_per_thousand as f64 / 1e6,
             }))?;
         }
     } else {
-        let row = |(plan, about): &(AuditPlan, Price)| {
+        let row = |(plan, about): &(AuditPlan, AuditEstimate)| {
             let from = plan.windows.first().map_or(String::new(), |window| stamp(window.from));
             let to = plan.windows.last().map_or(String::new(), |window| stamp(window.to));
             let covered = length(plan.windows.iter().map(|window| window.to.since(window.from)).sum());
-            let costs = [plan.price, *about].map(|price| [price.requests.to_string(), backfill::dollars(price.micro_usd)]);
-            let [[least, least_usd], [about, about_usd]] = costs;
+            let (least, least_usd) = (plan.price.requests.to_string(), backfill::dollars(plan.price.micro_usd));
+            let (about, about_usd) = (about.requests.to_string(), backfill::dollars(about.micro_usd));
             let n_windows = plan.windows.len().to_string();
             vec![plan.source.name.to_string(), n_windows, covered, from, to, least, about, least_usd, about_usd]
         };
@@ -190,7 +190,14 @@ fn dry_run(common: &Common, plans: &[(AuditPlan, Price)]) -> Outcome {
     if plans.iter().any(|(plan, _)| !plan.windows.is_empty()) {
         say("neither number is a bound: a history that is caught at something is asked again; --max-requests and --max-usd are");
     }
-    for (plan, _) in plans {
+    for (plan, about) in plans {
+        if about.n_unlisted > 0 {
+            let (source, n) = (&plan.source.name, count(about.n_unlisted as u64, "window"));
+            say(&format!(
+                "{source}: of {n} the tape does not know all rules and accounts: the provider's lists are read first, and what \
+                 else stands there is searched for, which can be many times as much"
+            ));
+        }
         if let Some(why) = &plan.left {
             say(&format!("{}: {why}", plan.source.name));
         }

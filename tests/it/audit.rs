@@ -61,7 +61,7 @@ impl Scene {
         for key in ["TWITTERAPI_IO_API_KEY", "TWEETSTREAM_API_KEY", "SCRAPEBADGER_API_KEY", "X_AUTH_TOKEN", "X_CT0"] {
             command.env(key, "k");
         }
-        for (flag, value) in [("--window", "4m"), ("--sample", "1000")] {
+        for (flag, value) in [("--window", "4m"), ("--sample", "1000"), ("--pace", "0")] {
             if !more.contains(&flag) {
                 command.args([flag, value]);
             }
@@ -75,6 +75,13 @@ impl Scene {
         let run = self.desk.run(&command).expect(0);
         serde_json::from_str(run.text().trim()).unwrap()
     }
+}
+
+/// A fake provider that knows the whole broadcast.
+fn full_history(desk: &Desk, provider: Provider) -> Replay {
+    let lines = broadcast(provider).into_iter().flat_map(|envelope| [&envelope.bytes[..], b"\n"].concat());
+    desk.write("full.jsonl", &lines.collect::<Vec<u8>>());
+    Replay::start(desk, &["full.jsonl", "--from", "end", "--no-rate-limits"])
 }
 
 /// Every segment with its bytes.
@@ -142,19 +149,20 @@ fn the_same_seed_draws_the_same_and_a_budget_ends_it() {
 #[test]
 fn what_lies_in_the_known_gap_of_an_account_is_no_miss() {
     let (desk, provider) = (Desk::new(), Provider::TwitterapiIo);
-    let envelopes = broadcast(provider);
-    let all: Vec<u8> = envelopes.iter().flat_map(|envelope| [&envelope.bytes[..], b"\n"].concat()).collect();
-    desk.write("full.jsonl", &all);
-    let history = Replay::start(&desk, &["full.jsonl", "--from", "end", "--no-rate-limits"]);
+    let (envelopes, history) = (broadcast(provider), full_history(&desk, provider));
     let selects = selects(provider, &history.base);
     // One account's posts of a minute were not delivered, and the tape knows it.
     let gap = second(500)..second(560);
-    let events = |envelope: &Envelope| decode(provider, &envelope.bytes).events;
-    let in_gap: Vec<_> = envelopes.iter().filter(|of| gap.contains(&of.at)).flat_map(events).collect();
-    let account = in_gap.iter().find(|event| event.selector.starts_with('@')).unwrap().selector.clone();
-    let lost: BTreeSet<_> = in_gap.into_iter().filter(|event| event.selector == account).map(|event| event.id).collect();
-    let (_, sent): (Vec<_>, Vec<_>) =
-        envelopes.into_iter().partition(|of| events(of).iter().any(|event| lost.contains(&event.id)));
+    let ids = |envelope: &Envelope| decode(provider, &envelope.bytes).events.into_iter().map(|event| event.id);
+    let author = |envelope: &Envelope| {
+        let value: Value = serde_json::from_slice(&envelope.bytes).unwrap();
+        value.pointer("/tweet/screen_name").map(|name| format!("@{}", name.as_str().unwrap().to_lowercase()))
+    };
+    let in_gap = || envelopes.iter().filter(|of| gap.contains(&of.at));
+    let is_monitored = |name: &String| selects.iter().any(|(scope, _)| scope == name);
+    let account = in_gap().filter_map(author).find(is_monitored).unwrap();
+    let lost: BTreeSet<_> = in_gap().filter(|of| author(of).as_ref() == Some(&account)).flat_map(ids).collect();
+    let (_, sent): (Vec<_>, Vec<_>) = envelopes.iter().cloned().partition(|of| ids(of).any(|id| lost.contains(&id)));
     recorded_but_for(&desk, ("tape", provider), &sent, &(second(0)..second(0)), &selects);
     let scene = Scene { desk, provider, dropped: BTreeSet::new() };
     let missing = scene.audit(&history.base, &["--report-only"]).expect(3);
@@ -176,8 +184,10 @@ fn what_lies_in_the_known_gap_of_an_account_is_no_miss() {
 #[test]
 fn a_dry_run_tells_about_what_small_windows_cost() {
     for provider in [Provider::TwitterapiIo, Provider::Tweetstream, Provider::Scrapebadger] {
-        let scene = Scene::new(provider);
-        let history = scene.history();
+        let desk = Desk::new();
+        let (envelopes, history) = (broadcast(provider), full_history(&desk, provider));
+        recorded_but_for(&desk, ("tape", provider), &envelopes, &(second(0)..second(0)), &selects(provider, &history.base));
+        let scene = Scene { desk, provider, dropped: BTreeSet::new() };
         let windows = ["--window", "10s", "--sample", "12"];
         let dry = scene.audit(&history.base, &[&windows[..], &["--dry-run"]].concat()).expect(0);
         assert!(dry.err.contains("neither number is a bound"), "{}", dry.err);
@@ -187,7 +197,12 @@ fn a_dry_run_tells_about_what_small_windows_cost() {
         let sum = lines(&audited).into_iter().find(|line| line["event"] == "audited").unwrap();
         let spent = sum["spent"]["requests"].as_u64().unwrap();
         assert!((of("requests_at_least")..=of("requests_estimate")).contains(&spent), "{provider}: {plan} {sum}");
+        assert_eq!(of("windows_with_unknown_searches"), 0, "{provider}: {plan}");
     }
+    // Without the provider's lists nobody knows how many searches there are.
+    let scene = Scene::new(Provider::TwitterapiIo);
+    let dry = scene.audit("http://127.0.0.1:9", &["--window", "10s", "--sample", "2", "--dry-run"]).expect(0);
+    assert!(dry.err.contains("of 2 windows the tape does not know all rules and accounts"), "{}", dry.err);
 }
 
 #[test]
