@@ -89,8 +89,7 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// The outermost object that is about a post: of a page, its row.
 fn row_about(page: &Value, id: TweetId) -> Option<&Value> {
-    let id = id.to_string();
-    let names = |value: &Value| value.as_str().map_or_else(|| value.to_string() == id, |text| text == id);
+    let names = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()) == Some(id.0);
     let is_about = |map: &Map<String, Value>| ID_FIELDS.iter().filter_map(|name| map.get(*name)).any(names);
     values(page).find(|value| value.as_object().is_some_and(is_about))
 }

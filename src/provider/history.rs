@@ -238,15 +238,19 @@ impl Walk {
 /// ScrapeBadger: 300 a minute on the basic plan (docs, "Rate limits"). X: 500 in 15 minutes (observed). A fake provider
 /// on this machine is asked as fast as it answers, unless its limit is one of a second: any run would meet that.
 pub fn pace_of(settings: &Settings) -> Duration {
-    let host = settings.base.as_ref().map(|base| base.endpoint.host.as_str());
-    let is_here = matches!(host, Some("127.0.0.1" | "::1" | "localhost"));
     match settings.provider {
         Provider::TwitterapiIo => Duration::from_millis(50),
-        Provider::Tweetstream | Provider::Scrapebadger | Provider::XLive if is_here => Duration::ZERO,
+        Provider::Tweetstream | Provider::Scrapebadger | Provider::XLive if is_here(settings) => Duration::ZERO,
         Provider::Tweetstream => Duration::from_secs(1),
         Provider::Scrapebadger => Duration::from_millis(200),
         Provider::XLive => Duration::from_millis(1_800),
     }
+}
+
+/// Whether a provider on this machine is asked, which is a fake one.
+pub(super) fn is_here(settings: &Settings) -> bool {
+    let host = settings.base.as_ref().map(|base| base.endpoint.host.as_str());
+    matches!(host, Some("127.0.0.1" | "::1" | "localhost"))
 }
 
 /// When a limit ends, for providers that name an instant and not a wait: for a shell that knows the time.

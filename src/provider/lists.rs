@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::history::pace_of;
+use super::history::{is_here, pace_of};
 use super::sweep::words_of;
 use super::{Action, Loudness, Provider, Scope, Settings, scrapebadger, tweetstream, twitterapi_io};
 use crate::model::Response;
@@ -179,9 +179,12 @@ impl Lists {
 }
 
 fn page_wait(settings: &Settings) -> Duration {
-    let pace = pace_of(settings);
-    // A fake provider on this machine is asked as fast as it answers.
-    if settings.provider == Provider::TwitterapiIo && !pace.is_zero() { PAGE_WAIT } else { pace }
+    match settings.provider {
+        // A fake provider on this machine is asked as fast as it answers.
+        _ if is_here(settings) => Duration::ZERO,
+        Provider::TwitterapiIo => PAGE_WAIT,
+        _ => pace_of(settings),
+    }
 }
 
 /// The accounts of a search such as `from:a OR from:b`.

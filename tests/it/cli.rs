@@ -315,9 +315,13 @@ fn cat_cuts_by_kind_and_time_and_ends_quietly() {
     assert_eq!((count(&["--from", "-1h"]), count(&["--to", "2026-01-01"])), (0, 0));
     desk.run(&["cat", "--from", "yesterday"]).fails(2, &["a time is written as"]);
     desk.run(&["cat", "--kind", "dream"]).fails(2, &["unknown kind `dream`; known are frame"]);
-    for command in
-        [&["cat"][..], &["tail"], &["gaps"], &["certify", "--from", "-2h", "--to", "-1h"], &["fixture", "cut", "--out", "x"]]
-    {
+    for command in [
+        &["cat"][..],
+        &["tail"],
+        &["gaps"],
+        &["certify", "--from", "-2h", "--to", "-1h"],
+        &["fixture", "cut", "--sample", "1", "--out", "x"],
+    ] {
         let run = desk.run(&[command, &["--source", "nobody"]].concat());
         run.fails(2, &["no source `nobody`; it has scrapebadger"]);
     }

@@ -579,13 +579,16 @@ fn doubt(tape: &Tape, pair: &Pair<'_>, (theirs, copied): (&Theirs, &Copied)) -> 
     Ok(copied.doubt(theirs).or_else(|| theirs.lacks(&seen)))
 }
 
-/// What the other tape proves of each of these gaps, or why nothing.
+/// A gap with what another tape proves of it, or why nothing.
+type Judged = (GapRow, Result<proof::Verdict, String>);
+
+/// What the other tape proves of each of these gaps.
 fn verdicts(
     tape: &Tape,
     pair: &Pair<'_>,
     (theirs, copied): (&Theirs, &Copied),
     rows: Vec<GapRow>,
-) -> Result<Vec<(GapRow, Result<proof::Verdict, String>)>, ArchiveError> {
+) -> Result<Vec<Judged>, ArchiveError> {
     let source = pair.source.as_str();
     let (ours, catalog) = (tape.coverage(source)?, tape.catalog());
     let (gaps, kinds) = (catalog.gaps(Some(source))?, catalog.gap_kinds(source)?);
