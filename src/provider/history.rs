@@ -182,8 +182,10 @@ impl Walk {
             Self::Scrapebadger(_) => scrapebadger::PAGE,
             Self::XLive(_) => return least,
         };
-        let once = least.micro_usd.max(rows * least.micro_usd_per_thousand / 1_000);
-        Price { requests: 2 * (least.requests + rows / page as u64), micro_usd: 2 * once, ..least }
+        let more = if let Self::Scrapebadger(walk) = self { walk.more_requests() } else { 0 };
+        let per_row = least.micro_usd_per_thousand / 1_000;
+        let once = (least.micro_usd + more * per_row).max(rows * per_row);
+        Price { requests: 2 * (least.requests + more + rows / page as u64), micro_usd: 2 * once, ..least }
     }
 
     /// Has every last page asked a second time, at the price of a request for each search; TweetStream's whole history,

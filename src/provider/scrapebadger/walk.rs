@@ -50,6 +50,9 @@ pub(crate) const PAGE: usize = 100;
 /// How often a log page that is too short, or brings nothing, is asked again.
 const RETRIES_MAX: u8 = 2;
 
+/// Pages of a log that are looked at, about, until one lies in the stretch.
+const PAGES_TO_FIND: u64 = 8;
+
 /// A credit in millionths of a US dollar.
 const MICRO_USD: u64 = 100;
 
@@ -296,6 +299,13 @@ impl Walk {
         };
         let searches = if stretch.from < stretch.to { searches } else { 0 };
         Price { requests: free + searches, micro_usd: searches * MICRO_USD, micro_usd_per_thousand: 1_000 * MICRO_USD }
+    }
+
+    /// Requests that are not in the price: pages of logs on the way to the stretch, and the searches for accounts, which are
+    /// made where the log proves nothing.
+    pub(crate) fn more_requests(&self) -> u64 {
+        let n_logs = self.state.logs.iter().filter(|log| !log.done).count() as u64;
+        n_logs * PAGES_TO_FIND + groups(&self.state.handles).len() as u64
     }
 
     pub(crate) fn next(&mut self) -> Next {
