@@ -9,7 +9,8 @@
 //!
 //! Whether deliveries are logged while nobody is connected is not published. A log that meets known posts on both sides of
 //! the stretch, and has rows in it that never came, shows that they are: then it is all that the stream would have brought,
-//! and the accounts, of which a search takes a few at a time, are not searched for, unless told to doubt.
+//! and the accounts, of which a search takes a few at a time, are not searched for, unless told to doubt. It has nothing of
+//! a monitor that was deleted: the accounts of one that the tape names and the log does not are searched for.
 //!
 //! Logs have numbered pages, newest row first, and rows move to later pages while new ones come: a row may be met twice
 //! but is not skipped. A page far from the window is found by doubling and halving. `total` says how many rows a page
@@ -63,7 +64,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What is being asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,8 @@ struct State {
     logs: Vec<Log>,
     sweeps: Vec<Sweep>,
     handles: Vec<String>,
+    /// Monitors that the tape names, with their accounts, as long as no row of the log does.
+    unshown: Vec<(String, Vec<String>)>,
     /// Names of what cannot be searched for.
     unsearchable: Vec<String>,
     /// Tape's selectors that the provider's lists have named.
@@ -253,6 +256,7 @@ impl Walk {
             logs: Vec::new(),
             sweeps: Vec::new(),
             handles: Vec::new(),
+            unshown: Vec::new(),
             unsearchable: Vec::new(),
             listed: Vec::new(),
             pending: Vec::new(),
@@ -423,7 +427,9 @@ impl Walk {
         if named.is_rule {
             self.rule(&named.id, texts());
         } else {
-            self.monitor(&named.id, texts().filter_map(accounts_of).flatten());
+            let accounts: Vec<_> = texts().filter_map(accounts_of).flatten().collect();
+            self.monitor(&named.id, accounts.iter().copied());
+            self.state.unshown.push((named.id.clone(), accounts.into_iter().map(str::to_owned).collect()));
         }
     }
 
@@ -502,6 +508,7 @@ impl Walk {
         let mut is_fresh = read.logs.is_empty();
         for row in &read.logs {
             is_fresh |= log.ids.insert(row.id.clone());
+            self.state.unshown.retain(|(monitor, _)| row.monitor.as_ref() != Some(monitor));
             let was_known = was_known(row.tweet_id, &mut self.met, known);
             let is_inside = (stretch.from..stretch.to).contains(&row.published_at.0);
             if was_known {
@@ -605,13 +612,18 @@ impl Walk {
             return;
         }
         let is_over = self.state.logs.iter().all(|log| log.done) && self.state.pending.is_empty() && self.state.missed.is_empty();
-        if is_over && !self.state.handles.is_empty() {
-            let handles = std::mem::take(&mut self.state.handles);
+        if is_over {
+            let (mut handles, unshown) = (std::mem::take(&mut self.state.handles), std::mem::take(&mut self.state.unshown));
             let is_proven = |log: &Log| log.path == LOGS && log.is_whole() && log.n_lost > 0;
-            if self.state.doubt || !self.state.logs.iter().any(is_proven) || !self.state.gone.is_empty() {
-                for text in groups(&handles) {
-                    self.add_sweep("monitored accounts".to_owned(), text);
-                }
+            if !self.state.doubt && self.state.logs.iter().any(is_proven) && self.state.gone.is_empty() {
+                handles.retain(|handle| unshown.iter().any(|(_, of)| of.iter().any(|other| other.eq_ignore_ascii_case(handle))));
+            }
+            for text in groups(&handles) {
+                self.add_sweep("monitored accounts".to_owned(), text);
+            }
+            for (monitor, _) in unshown.iter().filter(|(_, accounts)| accounts.is_empty()) {
+                let hole = "is on the tape, but its accounts are not, and no row of the delivery log names it: it may be deleted";
+                self.state.holes.push(format!("monitor {monitor} {hole}"));
             }
         }
         let State { logs, pending, missed, sweeps, doubt, .. } = &mut self.state;
@@ -747,6 +759,7 @@ struct LogRow {
     tweet_id: u64,
     published_at: UnixMicros,
     detected_at: UnixMicros,
+    monitor: Option<String>,
 }
 
 /// What an answer says, read in one pass.
@@ -818,11 +831,12 @@ impl Answer {
     }
 
     fn take_row(&mut self, json: &mut Json<'_>) -> Result<(), Bad> {
-        let (mut id, mut tweet_id, mut published, mut detected) = (None, None, None, None);
+        let (mut id, mut tweet_id, mut published, mut detected, mut monitor) = (None, None, None, None, None);
         json.object(|key, json| {
             match key {
                 "id" => id = json.text()?.map(|text| text.into_owned()),
                 "tweet_id" => tweet_id = json.id()?,
+                "monitor_id" => monitor = json.text()?.map(|text| text.into_owned()),
                 "tweet_published_at" => published = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
                 "detected_at" => detected = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
                 _ => {}
@@ -832,7 +846,7 @@ impl Answer {
         let published = tweet_id.and_then(|id| TweetId(id).published_at()).or(published);
         if let (Some(tweet_id), Some(published_at)) = (tweet_id, published) {
             let id = id.unwrap_or_else(|| tweet_id.to_string());
-            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at) });
+            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at), monitor });
         }
         Ok(())
     }
@@ -952,6 +966,37 @@ mod tests {
         });
         ran.check(&peer, "gone");
         assert_eq!(ran.rest(), [(at, UnixMicros(at.0 + 1_000))]);
+    }
+
+    #[test]
+    fn the_accounts_of_a_monitor_that_was_deleted_are_searched_for() {
+        let mut peer = peer(12, 20.0, Dialect::C);
+        let listed = |peer: &mut Peer| serde_json::from_slice::<Value>(&peer.ask("GET", MONITORS, "").body).unwrap();
+        let monitors = listed(&mut peer)["monitors"].as_array().unwrap().clone();
+        peer.wanted.is_listed = true;
+        for selector in &mut peer.wanted.selectors {
+            let of = monitors.iter().find(|monitor| monitor["id"] == selector.id.as_str());
+            let of = of.into_iter().flat_map(|monitor| monitor["usernames"].as_array().unwrap());
+            let of: Vec<_> = of.filter_map(Value::as_str).collect();
+            selector.texts.extend((!of.is_empty()).then(|| format!("accounts: {}", of.join(" "))));
+        }
+        let searches = |ran: &Ran| ran.asked.iter().filter(|target| target.contains("advanced_search")).count();
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        ran.check(&peer, "all are there");
+        assert_eq!((ran.is_filled(), searches(&ran)), (true, 0), "{:?}", ran.verdict);
+
+        let deleted = monitors.first().unwrap()["id"].as_str().unwrap();
+        assert_eq!(peer.ask("DELETE", &format!("{MONITORS}/{deleted}"), "").status, 204);
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        ran.check(&peer, "one was deleted");
+        assert!(ran.is_filled() && searches(&ran) > 0, "{:?}", ran.verdict);
+        // Where its accounts are not known either, nothing is proven.
+        peer.wanted.selectors.iter_mut().find(|selector| selector.id == deleted).unwrap().texts.clear();
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert_eq!(ran.rest(), [(peer.wanted.from, peer.wanted.to)]);
     }
 
     #[test]
