@@ -35,7 +35,7 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, face, get, groups, is_handle, judge, merged, was_known,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle, judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -102,6 +102,8 @@ struct State {
     doubt: bool,
     /// The page before, by its rows.
     face: u64,
+    /// Which search that was of, if it was of one.
+    face_of: Option<usize>,
     n_pages: u64,
     n_rows: u64,
 }
@@ -266,6 +268,7 @@ impl Walk {
             holes: Vec::new(),
             doubt: false,
             face: 0,
+            face_of: None,
             n_pages: 0,
             n_rows: 0,
         });
@@ -367,12 +370,13 @@ impl Walk {
             None => 0,
         };
         let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
+        let face_of = self.state.face_of.take();
         let (n_rows, new) = match self.state.ask.clone() {
             Ask::Monitors(page) => self.take_monitors(text, page)?,
             Ask::Rules(page) => self.take_rules(text, page)?,
             Ask::Log => self.take_log(&read, is_twin, known),
             Ask::Posts(ids) => self.take_posts(&ids, &read, known),
-            Ask::Search => self.take_search(&read, is_twin, known),
+            Ask::Search => self.take_search(&read, (is_twin, face_of), known),
             Ask::Nothing => (0, 0),
         };
         let is_free = matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_) | Ask::Log);
@@ -563,11 +567,13 @@ impl Walk {
         (read.posts.len() as u64, new)
     }
 
-    fn take_search(&mut self, read: &Answer, is_twin: bool, known: &mut dyn Known) -> (u64, u64) {
+    fn take_search(&mut self, read: &Answer, (is_twin, face_of): (bool, Option<usize>), known: &mut dyn Known) -> (u64, u64) {
         let rows: Vec<_> = read.posts.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
-        let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) else { return (0, 0) };
+        let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
+        self.state.face_of = Some(at);
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let new = sweep.page(&rows, next, is_twin, &mut self.met, known);
+        let twin = Twin::of(is_twin, face_of == Some(at));
+        let new = self.state.sweeps[at].page(&rows, next, twin, &mut self.met, known);
         // The logs named it, ids did not give it, the search does.
         self.state.gone.retain(|id| !rows.iter().any(|row| row.id == *id));
         (rows.len() as u64, new)
