@@ -22,6 +22,9 @@ use super::dice::Dice;
 use super::table::Table;
 use super::world::{BEGIN, Happening, INDEX, Lies, Trouble, World};
 
+/// Times that one question is answered with an empty page that claims more.
+const EMPTIED_MAX: u32 = 2;
+
 /// How long the peer waits for the answer to its farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -91,6 +94,8 @@ struct State {
     cap: Option<usize>,
     /// Rows that were left out of an answer once: each is only once, or no second look could help.
     left_out: HashSet<String>,
+    /// How often which question was answered with an empty page: who says so each time cannot be told from the truth.
+    emptied: HashMap<String, u32>,
     page_before: Option<Value>,
     table: Table,
     /// First moment a connection stood for a while.
@@ -116,6 +121,7 @@ impl Stage {
             lies: world.lies,
             cap: world.cap,
             left_out: HashSet::new(),
+            emptied: HashMap::new(),
             page_before: None,
             table: Table::default(),
             first_live: None,
@@ -510,8 +516,12 @@ impl State {
         {
             self.table.note("history: cursor loop");
         }
-        if self.dice.chance(lies.lying_next) && tamper::lying_next(provider, page) {
-            self.table.note("history: empty page that claims more");
+        if self.dice.chance(lies.lying_next) {
+            let times = self.emptied.entry(format!("{}?{}", asked.path, asked.query)).or_default();
+            if *times < EMPTIED_MAX && tamper::lying_next(provider, page) {
+                *times += 1;
+                self.table.note("history: empty page that claims more");
+            }
         }
     }
 

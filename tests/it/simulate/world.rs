@@ -20,6 +20,9 @@ pub(super) const BEGIN: UnixMicros = UnixMicros(1_793_606_400_000_000);
 /// Latest before the horizon is over that something comes, so that clocks may differ.
 const MARGIN: Duration = Duration::from_secs(8);
 
+/// Points at which a filling is cut off, where each is tried.
+const CUTS: usize = 40;
+
 /// Furthest that the recorder's clock is beside the provider's.
 const SKEW_MS: u64 = 6_000;
 
@@ -199,6 +202,8 @@ pub(super) struct Wish {
     pub(super) only_drops: bool,
     /// So many posts that a page holds less than an edge of a gap.
     pub(super) is_crowded: bool,
+    /// Filling is cut off at each of the archive's first points in turn.
+    pub(super) is_cut: bool,
 }
 
 impl World {
@@ -232,7 +237,7 @@ impl World {
             cut_fills: Vec::new(),
             skews: Vec::new(),
             lies: if wish.only_drops { Lies::default() } else { lies(&mut dice) },
-            looks_twice: !wish.is_crowded,
+            looks_twice: !wish.is_crowded && !wish.is_cut,
             cap: None,
             last_texts: Vec::new(),
             removed: None,
@@ -250,6 +255,10 @@ impl World {
         for _ in 0..dice.below(3) {
             skew = (skew + dice.between(0, 2_000) as i64 - 1_000).clamp(-1_500, 1_500);
             world.skews.push((dice.ms(0, world.quiet_at.as_millis() as u64), skew));
+        }
+        if wish.is_cut {
+            let cut = |nth| (Duration::from_secs(600), End::Crash { nth, kept: Unsynced::Lost });
+            world.cut_fills = (0..CUTS).map(cut).collect();
         }
         if !wish.only_drops {
             world.oddities(&mut Dice::new(seed, 3));
