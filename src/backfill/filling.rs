@@ -175,8 +175,11 @@ impl Filler {
                 self.step(&planned, GapState::Planned, &words_of(&planned.price), cursor, Vec::new()).await?;
                 tell(Event::Began { gap: gap.clone(), price: planned.price });
                 let mut held = self.held(&planned).await?;
-                let asked = self.ask(&planned, &gap, &mut walk, &mut held, &mut sum, tell, shutdown.as_mut()).await?;
+                let mut asked = self.ask(&planned, &gap, &mut walk, &mut held, &mut sum, tell, shutdown.as_mut()).await?;
                 self.catch_up(tell).await?;
+                if let Asked::Verdict(verdict) = &mut asked {
+                    held.amend(verdict);
+                }
                 asked
             }
         };
@@ -202,11 +205,15 @@ impl Filler {
         let around = planned.wanted.margin * 2 + Duration::from_secs(60);
         let (from, to) = (planned.wanted.from.minus(around), planned.wanted.to.plus(around));
         let (dir, disk, source) = (self.dir.clone(), Arc::clone(&self.disk), planned.source.clone());
-        let begun_n = planned.begun_n;
+        let (begun_n, is_gap) = (planned.begun_n, planned.number().is_some());
+        let inside = (planned.wanted.from, planned.wanted.to);
         let read = move || {
             let (tape, provider) = (Tape::open(&dir, disk)?, source.settings.provider);
             let mut held = Held::of(&tape, source.name.as_str(), provider, from, to)?;
             held.hear(&tape, source.name.as_str(), from, to)?;
+            if is_gap {
+                held.look_for_bare(&tape, source.name.as_str(), inside.0, inside.1)?;
+            }
             begun_n.map_or(Ok(()), |n| held.recall(&tape, source.name.as_str(), provider, n))?;
             Ok::<_, ArchiveError>(held)
         };

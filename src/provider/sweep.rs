@@ -85,6 +85,25 @@ pub(crate) fn face(ids: impl Iterator<Item = u64>) -> u64 {
     if bytes.is_empty() { 0 } else { xxh3_64(&bytes).max(1) }
 }
 
+/// Whether a page has the rows of the page before it, whatever that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twin {
+    Not,
+    /// That one was this search's own.
+    Own,
+    OfAnother,
+}
+
+impl Twin {
+    pub(crate) fn of(is_twin: bool, is_own: bool) -> Self {
+        match (is_twin, is_own) {
+            (false, _) => Self::Not,
+            (true, true) => Self::Own,
+            (true, false) => Self::OfAnother,
+        }
+    }
+}
+
 /// The stretch and its surroundings; instants in microseconds, since this is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stretch {
@@ -248,12 +267,13 @@ impl Sweep {
         Some((limited(&self.text, window.lo, window.hi, window.max_id), window.cursor.as_deref()))
     }
 
-    /// A page came: its rows, and the cursor of the next one if it claims more; `is_twin` when its rows are those of the
-    /// page before, whatever that was asked for. Gives the number of new rows.
-    pub(crate) fn page(&mut self, rows: &[Row], next: Option<&str>, is_twin: bool, met: &mut Met, known: &mut dyn Known) -> u64 {
+    /// A page came: its rows, the cursor of the next one if it claims more, and whether the page before had the same rows.
+    /// Gives the number of new rows.
+    pub(crate) fn page(&mut self, rows: &[Row], next: Option<&str>, twin: Twin, met: &mut Met, known: &mut dyn Known) -> u64 {
         let Some(window) = self.windows.front_mut() else { return 0 };
         let before = window.oldest;
-        let is_twin = is_twin && window.look == 0;
+        // A second look may bring what the first one did.
+        let is_twin = twin == Twin::OfAnother || (twin == Twin::Own && window.look == 0);
         if is_twin && before.is_none() && !window.retried {
             window.retried = true;
             self.doubt = true;

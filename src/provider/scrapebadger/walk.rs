@@ -9,7 +9,8 @@
 //!
 //! Whether deliveries are logged while nobody is connected is not published. A log that meets known posts on both sides of
 //! the stretch, and has rows in it that never came, shows that they are: then it is all that the stream would have brought,
-//! and the accounts, of which a search takes a few at a time, are not searched for, unless told to doubt.
+//! and the accounts, of which a search takes a few at a time, are not searched for, unless told to doubt. It has nothing of
+//! a monitor that was deleted: the accounts of one that the tape names and the log does not are searched for.
 //!
 //! Logs have numbered pages, newest row first, and rows move to later pages while new ones come: a row may be met twice
 //! but is not skipped. A page far from the window is found by doubling and halving. `total` says how many rows a page
@@ -34,7 +35,7 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, face, get, groups, is_handle, judge, merged, was_known,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle, judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -66,7 +67,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What is being asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,8 @@ struct State {
     logs: Vec<Log>,
     sweeps: Vec<Sweep>,
     handles: Vec<String>,
+    /// Monitors that the tape names, with their accounts, as long as no row of the log does.
+    unshown: Vec<(String, Vec<String>)>,
     /// Names of what cannot be searched for.
     unsearchable: Vec<String>,
     /// Tape's selectors that the provider's lists have named.
@@ -102,6 +105,8 @@ struct State {
     doubt: bool,
     /// The page before, by its rows.
     face: u64,
+    /// Which search that was of, if it was of one.
+    face_of: Option<usize>,
     n_pages: u64,
     n_rows: u64,
 }
@@ -256,6 +261,7 @@ impl Walk {
             logs: Vec::new(),
             sweeps: Vec::new(),
             handles: Vec::new(),
+            unshown: Vec::new(),
             unsearchable: Vec::new(),
             listed: Vec::new(),
             pending: Vec::new(),
@@ -265,6 +271,7 @@ impl Walk {
             holes: Vec::new(),
             doubt: false,
             face: 0,
+            face_of: None,
             n_pages: 0,
             n_rows: 0,
         });
@@ -373,12 +380,13 @@ impl Walk {
             None => 0,
         };
         let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
+        let face_of = self.state.face_of.take();
         let (n_rows, new) = match self.state.ask.clone() {
             Ask::Monitors(page) => self.take_monitors(text, page)?,
             Ask::Rules(page) => self.take_rules(text, page)?,
             Ask::Log => self.take_log(&read, is_twin, known),
             Ask::Posts(ids) => self.take_posts(&ids, &read, known),
-            Ask::Search => self.take_search(&read, is_twin, known),
+            Ask::Search => self.take_search(&read, (is_twin, face_of), known),
             Ask::Nothing => (0, 0),
         };
         let is_free = matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_) | Ask::Log);
@@ -433,7 +441,9 @@ impl Walk {
         if named.is_rule {
             self.rule(&named.id, texts());
         } else {
-            self.monitor(&named.id, texts().filter_map(accounts_of).flatten());
+            let accounts: Vec<_> = texts().filter_map(accounts_of).flatten().collect();
+            self.monitor(&named.id, accounts.iter().copied());
+            self.state.unshown.push((named.id.clone(), accounts.into_iter().map(str::to_owned).collect()));
         }
     }
 
@@ -512,6 +522,7 @@ impl Walk {
         let mut is_fresh = read.logs.is_empty();
         for row in &read.logs {
             is_fresh |= log.ids.insert(row.id.clone());
+            self.state.unshown.retain(|(monitor, _)| row.monitor.as_ref() != Some(monitor));
             let was_known = was_known(row.tweet_id, &mut self.met, known);
             let is_inside = (stretch.from..stretch.to).contains(&row.published_at.0);
             if was_known {
@@ -566,11 +577,13 @@ impl Walk {
         (read.posts.len() as u64, new)
     }
 
-    fn take_search(&mut self, read: &Answer, is_twin: bool, known: &mut dyn Known) -> (u64, u64) {
+    fn take_search(&mut self, read: &Answer, (is_twin, face_of): (bool, Option<usize>), known: &mut dyn Known) -> (u64, u64) {
         let rows: Vec<_> = read.posts.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
-        let Some(sweep) = self.state.sweeps.iter_mut().find(|sweep| sweep.ask().is_some()) else { return (0, 0) };
+        let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
+        self.state.face_of = Some(at);
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let new = sweep.page(&rows, next, is_twin, &mut self.met, known);
+        let twin = Twin::of(is_twin, face_of == Some(at));
+        let new = self.state.sweeps[at].page(&rows, next, twin, &mut self.met, known);
         // The logs named it, ids did not give it, the search does.
         self.state.gone.retain(|id| !rows.iter().any(|row| row.id == *id));
         (rows.len() as u64, new)
@@ -615,13 +628,18 @@ impl Walk {
             return;
         }
         let is_over = self.state.logs.iter().all(|log| log.done) && self.state.pending.is_empty() && self.state.missed.is_empty();
-        if is_over && !self.state.handles.is_empty() {
-            let handles = std::mem::take(&mut self.state.handles);
+        if is_over {
+            let (mut handles, unshown) = (std::mem::take(&mut self.state.handles), std::mem::take(&mut self.state.unshown));
             let is_proven = |log: &Log| log.path == LOGS && log.is_whole() && log.n_lost > 0;
-            if self.state.doubt || !self.state.logs.iter().any(is_proven) || !self.state.gone.is_empty() {
-                for text in groups(&handles) {
-                    self.add_sweep("monitored accounts".to_owned(), text);
-                }
+            if !self.state.doubt && self.state.logs.iter().any(is_proven) && self.state.gone.is_empty() {
+                handles.retain(|handle| unshown.iter().any(|(_, of)| of.iter().any(|other| other.eq_ignore_ascii_case(handle))));
+            }
+            for text in groups(&handles) {
+                self.add_sweep("monitored accounts".to_owned(), text);
+            }
+            for (monitor, _) in unshown.iter().filter(|(_, accounts)| accounts.is_empty()) {
+                let hole = "is on the tape, but its accounts are not, and no row of the delivery log names it: it may be deleted";
+                self.state.holes.push(format!("monitor {monitor} {hole}"));
             }
         }
         let State { logs, pending, missed, sweeps, doubt, .. } = &mut self.state;
@@ -757,6 +775,7 @@ struct LogRow {
     tweet_id: u64,
     published_at: UnixMicros,
     detected_at: UnixMicros,
+    monitor: Option<String>,
 }
 
 /// What an answer says, read in one pass.
@@ -828,11 +847,12 @@ impl Answer {
     }
 
     fn take_row(&mut self, json: &mut Json<'_>) -> Result<(), Bad> {
-        let (mut id, mut tweet_id, mut published, mut detected) = (None, None, None, None);
+        let (mut id, mut tweet_id, mut published, mut detected, mut monitor) = (None, None, None, None, None);
         json.object(|key, json| {
             match key {
                 "id" => id = json.text()?.map(|text| text.into_owned()),
                 "tweet_id" => tweet_id = json.id()?,
+                "monitor_id" => monitor = json.text()?.map(|text| text.into_owned()),
                 "tweet_published_at" => published = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
                 "detected_at" => detected = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
                 _ => {}
@@ -842,7 +862,7 @@ impl Answer {
         let published = tweet_id.and_then(|id| TweetId(id).published_at()).or(published);
         if let (Some(tweet_id), Some(published_at)) = (tweet_id, published) {
             let id = id.unwrap_or_else(|| tweet_id.to_string());
-            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at) });
+            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at), monitor });
         }
         Ok(())
     }
@@ -962,6 +982,37 @@ mod tests {
         });
         ran.check(&peer, "gone");
         assert_eq!(ran.rest(), [(at, UnixMicros(at.0 + 1_000))]);
+    }
+
+    #[test]
+    fn the_accounts_of_a_monitor_that_was_deleted_are_searched_for() {
+        let mut peer = peer(12, 20.0, Dialect::C);
+        let listed = |peer: &mut Peer| serde_json::from_slice::<Value>(&peer.ask("GET", MONITORS, "").body).unwrap();
+        let monitors = listed(&mut peer)["monitors"].as_array().unwrap().clone();
+        peer.wanted.is_listed = true;
+        for selector in &mut peer.wanted.selectors {
+            let of = monitors.iter().find(|monitor| monitor["id"] == selector.id.as_str());
+            let of = of.into_iter().flat_map(|monitor| monitor["usernames"].as_array().unwrap());
+            let of: Vec<_> = of.filter_map(Value::as_str).collect();
+            selector.texts.extend((!of.is_empty()).then(|| format!("accounts: {}", of.join(" "))));
+        }
+        let searches = |ran: &Ran| ran.asked.iter().filter(|target| target.contains("advanced_search")).count();
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        ran.check(&peer, "all are there");
+        assert_eq!((ran.is_filled(), searches(&ran)), (true, 0), "{:?}", ran.verdict);
+
+        let deleted = monitors.first().unwrap()["id"].as_str().unwrap();
+        assert_eq!(peer.ask("DELETE", &format!("{MONITORS}/{deleted}"), "").status, 204);
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        ran.check(&peer, "one was deleted");
+        assert!(ran.is_filled() && searches(&ran) > 0, "{:?}", ran.verdict);
+        // Where its accounts are not known either, nothing is proven.
+        peer.wanted.selectors.iter_mut().find(|selector| selector.id == deleted).unwrap().texts.clear();
+        let walk = peer.walk();
+        let ran = honest(&mut peer, walk);
+        assert_eq!(ran.rest(), [(peer.wanted.from, peer.wanted.to)]);
     }
 
     #[test]

@@ -138,8 +138,9 @@ struct Course {
     /// Milliseconds that rows were seen to span.
     oldest: Option<i64>,
     newest: Option<i64>,
-    /// The oldest one of this pass.
+    /// The oldest one of this pass, and the newest.
     reached: Option<i64>,
+    risen: Option<i64>,
     /// What could not be had, in microseconds.
     rest: Vec<(i64, i64)>,
     why: Vec<String>,
@@ -523,6 +524,7 @@ impl Course {
             self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
             self.reached = Some(self.reached.map_or(oldest, |known| known.min(oldest)));
             self.newest = Some(self.newest.map_or(newest, |known| known.max(newest)));
+            self.risen = Some(self.risen.map_or(newest, |known| known.max(newest)));
         }
         let n = page.rows.len().max(page.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0));
         // If there is more below a page that lacks a row or two, then it was full and they are missing.
@@ -590,8 +592,9 @@ impl Course {
 
     /// No window is left: done, or another look, or another pass.
     fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros), doubt: bool) {
-        // A pass that does not come down to where another one was ended too early.
-        let is_short = !self.is_looking && self.pass > 1 && self.reached > self.oldest;
+        // A pass that does not reach as far as another one, at either end, is some other page again.
+        let is_below = self.oldest.is_none_or(|oldest| self.reached.is_some_and(|reached| reached <= oldest));
+        let is_short = !self.is_looking && self.pass > 1 && !(is_below && self.risen >= self.newest);
         let is_second = self.is_looking || self.pass > 1;
         self.is_looking = false;
         if is_second && (self.n_found > 0 || is_short) {
@@ -612,7 +615,8 @@ impl Course {
             self.is_done = true;
         } else if self.pass < PASSES_MAX {
             self.pass += 1;
-            (self.has_lied, self.is_quiet, self.n_found, self.reached) = (false, false, 0, None);
+            (self.has_lied, self.is_quiet, self.n_found) = (false, false, 0);
+            (self.reached, self.risen) = (None, None);
             // What was given up is tried again.
             self.rest.clear();
             self.why.clear();

@@ -32,7 +32,7 @@ use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, face, get, groups, is_handle, judge, merged, post,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle, judge, merged, post,
 };
 
 /// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
@@ -60,7 +60,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What is being asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ struct State {
     is_listed: bool,
     /// The page before, by its rows.
     face: u64,
+    /// Which search that was of.
+    face_of: usize,
     n_searches: u64,
     n_rows: u64,
 }
@@ -123,6 +125,7 @@ impl Walk {
             no_bulk: false,
             is_listed: false,
             face: 0,
+            face_of: 0,
             n_searches: 0,
             n_rows: 0,
         });
@@ -300,7 +303,9 @@ impl Walk {
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
         let face = face(rows.iter().map(|row| row.id));
         let is_twin = is_alone && face != 0 && std::mem::replace(&mut self.state.face, face) == face;
-        let new = self.state.sweeps[at].page(&rows, next, is_twin, &mut self.met, known);
+        let is_own = !is_alone || std::mem::replace(&mut self.state.face_of, at) == at;
+        let twin = Twin::of(is_twin, is_own);
+        let new = self.state.sweeps[at].page(&rows, next, twin, &mut self.met, known);
         let n_rows = rows.len() as u64;
         self.state.n_searches += 1;
         self.state.n_rows += n_rows;
@@ -532,7 +537,7 @@ mod tests {
     use super::*;
     use crate::model::Provider;
     use crate::provider::history::Walk as AnyWalk;
-    use crate::provider::sweep::peer::{Peer, Ran, lies, ms, run};
+    use crate::provider::sweep::peer::{Peer, Ran, lies, ms, run, tampered};
     use crate::provider::synthetic::{Options, World};
 
     const EN: &str = "00000000000000000000000000000001";
@@ -699,6 +704,24 @@ mod tests {
     fn no_lie_loses_anything_in_silence() {
         let wrong = lies(&mut peer(5, 1.5), 1);
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn an_empty_page_and_later_one_of_another_search_lose_nothing_in_silence() {
+        let mut peer = peer(5, 1.5);
+        let walk = peer.walk();
+        let n_asked = run(&mut peer, walk, false, |_, _, _, honest| honest).asked.len();
+        for at in 0..n_asked {
+            for then in at + 1..n_asked + 4 {
+                let walk = peer.walk();
+                let ran = run(&mut peer, walk, false, |n, target, before, honest| match n {
+                    n if n == at => tampered("lying_next", Provider::TwitterapiIo, target, before, honest, 0),
+                    n if n == then => tampered("repeat_page", Provider::TwitterapiIo, target, before, honest, 0),
+                    _ => honest,
+                });
+                ran.check(&peer, &format!("empty {at}, repeated {then} of {n_asked}"));
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Each world has a truth (posts, what selects them, edits of that), a provider made of the real fake peers behind pipes
 //! in memory, and a list of what goes wrong: the line drops, stalls, is refused, says things late, twice, in the wrong
-//! order or never; the recorder is stopped, killed, cut off from its disk; history refuses, fails, breaks off, leaves rows
+//! order or never; the recorder is stopped, killed, cut off from its disk; its machine sleeps, its clock is put; history refuses, fails, breaks off, leaves rows
 //! out, doubles and shuffles them, repeats pages, loops, claims more than there is. The recorder and the backfiller are
 //! the real ones, on a clock that jumps to the next timer and on a disk that forgets what was not synced. In the end gaps
 //! are filled until nothing gets better, at last from an honest history, and the [`oracle`] looks:
@@ -29,9 +29,29 @@
 //! Times, faults and order are the seed's. The libraries below throw dice of their own (masks and keys of WebSockets, the
 //! order in which a `select` looks), so that a world that is run again may differ in records of one and the same instant.
 //!
+//! # What was run
+//!
+//! Worlds 0 to 999, once each, while the mending went on. Nine broke a promise. Five showed a fault of ours and are
+//! in the gate for ever: 17, 49, 103, 325 and 765. Four showed one of the simulator: 43 and 216 (history had a post only
+//! after it was asked, by a walk that was cut off and went on much later), 113 (an edit that fell into a sleep came at its
+//! end), 999 (a history that said four times in a row that a page is empty, which no client can tell from the truth). After
+//! the mending these were run again, and the gate; not all thousand.
+//!
 //! # Negative controls
 //!
-//! Each was broken on purpose, one at a time, in the first 60 worlds.
+//! Each was broken on purpose, one at a time, in the worlds of the gate.
+//!
+//! | broken | red |
+//! | --- | --- |
+//! | a gap ends at the first evidence | 45, where the clock was put back |
+//! | nothing new on a page ends the search | 3, 42, 45; the slow rule, 0 and 5; the crowded pages, 0 and 1 |
+//! | a cursor is stored before its page | the fillings that are cut off, 1 |
+//! | what envelopes say between two readings of the lists does not count | 103 |
+//! | a second pass counts that is shorter than the first one | 325 |
+//! | the accounts of a monitor that was deleted are not searched for | 17 |
+//!
+//! These were tried before machines slept, clocks were put by seconds, pages had other sizes and fillings were cut off on
+//! purpose; the numbers are of the worlds as they were then.
 //!
 //! | broken | red |
 //! | --- | --- |
@@ -44,9 +64,10 @@
 //! | only the last text of a rule is searched for, accounts that were taken off the list are forgotten | 0, 1, 3, 12, 13 and 8 more |
 //! | a last page is asked for once | 42, 48 |
 //!
-//! These stayed green, and why: a gap that ends at the first evidence (what comes after it comes live), no margin around a
-//! walk (it only proves the edges, and without them looks again), an empty page that claims more taken for the last one
-//! (last pages are asked for twice), a cursor that is stored before its page (no crash of these worlds falls between).
+//! These stayed green, and why: no margin around a walk (it only proves the edges, and without them looks again), an empty
+//! page that claims more taken for the last one (a search that met nothing known at one end looks there again), a sleep that
+//! is not told (the line breaks, or it held and nothing is missing), a post that was only spoken of taken for whole, and only
+//! the text before a stretch asked by (in world 49 the one now stands in for the other; each has a test of its own).
 
 mod dice;
 mod oracle;
@@ -67,19 +88,20 @@ use world::{Wish, World};
 const GATE: std::ops::Range<u64> = 0..60;
 
 /// Worlds that once showed a fault of ours, and stay in the gate whatever its range becomes.
-const ONCE_BROKEN: [(u64, &str); 4] = [
+const ONCE_BROKEN: [(u64, &str); 9] = [
     (0, "a rule's text was changed in a gap, and only the last one was searched for"),
     (1, "an account was taken off the list in a gap, which then counted as filled"),
+    (17, "a monitor was deleted, and the delivery log without it was taken for everything"),
     (42, "a row was left out of a last page, once"),
     (48, "the same"),
+    (49, "a post of which only its meta came counted as filled without its content"),
+    (103, "an account came and went between two readings of the list, and its gap counted as filled"),
+    (325, "a second pass over a page that lacked a row was answered with the page before, and believed"),
+    (765, "an empty page that claimed more was asked for again and answered with another search's, and believed"),
 ];
 
-/// Worlds of the gate that show a fault which is not mended yet; the long form runs them.
-const NOT_MENDED: [(u64, &str); 1] =
-    [(49, "TweetStream: a post of which only its meta came, by an account that was taken off the list before history was asked")];
-
 /// What must have happened somewhere in the gate's worlds: a fault that never comes tests nothing.
-const SOMETIMES: [&str; 32] = [
+const SOMETIMES: [&str; 36] = [
     "backfill: ended by the disk",
     "backfill: killed",
     "broken frames kept",
@@ -92,6 +114,7 @@ const SOMETIMES: [&str; 32] = [
     "history: cut",
     "history: doubled row",
     "history: empty page that claims more",
+    "history: full page",
     "history: missing row",
     "history: repeated page",
     "history: shuffled",
@@ -102,6 +125,9 @@ const SOMETIMES: [&str; 32] = [
     "line: stall",
     "line: unreachable",
     "lost without a sign: swallowed",
+    "machine: slept, and was cut off",
+    "machine: slept, not connected",
+    "machine: slept, the line held",
     "missing, in a gap that says so",
     "missing, in a gap: live only",
     "nobody was there",
@@ -141,8 +167,7 @@ fn run(worlds: impl IntoIterator<Item = (u64, Wish)>) -> Table {
 #[test]
 fn promises_hold_in_every_world() {
     let seeds = GATE.chain(ONCE_BROKEN.map(|(seed, _)| seed).into_iter().filter(|seed| !GATE.contains(seed)));
-    let is_mended = |seed: &u64| !NOT_MENDED.iter().any(|(broken, _)| broken == seed);
-    let table = run(seeds.filter(is_mended).map(|seed| (seed, Wish::default())));
+    let table = run(seeds.map(|seed| (seed, Wish::default())));
     for fact in SOMETIMES {
         assert!(table.get(fact) > 0, "this never happened: {fact}");
     }
@@ -153,11 +178,32 @@ fn promises_hold_in_every_world() {
 #[test]
 fn a_slow_rule_with_ids_out_of_order_loses_nothing() {
     let poll = Some(Duration::from_secs(600));
-    let wish = Wish { provider: Some(Provider::TwitterapiIo), poll, only_drops: true };
+    let wish = Wish { provider: Some(Provider::TwitterapiIo), poll, only_drops: true, ..Wish::default() };
     let table = run((0..12).map(|seed| (seed, wish)));
     assert!(table.get("gap: filled") > 12 && table.get("told, in a gap's window") > 100, "{table}");
     for never in ["missing, in a gap that says so", "gap: partial", "gap: open", "in a gap called filled: history had it later"] {
         assert_eq!(table.get(never), 0, "{never}\n{table}");
+    }
+}
+
+/// An edge of a gap holds more posts than a page, so that the first pages bring only what came live.
+#[test]
+fn a_gap_behind_pages_of_what_is_known_is_filled() {
+    for provider in [Provider::TwitterapiIo, Provider::Scrapebadger] {
+        let wish = Wish { provider: Some(provider), only_drops: true, is_crowded: true, ..Wish::default() };
+        let table = run((0..2).map(|seed| (seed, wish)));
+        assert!(table.get("told, in a gap's window") > 100, "{table}");
+        assert!(table.get("gap: filled") > 0, "{table}");
+    }
+}
+
+/// Each filling goes a little further than the one before and dies, and nothing is asked for twice.
+#[test]
+fn a_filling_that_is_cut_off_anywhere_loses_nothing() {
+    for provider in [Provider::TwitterapiIo, Provider::Tweetstream, Provider::Scrapebadger] {
+        let wish = Wish { provider: Some(provider), only_drops: true, is_cut: true, ..Wish::default() };
+        let table = run((0..2).map(|seed| (seed, wish)));
+        assert!(table.get("backfill: ended by the disk") > 20 && table.get("gap: filled") > 0, "{table}");
     }
 }
 

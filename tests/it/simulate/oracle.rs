@@ -35,7 +35,8 @@ struct Ledger {
     gaps: Vec<GapRow>,
     steps: BTreeMap<u64, Vec<GapStepRow>>,
     live: Vec<Stretch>,
-    backfilled: Vec<Stretch>,
+    /// What the posts of a gap still lack, by gap; nothing where history has all.
+    rests: BTreeMap<u64, Vec<Stretch>>,
     since: i64,
     until: i64,
 }
@@ -142,15 +143,13 @@ impl Ledger {
         let gaps = catalog.gaps(Some(SOURCE)).ok()?;
         let steps = gaps.iter().map(|gap| (gap.n, catalog.gap_steps(SOURCE, gap.n).unwrap_or_default())).collect();
         let coverage = catalog.coverage(SOURCE).ok()?;
-        let of = |class: &str| -> Vec<Stretch> {
-            let rows = coverage.iter().filter(|row| row.scope == "*" && row.class == class);
-            let mut rows: Vec<_> = rows.map(|row| (row.from_us, row.to_us)).collect();
-            rows.sort_unstable();
-            rows
-        };
-        let (live, backfilled) = (of("live"), of("backfilled"));
+        let live = coverage.iter().filter(|row| row.scope == "*" && row.class == "live");
+        let mut live: Vec<Stretch> = live.map(|row| (row.from_us, row.to_us)).collect();
+        live.sort_unstable();
+        let kinds = catalog.gap_kinds(SOURCE).ok()?.into_iter().filter(|kind| kind.kind == "tweet" && kind.state != "unfillable");
+        let rests = kinds.map(|kind| (kind.gap_n, serde_json::from_str(&kind.rest).unwrap())).collect();
         let until = live.iter().map(|(_, to)| *to).max().unwrap_or(scope.since_us);
-        Some(Self { gaps, steps, live, backfilled, since: scope.since_us, until })
+        Some(Self { gaps, steps, live, rests, since: scope.since_us, until })
     }
 
     /// Every instant since the scope began is covered or in a gap; none is both.
@@ -247,15 +246,23 @@ impl Ledger {
         if promise.is_side {
             return found.table.note("missing, in a gap: live only");
         }
-        let called_whole = self.backfilled.iter().any(|(from, to)| (*from..*to).contains(&at));
-        let filled: Vec<_> =
-            gaps.iter().filter(|gap| gap.state == "filled" || (gap.state == "partial" && called_whole)).collect();
-        let Some(gap) = filled.first() else { return found.table.note("missing, in a gap that says so") };
-        // When the ledger called it whole, and whether history had it by then.
-        let called_at =
-            self.steps.get(&gap.n).into_iter().flatten().filter(|step| step.state == gap.state).map(|step| step.at_us);
-        let called_at = called_at.min().unwrap_or(0);
-        if BEGIN.plus(promise.known_from).0 > called_at - 600_000_000 && world.lies_by_lag() {
+        let is_called_whole = |gap: &&&GapRow| match gap.state.as_str() {
+            "filled" => true,
+            "partial" => {
+                let rest = self.rests.get(&gap.n).filter(|rest| !rest.is_empty());
+                rest.is_some_and(|rest| !rest.iter().any(|(from, to)| (*from..*to).contains(&at)))
+            }
+            _ => false,
+        };
+        let Some(gap) = gaps.iter().find(is_called_whole) else { return found.table.note("missing, in a gap that says so") };
+        // When the ledger called it whole, and whether history had it when it was asked: a walk that was cut off goes on
+        // much later, and does not ask again for what it was answered.
+        let first = |state: &str| {
+            let steps = self.steps.get(&gap.n).into_iter().flatten().filter(|step| step.state == state);
+            steps.map(|step| step.at_us).min().unwrap_or(0)
+        };
+        let (asked_at, called_at) = (first("planned"), first(&gap.state));
+        if BEGIN.plus(promise.known_from).0 > asked_at - 600_000_000 && world.lies_by_lag() {
             return found.table.note("in a gap called filled: history had it later");
         }
         if promise.deleted_at.is_some_and(|at| BEGIN.plus(at).0 <= called_at + 2_000_000) {

@@ -185,7 +185,7 @@ impl Running {
             name: SourceName::new(SOURCE).unwrap(),
             settings: self.settings(),
             network: self.network(),
-            look_twice: true,
+            look_twice: self.world.looks_twice,
         };
         backfill::Options {
             tape: self.dir.path().to_owned(),
@@ -237,6 +237,9 @@ impl Running {
 
     /// Fills until nothing gets better.
     async fn fill_all(&mut self) {
+        for (lasts, end) in std::mem::take(&mut self.world.cut_fills) {
+            self.fill(Instant::now() + lasts, end).await;
+        }
         for round in 0..LYING_ROUNDS + HONEST_ROUNDS {
             if round == LYING_ROUNDS {
                 self.stage.be_honest();

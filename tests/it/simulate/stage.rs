@@ -1,7 +1,7 @@
 //! The provider of a world: the real fake peers on pipes in memory, with chance between them and the client.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use super::dice::Dice;
 use super::table::Table;
 use super::world::{BEGIN, Happening, INDEX, Lies, Trouble, World};
 
+/// Times that one question is answered with an empty page that claims more.
+const EMPTIED_MAX: u32 = 2;
+
 /// How long the peer waits for the answer to its farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -30,9 +33,20 @@ pub(super) struct SimClock {
     start: Instant,
     /// Milliseconds ahead.
     skew: AtomicI64,
+    /// Milliseconds that the machine slept: waits and the monotonic clock stood still, the world did not.
+    slept_ms: AtomicU64,
 }
 
 impl SimClock {
+    fn slept(&self) -> Duration {
+        Duration::from_millis(self.slept_ms.load(Relaxed))
+    }
+
+    /// Time of the world since its beginning.
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed() + self.slept()
+    }
+
     pub(super) fn step_to(&self, skew: i64) {
         self.skew.store(skew, Relaxed);
     }
@@ -40,11 +54,11 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn wall(&self) -> UnixMicros {
-        UnixMicros(BEGIN.plus(self.start.elapsed()).0 + self.skew.load(Relaxed) * 1_000)
+        UnixMicros(BEGIN.plus(self.elapsed()).0 + self.skew.load(Relaxed) * 1_000)
     }
 
     fn boot(&self) -> BootReading {
-        BootReading { boot_id: "simulated".to_owned(), since_boot: self.start.elapsed() }
+        BootReading { boot_id: "simulated".to_owned(), since_boot: self.elapsed() }
     }
 }
 
@@ -76,8 +90,12 @@ struct State {
     away_until: Option<Instant>,
     dice: Dice,
     lies: Lies,
+    /// Rows that TweetStream gives at once, if it is not the documented number.
+    cap: Option<usize>,
     /// Rows that were left out of an answer once: each is only once, or no second look could help.
     left_out: HashSet<String>,
+    /// How often which question was answered with an empty page: who says so each time cannot be told from the truth.
+    emptied: HashMap<String, u32>,
     page_before: Option<Value>,
     table: Table,
     /// First moment a connection stood for a while.
@@ -101,13 +119,15 @@ impl Stage {
             away_until: None,
             dice: Dice::new(world.seed, 2),
             lies: world.lies,
+            cap: world.cap,
             left_out: HashSet::new(),
+            emptied: HashMap::new(),
             page_before: None,
             table: Table::default(),
             first_live: None,
         };
         let skew = AtomicI64::new(world.skews.first().map_or(0, |(_, skew)| *skew));
-        let clock = Arc::new(SimClock { start, skew });
+        let clock = Arc::new(SimClock { start, skew, slept_ms: AtomicU64::new(0) });
         Arc::new(Self { provider: world.provider, start, clock, state: Mutex::new(state) })
     }
 
@@ -147,33 +167,40 @@ impl Stage {
     }
 
     fn wall(&self) -> UnixMicros {
-        BEGIN.plus(self.start.elapsed())
+        BEGIN.plus(self.clock.elapsed())
     }
 
     /// Lets the world happen.
     pub(super) async fn play(self: Arc<Self>, happenings: Vec<(Duration, Happening)>, skews: Vec<(Duration, i64)>) {
         let skewing = async {
             for (at, skew) in skews {
-                sleep_until(self.start + at).await;
+                self.wait_until(at).await;
                 self.clock.step_to(skew);
             }
         };
         let playing = async {
             for (at, happening) in happenings {
-                sleep_until(self.start + at).await;
-                self.happen(happening);
+                self.wait_until(at).await;
+                self.happen(at, happening);
             }
         };
         tokio::join!(skewing, playing);
     }
 
-    fn happen(self: &Arc<Self>, happening: Happening) {
+    /// Waits for a time of the world; what falls into a sleep is over when the machine wakes.
+    async fn wait_until(&self, at: Duration) {
+        while self.clock.elapsed() < at {
+            sleep_until(self.start + (at - self.clock.slept())).await;
+        }
+    }
+
+    fn happen(self: &Arc<Self>, at: Duration, happening: Happening) {
         let mut state = self.state();
         match happening {
             Happening::Known(envelope) => {
                 let place = state.shelf.len() as u64;
                 let decoded = provider::decode(self.provider, &envelope);
-                state.index.note(self.wall(), &decoded, place);
+                state.index.note(BEGIN.plus(at), &decoded, place);
                 state.shelf.push(envelope);
             }
             Happening::Due { envelope, again, swallowed } => {
@@ -194,6 +221,18 @@ impl Stage {
                 }
             }
             Happening::Line(trouble) => state.suffer(trouble),
+            Happening::Sleep { lasts, is_cut } => {
+                let is_awaited = !state.peers.is_empty();
+                state.table.note(match (is_awaited, is_cut) {
+                    (false, _) => "machine: slept, not connected",
+                    (true, false) => "machine: slept, the line held",
+                    (true, true) => "machine: slept, and was cut off",
+                });
+                if is_cut {
+                    state.peers.clear();
+                }
+                self.clock.slept_ms.fetch_add(lasts.as_millis() as u64, Relaxed);
+            }
             Happening::Edit { method, path, body } => {
                 let body = body.to_string();
                 let asked = ServerRequest {
@@ -205,7 +244,7 @@ impl Stage {
                     wants_upgrade: false,
                     peer: PEER,
                 };
-                let response = state.ask(self.provider, &asked, self.wall());
+                let response = state.ask(self.provider, &asked, BEGIN.plus(at));
                 state.table.note(if response.status < 300 { "edit" } else { "edit of what is not there yet" });
             }
         }
@@ -256,7 +295,7 @@ impl Stage {
         {
             return;
         }
-        let opened = Instant::now();
+        let (opened, opened_at) = (Instant::now(), self.clock.elapsed());
         let mut beat = interval_at(opened + Duration::from_secs(every.unwrap_or(30)), Duration::from_secs(every.unwrap_or(30)));
         let keepalive = self.state().server.keepalive();
         let mut alive = interval_at(opened + keepalive, keepalive);
@@ -285,7 +324,7 @@ impl Stage {
                     }
                 }
                 _ = alive.tick() => {
-                    self.state().first_live.get_or_insert_with(|| opened - self.start);
+                    self.state().first_live.get_or_insert(opened_at);
                     if socket.ping().await.is_err() {
                         return;
                     }
@@ -369,6 +408,15 @@ impl State {
     fn ask(&mut self, provider: Provider, asked: &ServerRequest, now: UnixMicros) -> Response {
         let mut past = Past::new(provider, &mut self.index, &mut self.shelf, now);
         let mut response = self.rest.asked(&whole(asked), &mut past, Instant::now().into_std());
+        if let Some(cap) = self.cap.filter(|_| asked.path.ends_with("/api/history"))
+            && let Ok(mut page) = serde_json::from_slice::<Value>(&response.body)
+            && let Some(rows) = page["data"].as_array_mut().filter(|rows| rows.len() > cap)
+        {
+            rows.truncate(cap);
+            page["metadata"]["count"] = cap.into();
+            response.body = page.to_string().into();
+            self.table.note("history: full page");
+        }
         if asked.path.ends_with("/get_rules")
             && let Ok(mut page) = serde_json::from_slice::<Value>(&response.body)
             && let Some(rules) = page["rules"].as_array_mut()
@@ -468,8 +516,12 @@ impl State {
         {
             self.table.note("history: cursor loop");
         }
-        if self.dice.chance(lies.lying_next) && tamper::lying_next(provider, page) {
-            self.table.note("history: empty page that claims more");
+        if self.dice.chance(lies.lying_next) {
+            let times = self.emptied.entry(format!("{}?{}", asked.path, asked.query)).or_default();
+            if *times < EMPTIED_MAX && tamper::lying_next(provider, page) {
+                *times += 1;
+                self.table.note("history: empty page that claims more");
+            }
         }
     }
 

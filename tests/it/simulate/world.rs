@@ -20,6 +20,12 @@ pub(super) const BEGIN: UnixMicros = UnixMicros(1_793_606_400_000_000);
 /// Latest before the horizon is over that something comes, so that clocks may differ.
 const MARGIN: Duration = Duration::from_secs(8);
 
+/// Points at which a filling is cut off, where each is tried.
+const CUTS: usize = 40;
+
+/// Furthest that the recorder's clock is beside the provider's.
+const SKEW_MS: u64 = 6_000;
+
 const HANDLES: [&str; 6] = ["ann", "bob", "cyd", "dan", "eve", "fay"];
 const WORDS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "omega"];
 
@@ -43,10 +49,16 @@ pub(super) struct World {
     /// By time.
     pub(super) happenings: Vec<(Duration, Happening)>,
     pub(super) lives: Vec<Life>,
+    /// How runs of the backfiller end that come after the recorder's last one, each after so long.
+    pub(super) cut_fills: Vec<(Duration, End)>,
     /// Milliseconds the recorder's wall clock is ahead, from when on.
     pub(super) skews: Vec<(Duration, i64)>,
     /// How many answers of history in a thousand are wrong, by kind.
     pub(super) lies: Lies,
+    /// Whether the backfiller asks for everything twice.
+    pub(super) looks_twice: bool,
+    /// Rows that TweetStream gives at once, if it is not the documented number.
+    pub(super) cap: Option<usize>,
     /// Each rule's text at the end.
     last_texts: Vec<(String, String)>,
     lags: bool,
@@ -92,6 +104,8 @@ pub(super) enum Happening {
     Due { envelope: Bytes, again: Option<Duration>, swallowed: bool },
     /// A connection suffers.
     Line(Trouble),
+    /// The recorder's machine sleeps; its connections may not outlive it.
+    Sleep { lasts: Duration, is_cut: bool },
     /// The customer changes what is delivered.
     Edit { method: &'static str, path: String, body: Value },
 }
@@ -186,6 +200,10 @@ pub(super) struct Wish {
     pub(super) poll: Option<Duration>,
     /// No rule edits, lies or deaths: the known case.
     pub(super) only_drops: bool,
+    /// So many posts that a page holds less than an edge of a gap.
+    pub(super) is_crowded: bool,
+    /// Filling is cut off at each of the archive's first points in turn.
+    pub(super) is_cut: bool,
 }
 
 impl World {
@@ -216,8 +234,11 @@ impl World {
             promises: Vec::new(),
             happenings: Vec::new(),
             lives: Vec::new(),
+            cut_fills: Vec::new(),
             skews: Vec::new(),
             lies: if wish.only_drops { Lies::default() } else { lies(&mut dice) },
+            looks_twice: !wish.is_crowded && !wish.is_cut,
+            cap: None,
             last_texts: Vec::new(),
             removed: None,
             lags: posts.iter().any(|post| post.known_from > post.at + Duration::from_secs(30)),
@@ -234,6 +255,13 @@ impl World {
         for _ in 0..dice.below(3) {
             skew = (skew + dice.between(0, 2_000) as i64 - 1_000).clamp(-1_500, 1_500);
             world.skews.push((dice.ms(0, world.quiet_at.as_millis() as u64), skew));
+        }
+        if wish.is_cut {
+            let cut = |nth| (Duration::from_secs(600), End::Crash { nth, kept: Unsynced::Lost });
+            world.cut_fills = (0..CUTS).map(cut).collect();
+        }
+        if !wish.only_drops {
+            world.oddities(&mut Dice::new(seed, 3));
         }
         world.skews.sort_by_key(|(at, _)| *at);
         world.happenings.sort_by_key(|(at, _)| *at);
@@ -542,8 +570,33 @@ impl World {
         }
     }
 
+    /// What is seldom: sleeps, clocks that are put, pages of another size, fillings that end in the middle.
+    fn oddities(&mut self, dice: &mut Dice) {
+        let upto = self.quiet_at.as_millis() as u64;
+        for _ in 0..if dice.chance(300) { dice.between(1, 2) } else { 0 } {
+            let lasts = if dice.chance(300) { dice.ms(600, 5_000) } else { dice.secs(5, 1_800) };
+            self.happenings.push((dice.ms(30_000, upto), Happening::Sleep { lasts, is_cut: dice.chance(500) }));
+        }
+        for _ in 0..if dice.chance(300) { dice.between(1, 3) } else { 0 } {
+            self.skews.push((dice.ms(0, upto), dice.between(0, 2 * SKEW_MS) as i64 - SKEW_MS as i64));
+        }
+        // Rows that are left out of a page leave no trace but in a second look.
+        self.looks_twice = self.lies.missing_row > 0 || dice.chance(500);
+        // Otherwise the fake's list has those it heard of, as if each were added a moment before it is first heard of.
+        if self.provider == Provider::Tweetstream && dice.chance(500) {
+            self.edit(Duration::ZERO, "POST", "/api/add-account", json!({ "accounts": HANDLES }));
+        }
+        self.cap = dice.chance(300).then(|| dice.between(20, 200) as usize);
+        for _ in 0..if dice.chance(400) { dice.between(1, 4) } else { 0 } {
+            let end = match dice.below(2) {
+                0 => End::Kill(kept(dice)),
+                _ => End::Crash { nth: dice.between(0, 150) as usize, kept: kept(dice) },
+            };
+            self.cut_fills.push((dice.secs(1, 60), end));
+        }
+    }
+
     fn deaths(&mut self, dice: &mut Dice, wish: Wish) {
-        let kept = |dice: &mut Dice| *dice.pick(&[Unsynced::Lost, Unsynced::Kept, Unsynced::Torn, Unsynced::Removed]);
         let end = |dice: &mut Dice| match dice.below(5) {
             0 => End::Stop,
             1 | 2 => End::Kill(kept(dice)),
@@ -561,6 +614,11 @@ impl World {
             self.lives.push(Life { lasts, end: end(dice), down, fills });
         }
     }
+}
+
+/// What a disk may keep of what was not synced.
+fn kept(dice: &mut Dice) -> Unsynced {
+    *dice.pick(&[Unsynced::Lost, Unsynced::Kept, Unsynced::Torn, Unsynced::Removed])
 }
 
 fn new_rule(nth: usize) -> Value {
@@ -584,7 +642,8 @@ fn rule_ids(n: usize) -> Vec<String> {
 }
 
 fn posts(dice: &mut Dice, end: Duration, wish: Wish) -> Vec<Post> {
-    let every = dice.between(6, 45);
+    // Milliseconds from one post to the next.
+    let every = if wish.is_crowded { 2_000 } else { dice.between(6, 45) * 1_000 };
     let lags = !wish.only_drops && dice.chance(150);
     let mut at = Duration::ZERO;
     let mut posts = Vec::new();
@@ -593,7 +652,7 @@ fn posts(dice: &mut Dice, end: Duration, wish: Wish) -> Vec<Post> {
         if burst == 0 && dice.chance(8) {
             burst = dice.between(15, 45);
         }
-        at += if burst > 0 { dice.ms(100, 1_500) } else { dice.ms(0, every * 2_000) };
+        at += if burst > 0 { dice.ms(100, 1_500) } else { dice.ms(0, every * 2) };
         burst = burst.saturating_sub(1);
         let words: Vec<&str> = WORDS.into_iter().filter(|_| dice.chance(300)).collect();
         let number = posts.len();

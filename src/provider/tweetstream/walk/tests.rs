@@ -499,3 +499,35 @@ fn a_walk_that_goes_on_reads_the_accounts_again() {
         assert_eq!(asks(&mut once_more), next, "it comes to an end however often it goes on");
     }
 }
+
+#[test]
+fn a_second_pass_that_is_shorter_than_the_first_proves_nothing() {
+    let envelopes = world(4.0, 300);
+    let wanted = wanted(90, 210);
+    for kept in ["newest", "oldest", "none"] {
+        let mut n_pages = 0;
+        let mut meddle = |_: usize, request: &Request, response: Response| {
+            n_pages += usize::from(request.shown.contains("type=TWEET"));
+            if !request.shown.contains("type=TWEET") || n_pages > 2 {
+                return response;
+            }
+            with_page(response, |page| {
+                let rows = page["data"].as_array_mut().unwrap();
+                let n = rows.len();
+                match kept {
+                    // The number of rows betrays the first page, so there is a second pass.
+                    _ if n_pages == 1 => drop(rows.remove(n / 2)),
+                    "newest" => rows.truncate(1),
+                    "oldest" => drop(rows.drain(..n - 1)),
+                    _ => rows.clear(),
+                }
+                let n = if n_pages == 1 { n } else { rows.len() };
+                page["metadata"]["count"] = n.into();
+            })
+        };
+        let mut tape = tape_without(&envelopes, 95, 205);
+        let walked = run(&envelopes, &wanted, &mut tape, &[], false, &mut meddle);
+        assert_no_silent_loss(&walked, &envelopes, &wanted, kept);
+        assert!(is_filled(&walked) && n_pages > 2, "{kept}: {n_pages} pages, {:?}", walked.verdict);
+    }
+}
