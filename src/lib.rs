@@ -9,7 +9,7 @@
 //!            cli                      arguments, printing, exit codes
 //!          testing                    a fake provider in a few lines
 //!           config                    file + environment -> checked options
-//!   record  backfill  import  replay  fixture   the jobs
+//!   record  backfill  import  replay  fixture  export   the jobs
 //!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
 //!   segment   catalog                 the files that are the truth | the index that can be made again
 //!            model                    the words everybody speaks
@@ -27,6 +27,7 @@
 //! | [`backfill`] | gaps → provider's history + net → archive, with proof | what a page means |
 //! | [`import`] | lines that others recorded → archive | the network |
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
+//! | [`export`] | archive → tables in columns, with proof that nothing is lost on the way | the network |
 //! | [`fixture`] | archive → a few envelopes, redacted, and fewer | the network |
 //! | [`testing`] | the short way to a replay for tests in Rust | what a replay does |
 //! | [`config`] | what was typed → what it means | jobs' work |
@@ -60,6 +61,8 @@
 //! | gap | a stretch that may miss something, with cause and state; its id is source and number |
 //! | lateness horizon | how late a scope's events may come; a gap is that much wider than its outage |
 //! | budget | what filling may spend, in a run or a day (UTC), in requests, items and money |
+//! | table | a kind of row that an export writes; has columns, and a partition for each date |
+//! | sighting | what one envelope says of one row of a table; several make one row |
 //! | pen | through which pages of history and steps of gaps reach the tape's one writer |
 //! | provenance (`via`) | how a record came: `ws`, `sse`, `lines`, `import` … |
 
@@ -76,6 +79,7 @@ pub mod net;
 pub mod provider;
 
 pub mod backfill;
+pub mod export;
 pub mod fixture;
 pub mod import;
 pub mod record;

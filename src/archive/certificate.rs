@@ -146,6 +146,11 @@ impl Certificate {
         serde_json::to_string(self).expect("a statement is made of strings and numbers only")
     }
 
+    /// SHA-256 of the statement without it, in hex.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
     /// Whether every instant of every scope is covered, live or from history.
     pub fn is_whole(&self) -> bool {
         !self.scopes.is_empty() && self.scopes.iter().all(|scope| scope.classes.open_us() == 0)

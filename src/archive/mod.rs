@@ -53,7 +53,7 @@ pub use fact::{Closed, Fact, KindResult, Opened, Spent, Stretch};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};
 pub use pen::{Leaf, Pen, PenError, Writing};
-pub use reader::{Merged, Record, Records, Span, Tape};
+pub use reader::{Merged, Piece, Pieces, Record, Records, Span, Tape};
 pub use recover::{Hole, Recovery, SealedTail, rebuild};
 pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
 pub use writer::{Archive, Committed, Filling, Lost, Selected};
@@ -61,7 +61,7 @@ pub use writer::{Archive, Committed, Filling, Lost, Selected};
 use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
-pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow};
+pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow, SegmentRow, SourceRow};
 use crate::segment::SegmentError;
 pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
 

@@ -169,6 +169,40 @@ impl Tape {
         Ok(records)
     }
 
+    /// All committed records of a source from a number on, in pieces that can be read side by side.
+    ///
+    /// # Errors
+    /// When the catalog or an open segment cannot be read.
+    pub fn pieces(&self, source: &str, from_n: Seq) -> Result<Pieces> {
+        let committed = Seq(self.source(source)?.last_n);
+        let (mut pieces, mut holes, mut next) = (Vec::new(), Vec::new(), from_n);
+        for row in self.catalog.segments(source)?.into_iter().filter(|row| row.last_n >= from_n.0 || row.state == "open") {
+            let mut add = |first: u64, last: u64, bytes: u64, place: Place| {
+                if first > next.0 {
+                    holes.push((next, Seq(first - 1)));
+                }
+                next = next.max(Seq(last + 1));
+                pieces.push(Piece { first_n: Seq(first), last_n: Seq(last), bytes, place });
+            };
+            if row.state == "open" {
+                let span = Span { from_n: Some(from_n.max(Seq(row.first_n))), ..Span::default() };
+                let mut records = self.records(source, span)?;
+                records.segments.retain(|segment| segment.first_n == row.first_n);
+                add(row.first_n, committed.0, row.bytes, Place::Open(Box::new(records)));
+                continue;
+            }
+            let path: Arc<Path> = existing(&self.layout, &*self.disk, &row).into();
+            for block in self.catalog.blocks(source, row.first_n)?.into_iter().filter(|block| block.last_n >= from_n.0) {
+                let (disk, path) = (Arc::clone(&self.disk), Arc::clone(&path));
+                add(block.first_n, block.last_n, block.bytes, Place::Block { disk, path, offset: block.offset, committed });
+            }
+        }
+        if next <= committed {
+            holes.push((next, committed));
+        }
+        Ok(Pieces { pieces, holes })
+    }
+
     /// Records of several sources, in the order they were received.
     ///
     /// # Errors
@@ -239,6 +273,69 @@ impl Tape {
             }
         }
         Ok(())
+    }
+}
+
+/// A source's records in pieces.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    /// In order.
+    pub pieces: Vec<Piece>,
+    /// First and last of numbers that no piece has: damage.
+    pub holes: Vec<(Seq, Seq)>,
+}
+
+/// A stretch of a source's records that can be read by itself, on any thread: a sealed block, or an open segment.
+pub struct Piece {
+    /// Number of its first record.
+    pub first_n: Seq,
+    /// Number of its last record.
+    pub last_n: Seq,
+    /// Its bytes in the file.
+    pub bytes: u64,
+    place: Place,
+}
+
+enum Place {
+    Block { disk: Arc<dyn Disk>, path: Arc<Path>, offset: u64, committed: Seq },
+    Open(Box<Records>),
+}
+
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Piece").field("first_n", &self.first_n).field("last_n", &self.last_n).finish_non_exhaustive()
+    }
+}
+
+impl Piece {
+    /// Hands out its committed records in order, and says what had to be passed over.
+    ///
+    /// # Errors
+    /// When the file cannot be read; damage is no error.
+    pub fn read(self, mut each: impl FnMut(Record)) -> Result<Vec<String>> {
+        match self.place {
+            Place::Block { disk, path, offset, committed } => match block_at(&*disk, &path, offset) {
+                Ok(block) => {
+                    each_record(&block.data.into(), |record| {
+                        if record.n <= committed {
+                            each(record);
+                        }
+                    });
+                    Ok(Vec::new())
+                }
+                Err(SegmentError::Damaged { offset, why, .. }) => Ok(vec![format!("block at byte {offset}: {why}")]),
+                Err(SegmentError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Ok(vec![format!("segment {} is not there", path.display())])
+                }
+                Err(error) => Err(error.into()),
+            },
+            Place::Open(mut records) => {
+                while let Some(record) = records.next()? {
+                    each(record);
+                }
+                Ok(records.damage().to_vec())
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::archive::ArchiveError;
 use crate::backfill::BackfillError;
 use crate::backfill::peer::PeerError;
 use crate::config::ConfigError;
+use crate::export::ExportError;
 use crate::fixture::FixtureError;
 use crate::import::ImportError;
 use crate::record::{RecordError, control::ControlError};
@@ -129,6 +130,9 @@ fn hint(error: &anyhow::Error) -> String {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<BackfillError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ExportError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<PeerError>() {

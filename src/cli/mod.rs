@@ -26,6 +26,7 @@ mod command;
 mod control;
 mod demo;
 mod exit;
+mod export;
 mod fixture;
 mod gaps;
 mod get;
@@ -102,6 +103,7 @@ enum Command {
     Merge(merge::Args),
     Audit(audit::Args),
     Certify(certify::Args),
+    Export(export::Args),
     Verify(verify::Args),
     Recover(recover::Args),
     Rebuild(rebuild::Args),
@@ -145,6 +147,7 @@ impl Cli {
             Command::Merge(args) => merge::run(common, &args),
             Command::Audit(args) => audit::run(common, &args),
             Command::Certify(args) => certify::run(common, &args),
+            Command::Export(args) => export::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),
             Command::Rebuild(args) => rebuild::run(common, &args),

@@ -113,6 +113,18 @@ pub(super) fn progress(total_bytes: Option<u64>, doing: &'static str) -> Progres
     bar.with_message(doing)
 }
 
+/// A bar on stderr that counts steps, where that is a terminal.
+pub(super) fn steps(total: u64, doing: &'static str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar.with_message(doing)
+}
+
 /// One line on stderr that is written again and again, where that is a terminal.
 pub(super) fn live_line() -> Option<ProgressBar> {
     if !io::stderr().is_terminal() {

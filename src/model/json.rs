@@ -27,6 +27,7 @@ pub struct Bad {
 /// A position in a JSON text.
 #[derive(Debug)]
 pub struct Json<'a> {
+    source: &'a str,
     text: &'a [u8],
     at: usize,
     depth: usize,
@@ -51,7 +52,7 @@ pub enum Kind {
 impl<'a> Json<'a> {
     /// Stands at the start of `text`.
     pub fn new(text: &'a str) -> Self {
-        Self { text: text.as_bytes(), at: 0, depth: 0, multi_line: false }
+        Self { source: text, text: text.as_bytes(), at: 0, depth: 0, multi_line: false }
     }
 
     /// Whether a line break stood between tokens so far.
@@ -194,6 +195,111 @@ impl<'a> Json<'a> {
         Ok(super::TweetId::parse(digits).map(|id| id.0))
     }
 
+    /// The first byte of the value that comes next; 0 at the end.
+    pub fn peek(&self) -> u8 {
+        self.text.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// The text from an earlier position to here; empty if that is no earlier one.
+    pub fn since(&self, start: usize) -> &'a str {
+        self.source.get(start..self.at).unwrap_or_default()
+    }
+
+    /// Passes over one value and gives its text as written.
+    ///
+    /// # Errors
+    /// On broken syntax.
+    pub fn raw(&mut self) -> Result<&'a str, Bad> {
+        let start = self.at;
+        self.skip()?;
+        // A value begins and ends with ASCII, so this cannot fail.
+        self.source.get(start..self.at).ok_or_else(|| self.bad("invalid UTF-8"))
+    }
+
+    /// Passes over one value and appends it to `out` without white space between its parts and without members of
+    /// objects that say nothing: `null`, `""`, `[]`, `{}`. A value that itself says nothing is not appended, and the
+    /// answer is no. Elements of arrays keep their places.
+    ///
+    /// # Errors
+    /// On broken syntax.
+    pub fn copy_said(&mut self, out: &mut String) -> Result<bool, Bad> {
+        let start = out.len();
+        match self.kind() {
+            Kind::Object => {
+                self.enter()?;
+                self.blank();
+                out.push('{');
+                let mut open = !self.take(b'}');
+                while open {
+                    let before = out.len();
+                    if before > start + 1 {
+                        out.push(',');
+                    }
+                    let key = self.at;
+                    self.raw_string()?;
+                    out.push_str(self.source.get(key..self.at).unwrap_or_default());
+                    out.push(':');
+                    self.blank();
+                    self.expect(b':')?;
+                    self.blank();
+                    if !self.copy_said(out)? {
+                        out.truncate(before);
+                    }
+                    open = self.goes_on(b'}')?;
+                }
+                self.depth -= 1;
+                out.push('}');
+                if out.len() == start + 2 {
+                    out.truncate(start);
+                }
+            }
+            Kind::Array => {
+                self.enter()?;
+                self.blank();
+                out.push('[');
+                let mut open = !self.take(b']');
+                while open {
+                    if out.len() > start + 1 {
+                        out.push(',');
+                    }
+                    let first = self.peek();
+                    if !self.copy_said(out)? {
+                        out.push_str(match first {
+                            b'{' => "{}",
+                            b'[' => "[]",
+                            b'"' => "\"\"",
+                            _ => "null",
+                        });
+                    }
+                    open = self.goes_on(b']')?;
+                }
+                self.depth -= 1;
+                out.push(']');
+                if out.len() == start + 2 {
+                    out.truncate(start);
+                }
+            }
+            _ => {
+                let raw = self.raw()?;
+                if !matches!(raw, "null" | "\"\"") {
+                    out.push_str(raw);
+                }
+            }
+        }
+        Ok(out.len() > start)
+    }
+
+    /// After a member or an element: whether another comes.
+    fn goes_on(&mut self, end: u8) -> Result<bool, Bad> {
+        self.blank();
+        if self.take(end) {
+            return Ok(false);
+        }
+        self.expect(b',')?;
+        self.blank();
+        Ok(true)
+    }
+
     /// Passes over one value, validating all of it; the nesting costs no recursion.
     ///
     /// # Errors
@@ -275,9 +381,8 @@ impl<'a> Json<'a> {
     fn string(&mut self) -> Result<Cow<'a, str>, Bad> {
         let start = self.at + 1;
         let escaped = self.raw_string()?;
-        let inside = &self.text[start..self.at - 1];
-        // The text came in as `&str` and was cut at quotes, so this cannot fail.
-        let inside = std::str::from_utf8(inside).map_err(|_| self.bad("invalid UTF-8"))?;
+        // Cut at quotes, which are never inside a character, so this cannot fail.
+        let inside = self.source.get(start..self.at - 1).ok_or_else(|| self.bad("invalid UTF-8"))?;
         if !escaped {
             return Ok(Cow::Borrowed(inside));
         }
@@ -603,6 +708,30 @@ mod tests {
     }
 
     #[test]
+    fn copies_what_says_something() {
+        let cases = [
+            (r#"{"a": null, "b" : "", "c":[ ],"d":{}, "e":{"f":{"g":null}}}"#, ""),
+            (
+                r#"{"a": 1.50, "b" : [null, "", [], {}, {"c":null}, {"d": "\u0041"}]}"#,
+                r#"{"a":1.50,"b":[null,"",[],{},{},{"d":"\u0041"}]}"#,
+            ),
+            ("[ 1 ,\n2 ]", "[1,2]"),
+            (r#""é""#, r#""é""#),
+            ("null", ""),
+            ("false", "false"),
+        ];
+        for (text, want) in cases {
+            let mut out = String::from("kept");
+            let mut json = Json::new(text);
+            assert_eq!(json.copy_said(&mut out), Ok(!want.is_empty()), "{text}");
+            json.finish().unwrap();
+            assert_eq!(out, format!("kept{want}"));
+        }
+        let deep = "[".repeat(129);
+        assert!(Json::new(&deep).copy_said(&mut String::new()).is_err());
+    }
+
+    #[test]
     fn notices_a_second_line() {
         let mut json = Json::new("{\n}");
         json.skip().unwrap();
@@ -641,6 +770,20 @@ mod tests {
             text[at] = byte;
             if let Ok(text) = String::from_utf8(text) && valid(&text) {
                 prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
+            }
+        }
+
+        /// What is copied is JSON and says the same again.
+        #[test]
+        fn copies_are_json(value in any_json()) {
+            let text = serde_json::to_string_pretty(&value).unwrap();
+            let (mut once, mut twice) = (String::new(), String::new());
+            let said = Json::new(&text).copy_said(&mut once).unwrap();
+            prop_assert_eq!(said, !once.is_empty());
+            if said {
+                prop_assert!(valid(&once), "{}", once);
+                Json::new(&once).copy_said(&mut twice).unwrap();
+                prop_assert_eq!(once, twice);
             }
         }
 

@@ -10,6 +10,7 @@
 //! | `record.rs` | [`Draft`] and [`Body`]: what a tape keeps |
 //! | `event.rs` | [`Decoded`] and [`Event`]: what an envelope says |
 //! | `gap.rs` | [`Cause`], [`GapState`], [`Window`] |
+//! | `row.rs` | [`Row`]: what an envelope says, in words all providers share |
 //! | `interval.rs` | [`IntervalSet`], the arithmetic of coverage |
 //! | `http.rs` | [`Opening`], [`Request`], [`Response`], [`NetFault`]: network traffic as plain data |
 //! | `json.rs` | one-pass strict JSON reader |
@@ -24,6 +25,7 @@ mod id;
 mod interval;
 pub mod json;
 mod record;
+mod row;
 mod secret;
 mod time;
 
@@ -33,5 +35,9 @@ pub use http::{Endpoint, Framing, NetFault, Opening, Request, Response, Transpor
 pub use id::{ConnId, NameError, Provider, Seq, SourceName, TweetId, UnknownProvider};
 pub use interval::IntervalSet;
 pub use record::{Body, BodyRef, Draft, RecordKind, Via};
+pub use row::{
+    Account, Change, Counts, Dm, Engagement, Extra, Follow, Link, Media, Mention, Nested, Platform, Post, PostKind,
+    ProfileChange, Row, Said, Token,
+};
 pub use secret::Secret;
 pub use time::{UnixMicros, parse_legacy_date};

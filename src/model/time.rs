@@ -112,8 +112,28 @@ impl fmt::Display for UnixMicros {
 ///
 /// Observed in TwitterAPI.io's `createdAt` and ScrapeBadger's `created_at`.
 pub fn parse_legacy_date(text: &str) -> Option<UnixMicros> {
+    if let Some(exact) = legacy_fixed(text.as_bytes()) {
+        return Some(exact);
+    }
     let zoned = jiff::fmt::strtime::parse("%a %b %d %H:%M:%S %z %Y", text).ok()?.to_timestamp().ok()?;
     Some(UnixMicros(zoned.as_microsecond()))
+}
+
+/// The form that providers write, in UTC and with the right day of the week: read once per post of an export.
+fn legacy_fixed(text: &[u8]) -> Option<UnixMicros> {
+    const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+    const MONTHS: [&[u8; 3]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    if text.len() != 30 || &text[19..26] != b" +0000 " || [3, 7, 10].iter().any(|&at| text[at] != b' ') {
+        return None;
+    }
+    let month = 1 + MONTHS.iter().position(|month| month[..] == text[4..7])? as i64;
+    let (day, year) = (get(&text[8..10])?, get(&text[26..30])?);
+    let (hour, minute, second) = (get(&text[11..13])?, get(&text[14..16])?, get(&text[17..19])?);
+    let days = days_from_civil(year, month, day);
+    let is_real = civil_from_days(days) == (year, month, day) && hour < 24 && minute < 60 && second < 60;
+    let is_marked = text[13] == b':' && text[16] == b':' && text[..3] == DAYS[days.rem_euclid(7) as usize][..];
+    (is_real && is_marked).then_some(UnixMicros((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000))
 }
 
 fn put(out: &mut [u8], mut value: i64) {
@@ -160,6 +180,20 @@ mod tests {
             let stamp = jiff::Timestamp::from_microsecond(micros).unwrap();
             prop_assert_eq!(&text, &format!("{stamp:.6}"));
             prop_assert_eq!(UnixMicros::parse_fixed(text.as_bytes()), Some(at));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn legacy_dates_agree_with_jiff(seconds in -62_000_000_000i64..253_000_000_000, at in 0usize..30, byte in 32u8..127) {
+            let stamp = jiff::Timestamp::from_second(seconds).unwrap();
+            let mut text = stamp.strftime("%a %b %d %H:%M:%S +0000 %Y").to_string();
+            prop_assert_eq!(legacy_fixed(text.as_bytes()), Some(UnixMicros(seconds * 1_000_000)), "{}", text);
+            text.replace_range(at..=at, &char::from(byte).to_string());
+            if let Some(fixed) = legacy_fixed(text.as_bytes()) {
+                let jiff = jiff::fmt::strtime::parse("%a %b %d %H:%M:%S %z %Y", &text).unwrap().to_timestamp().unwrap();
+                prop_assert_eq!(fixed, UnixMicros(jiff.as_microsecond()), "{}", text);
+            }
         }
     }
 

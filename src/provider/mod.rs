@@ -12,6 +12,8 @@
 //! | `x_live/` | X live pipeline | `topic` + `payload` | endless HTTP response, cookies | fake peer |
 //! | `synthetic/` | all four | – | – | the seeded generator of plausible envelopes |
 //!
+//! `rows.rs`, here and in each provider's folder, reads the same envelopes and pages for an export.
+//!
 //! A frame is kept before it is understood: the shell hands it to the archive first, then here.
 //! Unknown fields are ignored; unknown messages are kept, counted and passed on; neither is an error.
 
@@ -24,6 +26,7 @@ pub mod past;
 pub mod redact;
 pub mod redial;
 mod rest;
+mod rows;
 mod said;
 pub mod scrapebadger;
 #[cfg(test)]
@@ -46,6 +49,7 @@ use bytes::Bytes;
 
 use self::lists::Lists;
 pub use self::rest::{Rest, RestSettings};
+pub use self::rows::{RowSink, Surprise, Told, read_page_rows, read_rows};
 pub use self::said::{Said, said};
 pub use self::switch::{Switch, SwitchError, Switches, Values, switches_of};
 pub use crate::model::Provider;

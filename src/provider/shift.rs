@@ -125,7 +125,7 @@ impl Scheme {
 }
 
 /// Whether an id, read as Truth Social's, lies between 2022 (when it opened) and 2040; the decoder asks the same.
-fn may_be_truth_social(id: u64) -> bool {
+pub fn may_be_truth_social(id: u64) -> bool {
     (1_640_995_200_000..2_208_988_800_000).contains(&(id >> 16))
 }
 

@@ -12,6 +12,7 @@ mod backfill;
 mod bad_input;
 mod cli;
 mod command;
+mod export;
 mod faults;
 mod filling;
 mod fixture;

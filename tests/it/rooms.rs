@@ -57,7 +57,7 @@ const CRATES: [(&[&str], &[&str]); 5] = [
     ),
     (&["clap"], &["cli", "main"]),
     (&["anyhow"], &["cli", "main"]),
-    (&["parquet", "arrow"], &["export"]),
+    (&["parquet", "arrow", "arrow_array", "arrow_schema", "object_store"], &["export"]),
 ];
 
 /// Calls, the rooms that may make them, and whether tests may too.

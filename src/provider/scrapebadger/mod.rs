@@ -6,6 +6,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `wire.rs` | [`decode`]: envelopes to events |
+//! | `rows.rs` | what envelopes and pages say, as rows of an export |
 //! | `client.rs` | [`Client`]: dial, answer, ping, wait, give up |
 //! | `server.rs` | [`Server`]: the fake peer |
 //! | `rest/` | [`Rest`]: the fake history and management, with its own table of calls |
@@ -28,6 +29,7 @@
 mod client;
 pub(super) mod lists;
 mod rest;
+mod rows;
 mod server;
 mod walk;
 mod wire;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 pub use client::Client;
 pub use rest::Rest;
+pub(super) use rows::{read_page_rows, read_rows};
 pub use server::Server;
 pub(crate) use walk::{Answer, PAGE, read_page};
 pub use walk::{Walk, decode_page};

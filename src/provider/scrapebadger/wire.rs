@@ -52,7 +52,7 @@ struct Envelope<'a> {
 /// (scrapebadger.com/docs/twitter-streams); `tweet` and `test` as the webhook's `type` (the published OpenAPI text).
 /// `ping` stands in the vendor's packages only.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Sort {
+pub(super) enum Sort {
     Tweet,
     Connected,
     Ping,
@@ -95,39 +95,49 @@ impl<'a> Envelope<'a> {
         let stamp = self.detected_at.as_deref().or(self.timestamp.as_deref());
         let provider_at = stamp.and_then(UnixMicros::parse_rfc3339);
         let mut events = Vec::new();
-        let message = match self.sort {
-            Sort::Tweet => {
-                events.extend(self.event());
-                Message::Data
-            }
-            Sort::Connected => Message::Connected,
-            Sort::Ping => Message::Ping,
-            Sort::Error => Message::Error {
-                code: self.code.and_then(|code| u16::try_from(code).ok()),
-                text: self.message.map(Cow::into_owned).unwrap_or_default(),
-            },
-            Sort::Test => Message::Other,
-            Sort::Other => Message::Unknown,
-        };
-        Decoded { json: false, message, provider_at, events }
+        if self.sort == Sort::Tweet {
+            events.extend(self.event());
+        }
+        Decoded { json: false, message: message(self.sort, self.code, self.message), provider_at, events }
     }
 
     /// The tweet, if the envelope names one.
-    ///
-    /// A rule's id goes first: under dialect C a rule's event still has to carry some `monitor_id` to please the
-    /// vendor's Python package.
     fn event(&self) -> Option<Event> {
         let id = self.tweet_id.or(self.nested_id).map(TweetId)?;
-        let published_at = id
-            .published_at()
-            .or_else(|| self.tweet_published_at.as_deref().and_then(UnixMicros::parse_rfc3339))
-            .or_else(|| self.created_at.as_deref().and_then(parse_legacy_date));
-        let selector = self.rule_id.as_deref().or(self.monitor_id.as_deref()).unwrap_or_default().to_owned();
-        Some(Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector })
+        let selector = self.rule_id.as_deref().or(self.monitor_id.as_deref());
+        Some(event(id, self.tweet_published_at.as_deref(), self.created_at.as_deref(), selector))
     }
 }
 
-fn sort(word: Option<&str>) -> Sort {
+/// What an envelope means for the connection.
+pub(super) fn message(sort: Sort, code: Option<i64>, text: Option<Cow<'_, str>>) -> Message {
+    match sort {
+        Sort::Tweet => Message::Data,
+        Sort::Connected => Message::Connected,
+        Sort::Ping => Message::Ping,
+        Sort::Error => Message::Error {
+            code: code.and_then(|code| u16::try_from(code).ok()),
+            text: text.map(Cow::into_owned).unwrap_or_default(),
+        },
+        Sort::Test => Message::Other,
+        Sort::Other => Message::Unknown,
+    }
+}
+
+/// A post as an event.
+///
+/// As its selector a rule's id goes before a monitor's: under dialect C a rule's event still has to carry some
+/// `monitor_id` to please the vendor's Python package.
+pub(super) fn event(id: TweetId, published_at: Option<&str>, created_at: Option<&str>, selector: Option<&str>) -> Event {
+    let published_at = id
+        .published_at()
+        .or_else(|| published_at.and_then(UnixMicros::parse_rfc3339))
+        .or_else(|| created_at.and_then(parse_legacy_date));
+    let selector = selector.unwrap_or_default().to_owned();
+    Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector }
+}
+
+pub(super) fn sort(word: Option<&str>) -> Sort {
     match word {
         Some("tweet" | "new_tweet" | "tweet.detected") => Sort::Tweet,
         Some("ping") => Sort::Ping,

@@ -126,18 +126,18 @@ pub(super) fn read_watchlist(body: &[u8]) -> Option<Vec<String>> {
 
 /// The fields of a row, before it is known what it is.
 #[derive(Default)]
-struct Raw<'a> {
-    kind: Option<EventKind>,
-    row_id: Option<Cow<'a, str>>,
-    tweet_id: Option<u64>,
-    event_id: Option<Cow<'a, str>>,
-    at: Option<i64>,
-    truth_social: bool,
-    has_meta: bool,
-    handle: Option<Cow<'a, str>>,
-    author: Option<Cow<'a, str>>,
-    time: Option<Cow<'a, str>>,
-    received_time: Option<Cow<'a, str>>,
+pub(super) struct Raw<'a> {
+    pub(super) kind: Option<EventKind>,
+    pub(super) row_id: Option<Cow<'a, str>>,
+    pub(super) tweet_id: Option<u64>,
+    pub(super) event_id: Option<Cow<'a, str>>,
+    pub(super) at: Option<i64>,
+    pub(super) truth_social: bool,
+    pub(super) has_meta: bool,
+    pub(super) handle: Option<Cow<'a, str>>,
+    pub(super) author: Option<Cow<'a, str>>,
+    pub(super) time: Option<Cow<'a, str>>,
+    pub(super) received_time: Option<Cow<'a, str>>,
 }
 
 impl<'a> Raw<'a> {
@@ -178,7 +178,7 @@ impl<'a> Raw<'a> {
         Ok(())
     }
 
-    fn row(self) -> Row {
+    pub(super) fn row(self) -> Row {
         let instant = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(UnixMicros::parse_rfc3339);
         let (time, received_time) = (instant(&self.time), instant(&self.received_time));
         let written_at = self.at.map(UnixMicros::from_millis).or(time);
@@ -211,7 +211,7 @@ fn event(kind: EventKind, id: EventId, published_at: Option<UnixMicros>) -> Even
 }
 
 /// Documented in upper case; in the middle of the docs' life it was in lower case.
-fn kind(name: &str) -> Option<EventKind> {
+pub(super) fn kind(name: &str) -> Option<EventKind> {
     let all = [("TWEET", EventKind::Tweet), ("PROFILE", EventKind::Profile), ("FOLLOW", EventKind::Follow)];
     all.into_iter().find(|(word, _)| word.eq_ignore_ascii_case(name)).map(|(_, kind)| kind)
 }

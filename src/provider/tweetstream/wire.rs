@@ -30,8 +30,8 @@ pub fn decode(text: &str) -> Decoded {
 ///
 /// Documented: tweetstream.io docs, "Payloads, detections and OCR", and the SDK's type union; `callout` is
 /// observed in a public consumer only.
-#[derive(Clone, Copy)]
-enum Op {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
     Tweet(EventKind),
     Account(EventKind),
     Callout,
@@ -41,7 +41,7 @@ enum Op {
 }
 
 impl Op {
-    fn parse(op: &str) -> Option<Self> {
+    pub(super) fn parse(op: &str) -> Option<Self> {
         Some(match op {
             "content" => Self::Tweet(EventKind::Tweet),
             "update" => Self::Tweet(EventKind::Update),
@@ -108,27 +108,29 @@ impl<'a> Envelope<'a> {
             None => None,
             Some(Op::HandlesResult | Op::AuthPong) => return (Message::Other, None),
             Some(Op::AuthPing) => return (Message::AuthPing, None),
-            Some(Op::Tweet(kind)) => self.tweet_event(kind),
+            Some(Op::Tweet(kind)) => tweet_event(kind, self.tweet_id, self.created_at, self.truth_social),
             Some(Op::Account(kind)) => text_event(kind, self.event_id.take(), self.observed_at),
             Some(Op::Callout) => text_event(EventKind::Callout, self.id.take(), self.created_at),
         };
         (if event.is_some() { Message::Data } else { Message::Unknown }, event)
     }
-
-    fn tweet_event(&self, kind: EventKind) -> Option<Event> {
-        let id = TweetId(self.tweet_id?);
-        let written_at = self.created_at.map(UnixMicros::from_millis);
-        let (id, published_at) = match self.truth_social {
-            true => (EventId::Text(format!("truth_social:{id}")), written_at),
-            // Content names its platform or is X's; the others carry no author, so their id may be either's.
-            false if kind != EventKind::Tweet && may_be_truth_social(id) => (EventId::Tweet(id), written_at),
-            false => (EventId::Tweet(id), id.published_at().or(written_at)),
-        };
-        Some(Event { kind, id, published_at, selector: String::new() })
-    }
 }
 
-fn text_event(kind: EventKind, id: Option<std::borrow::Cow<'_, str>>, at: Option<i64>) -> Option<Event> {
+/// An event of a post.
+pub(super) fn tweet_event(kind: EventKind, id: Option<u64>, created_at: Option<i64>, truth_social: bool) -> Option<Event> {
+    let id = TweetId(id?);
+    let written_at = created_at.map(UnixMicros::from_millis);
+    let (id, published_at) = match truth_social {
+        true => (EventId::Text(format!("truth_social:{id}")), written_at),
+        // Content names its platform or is X's; the others carry no author, so their id may be either's.
+        false if kind != EventKind::Tweet && may_be_truth_social(id) => (EventId::Tweet(id), written_at),
+        false => (EventId::Tweet(id), id.published_at().or(written_at)),
+    };
+    Some(Event { kind, id, published_at, selector: String::new() })
+}
+
+/// An event that has an id in words.
+pub(super) fn text_event(kind: EventKind, id: Option<std::borrow::Cow<'_, str>>, at: Option<i64>) -> Option<Event> {
     let id = id.filter(|id| !id.is_empty())?;
     let published_at = at.map(UnixMicros::from_millis);
     Some(Event { kind, id: EventId::Text(id.into_owned()), published_at, selector: String::new() })

@@ -6,6 +6,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `wire.rs` | [`decode`]: envelopes to events |
+//! | `rows.rs` | what envelopes and pages say, as rows of an export |
 //! | `client.rs` | [`Client`]: dial, ping, wait, give up |
 //! | `delay.rs` | [`Delay`]: how late tweets come |
 //! | `server.rs` | [`Server`]: the fake peer |
@@ -44,6 +45,7 @@ mod history;
 pub(super) mod lists;
 mod post;
 mod rest;
+mod rows;
 mod rules;
 mod server;
 #[cfg(test)]
@@ -57,6 +59,7 @@ use std::time::Duration;
 pub use client::Client;
 pub use delay::{Delay, Spread};
 pub use rest::Rest;
+pub(super) use rows::{read_page_rows, read_rows};
 pub use server::{Server, Takeover};
 pub(crate) use walk::{Listing, PAGE, read_page, selected_by};
 pub use walk::{Walk, decode_page};

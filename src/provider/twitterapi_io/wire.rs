@@ -39,7 +39,7 @@ struct Envelope<'a> {
 /// Documented: `connected`, `ping`, `tweet` and `fast_tweet` (twitterapi.io blog, "Using WebSocket for Real-Time
 /// Twitter Data"), `replaced` (docs.twitterapi.io, "WebSocket stream").
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum EventType {
+pub(super) enum EventType {
     Connected,
     Ping,
     Tweet,
@@ -49,10 +49,33 @@ enum EventType {
     Other,
 }
 
+impl EventType {
+    pub(super) fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("tweet") => Self::Tweet,
+            Some("fast_tweet") => Self::FastTweet,
+            Some("ping") => Self::Ping,
+            Some("connected") => Self::Connected,
+            Some("replaced") => Self::Replaced,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) fn message(self) -> Message {
+        match self {
+            Self::Connected => Message::Connected,
+            Self::Ping => Message::Ping,
+            Self::Tweet | Self::FastTweet => Message::Data,
+            Self::Replaced => Message::Replaced,
+            Self::Other => Message::Unknown,
+        }
+    }
+}
+
 impl<'a> Envelope<'a> {
     fn take(&mut self, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
         match key {
-            "event_type" => self.event_type = event_type(json.text()?.as_deref()),
+            "event_type" => self.event_type = EventType::of(json.text()?.as_deref()),
             "timestamp" => self.timestamp = json.integer()?,
             "rule_id" => self.rule_id = json.text()?,
             "tweets" => json.array(|json| self.take_tweet(json))?,
@@ -76,30 +99,23 @@ impl<'a> Envelope<'a> {
             Ok(())
         })?;
         let Some(id) = id.map(TweetId) else { return Ok(()) };
-        // What the id of an action names is not known, so its time is the stamp alone.
-        let snowflake = if action.is_none() { id.published_at() } else { None };
-        let published_at = snowflake
-            .or_else(|| created_ms.map(UnixMicros::from_millis))
-            .or_else(|| created_at.as_deref().and_then(parse_legacy_date));
         if let Some(word) = action {
             self.actions.push((self.events.len(), word, user_id));
         }
-        self.events.push(Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() });
+        self.events.push(event(id, action, created_ms, created_at.as_deref()));
         Ok(())
     }
 
     fn decide(mut self) -> Decoded {
-        let message = match self.event_type {
-            EventType::Connected => Message::Connected,
-            EventType::Ping => Message::Ping,
-            EventType::Tweet | EventType::FastTweet => Message::Data,
-            EventType::Replaced => Message::Replaced,
-            EventType::Other => Message::Unknown,
-        };
+        let message = self.event_type.message();
         match self.event_type {
-            EventType::FastTweet => self.turn_into_actions(),
+            EventType::FastTweet => {
+                for &(at, word, user_id) in &self.actions {
+                    turn_into_action(&mut self.events[at], word, user_id);
+                }
+            }
             // In the full object `type` names the object, never an action; a word there changes nothing but the time.
-            EventType::Tweet => self.restore_tweets(),
+            EventType::Tweet => self.actions.iter().for_each(|&(at, ..)| restore_tweet(&mut self.events[at])),
             _ => self.events.clear(),
         }
         if let Some(rule_id) = self.rule_id {
@@ -107,49 +123,42 @@ impl<'a> Envelope<'a> {
         }
         Decoded { json: false, message, provider_at: self.timestamp.map(UnixMicros::from_millis), events: self.events }
     }
-
-    /// An action's id is `word:account:id`, so that a like and a mention of one post stay two events.
-    fn turn_into_actions(&mut self) {
-        for &(at, word, user_id) in &self.actions {
-            let event = &mut self.events[at];
-            let EventId::Tweet(id) = event.id else { continue };
-            let user_id = user_id.map(|u| u.to_string()).unwrap_or_default();
-            event.kind = EventKind::Action;
-            event.id = EventId::Text(format!("{word}:{user_id}:{id}"));
-        }
-    }
-
-    fn restore_tweets(&mut self) {
-        for &(at, ..) in &self.actions {
-            let event = &mut self.events[at];
-            if let EventId::Tweet(id) = event.id {
-                event.published_at = id.published_at().or(event.published_at);
-            }
-        }
-    }
 }
 
-fn event_type(word: Option<&str>) -> EventType {
-    match word {
-        Some("tweet") => EventType::Tweet,
-        Some("fast_tweet") => EventType::FastTweet,
-        Some("ping") => EventType::Ping,
-        Some("connected") => EventType::Connected,
-        Some("replaced") => EventType::Replaced,
-        _ => EventType::Other,
+/// A post as an event, as far as it is known before the end of its envelope.
+pub(super) fn event(id: TweetId, action: Option<&'static str>, created_ms: Option<i64>, created_at: Option<&str>) -> Event {
+    // What the id of an action names is not known, so its time is the stamp alone.
+    let snowflake = if action.is_none() { id.published_at() } else { None };
+    let published_at =
+        snowflake.or_else(|| created_ms.map(UnixMicros::from_millis)).or_else(|| created_at.and_then(parse_legacy_date));
+    Event { kind: EventKind::Tweet, id: EventId::Tweet(id), published_at, selector: String::new() }
+}
+
+/// An action's id is `word:account:id`, so that a like and a mention of one post stay two events.
+pub(super) fn turn_into_action(event: &mut Event, word: &str, user_id: Option<u64>) {
+    let EventId::Tweet(id) = event.id else { return };
+    let user_id = user_id.map(|u| u.to_string()).unwrap_or_default();
+    event.kind = EventKind::Action;
+    event.id = EventId::Text(format!("{word}:{user_id}:{id}"));
+}
+
+/// What called itself an action was a post after all.
+pub(super) fn restore_tweet(event: &mut Event) {
+    if let EventId::Tweet(id) = event.id {
+        event.published_at = id.published_at().or(event.published_at);
     }
 }
 
 /// Whether an `event_type` is the fast lane's.
 pub(super) fn is_fast(word: Option<&str>) -> bool {
-    event_type(word) == EventType::FastTweet
+    EventType::of(word) == EventType::FastTweet
 }
 
 /// The word of an action that is no post; `None` for posts.
 ///
 /// Observed (public stream clients, 2026-09): `post`, `reply`, `repost`, `quote`, `thread` are posts; `like`,
 /// `mention`, `follow` are not. `tweet` is the full object's constant. A word nobody has seen is not called a post.
-fn action_word(word: Option<&str>) -> Option<&'static str> {
+pub(super) fn action_word(word: Option<&str>) -> Option<&'static str> {
     match word {
         None | Some("post" | "reply" | "repost" | "quote" | "thread" | "tweet") => None,
         Some("like") => Some("like"),

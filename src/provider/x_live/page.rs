@@ -33,12 +33,12 @@ pub(super) struct Talk {
 pub(super) struct Entry {
     pub(super) id: Option<TweetId>,
     pub(super) sent_at: Option<UnixMicros>,
-    conversation: String,
-    is_message: bool,
+    pub(super) conversation: String,
+    pub(super) is_message: bool,
 }
 
 impl Entry {
-    fn event(self) -> Option<Event> {
+    pub(super) fn event(self) -> Option<Event> {
         let id = self.id.filter(|_| self.is_message)?;
         let selector = if self.conversation.is_empty() { String::new() } else { format!("/dm_update/{}", self.conversation) };
         let published_at = self.sent_at.or(id.published_at());

@@ -43,14 +43,14 @@ pub(super) fn topic(text: &str) -> Option<Cow<'_, str>> {
 
 /// What is taken from an envelope; `topic` may stand behind `payload`.
 #[derive(Default)]
-struct Envelope<'a> {
-    topic: Option<Cow<'a, str>>,
+pub(super) struct Envelope<'a> {
+    pub(super) topic: Option<Cow<'a, str>>,
     config: Option<Config<'a>>,
     subscriptions: Option<Vec<(String, i64, String)>>,
     error: Option<(i64, Cow<'a, str>)>,
-    engagement: bool,
-    dm_update: Option<Conversation<'a>>,
-    dm_typing: Option<Conversation<'a>>,
+    pub(super) engagement: bool,
+    pub(super) dm_update: Option<Conversation<'a>>,
+    pub(super) dm_typing: Option<Conversation<'a>>,
 }
 
 #[derive(Default)]
@@ -61,10 +61,10 @@ struct Config<'a> {
 }
 
 /// `conversation_id` of a direct-message kind.
-type Conversation<'a> = Option<Cow<'a, str>>;
+pub(super) type Conversation<'a> = Option<Cow<'a, str>>;
 
 impl<'a> Envelope<'a> {
-    fn field(&mut self, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+    pub(super) fn field(&mut self, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
         match key {
             "topic" => self.topic = json.text()?,
             "payload" => json.object(|key, json| self.kind(key, json))?,
@@ -76,7 +76,7 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    fn kind(&mut self, kind: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+    pub(super) fn kind(&mut self, kind: &str, json: &mut Json<'a>) -> Result<(), Bad> {
         if json.kind() != Kind::Object {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         let topic = self.topic.as_deref().unwrap_or("");
         let mut events = Vec::new();
         let mut add = |kind, id: Option<EventId>| {
@@ -127,7 +127,7 @@ impl<'a> Envelope<'a> {
         events
     }
 
-    fn message(self, has_events: bool) -> Message {
+    pub(super) fn message(self, has_events: bool) -> Message {
         match self {
             Self { config: Some(config), .. } if !config.session_id.is_empty() => Message::Config {
                 session_id: config.session_id.into_owned(),

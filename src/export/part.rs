@@ -1,0 +1,488 @@
+//! A partition: sightings in order in, one Parquet file out.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use sha2::{Digest as _, Sha256};
+
+use super::ExportError;
+use super::code::Code;
+use super::post::{COUNTS, Merging, counts};
+use super::schema::{Kind, SCHEMA, Table};
+use super::sheet::{Cells, Sheet};
+use super::sight::{Came, DmSight, EngagementSight, EnvelopeSight, EventSight, FollowSight, ProfileSight};
+use super::spool::{Key, Merge, Part};
+use crate::model::UnixMicros;
+
+/// Rows of a row group. These bounds are constants, so that a file looks the same whoever wrote it.
+const GROUP_ROWS: usize = 128 << 10;
+/// Packed bytes of a row group.
+const GROUP_BYTES: usize = 12 << 20;
+/// What the open runs of one partition take of memory at most.
+pub(super) const MERGE_BYTES: usize = 8 << 20;
+
+/// What writing a partition takes of memory at most. Every column of a file has a compressor of its own (half a megabyte)
+/// and its pages of the row group at hand.
+pub(super) const fn memory_of(table: Table) -> usize {
+    let columns = match table {
+        Table::Tweets => 64 << 20,
+        _ => 16 << 20,
+    };
+    columns + GROUP_BYTES + MERGE_BYTES
+}
+
+/// A segment, for its name in the files made from it.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) first_n: u64,
+    pub(super) last_n: u64,
+    /// Of a sealed one.
+    pub(super) sha256: Option<String>,
+}
+
+/// What all files of an export share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) tape: String,
+    /// Names of sources, in the order of their numbers.
+    pub(super) sources: Vec<String>,
+    pub(super) segments: Vec<Vec<Segment>>,
+}
+
+/// A file that was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) rows: u64,
+    pub(super) sightings: u64,
+    pub(super) merged: u64,
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
+}
+
+/// Writes through, and takes the digest on the way.
+struct Digested {
+    file: File,
+    digest: Sha256,
+    bytes: u64,
+}
+
+impl Write for Digested {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.digest.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A Parquet file of a table that is being written.
+pub(super) struct TableFile {
+    table: Table,
+    sheet: Sheet,
+    writer: ArrowWriter<Digested>,
+    rows: u64,
+}
+
+impl TableFile {
+    /// `sorted_by` is what its rows will be sorted by.
+    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str]) -> Result<Self, ExportError> {
+        let file = File::create(path).map_err(|source| cannot_write(path, source))?;
+        let file = Digested { file, digest: Sha256::new(), bytes: 0 };
+        let writer = ArrowWriter::try_new(file, table.schema(), Some(properties(table, sorted_by)))?;
+        Ok(Self { table, sheet: Sheet::new(table), writer, rows: 0 })
+    }
+
+    pub(super) fn row<T>(&mut self, fill: impl FnOnce(&mut Cells<'_>) -> T) -> Result<T, ExportError> {
+        let done = self.sheet.row(fill);
+        self.rows += 1;
+        if self.sheet.is_full() {
+            self.batch()?;
+        }
+        Ok(done)
+    }
+
+    fn batch(&mut self) -> Result<(), ExportError> {
+        if let Some(batch) = self.sheet.take().map_err(parquet::errors::ParquetError::from)? {
+            self.writer.write(&batch)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, facts: Vec<(String, String)>) -> Result<Written, ExportError> {
+        self.batch()?;
+        let own = [("birdtape.schema", SCHEMA.to_string()), ("birdtape.table", self.table.name().to_owned())];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
+        for (key, value) in own.chain(facts) {
+            self.writer.append_key_value_metadata(KeyValue::new(key, value));
+        }
+        self.writer.finish()?;
+        let file = self.writer.inner();
+        let sha256 = file.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Written { rows: self.rows, sightings: self.rows, merged: 0, bytes: file.bytes, sha256 })
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> ExportError {
+    ExportError::Io { what: "cannot write", path: path.display().to_string(), source }
+}
+
+/// How columns are encoded: words by dictionary, ids and instants by their differences, all packed with zstd.
+fn properties(table: Table, sorted_by: &[&str]) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_created_by(format!("birdtape {}", env!("CARGO_PKG_VERSION")))
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_bytes(Some(GROUP_BYTES));
+    for column in table.columns() {
+        column.leaves(&[], &mut |path, kind| {
+            let path = ColumnPath::new(path);
+            let mut set = |encoding: Option<Encoding>, statistics: bool| {
+                let mut now = std::mem::take(&mut properties).set_column_dictionary_enabled(path.clone(), encoding.is_none());
+                if let Some(encoding) = encoding {
+                    now = now.set_column_encoding(path.clone(), encoding);
+                }
+                if !statistics {
+                    now = now.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+                }
+                properties = now;
+            };
+            match kind {
+                Kind::Id | Kind::Time => set(Some(Encoding::DELTA_BINARY_PACKED), true),
+                Kind::Text | Kind::Bytes => set(Some(Encoding::PLAIN), false),
+                _ => set(None, true),
+            }
+        });
+    }
+    if table == Table::Tweets {
+        let path = ColumnPath::from("tweet_id");
+        properties =
+            properties.set_column_bloom_filter_fpp(path.clone(), 0.01).set_column_bloom_filter_max_ndv(path, GROUP_ROWS as u64);
+    }
+    let leaf_of = |name: &str| {
+        let mut leaves = Vec::new();
+        table.columns().iter().for_each(|column| column.leaves(&[], &mut |path, _| leaves.push(path.join("."))));
+        leaves.iter().position(|leaf| leaf == name)
+    };
+    let sorted = sorted_by.iter().filter_map(|name| leaf_of(name));
+    let sorted = sorted.map(|at| SortingColumn { column_idx: at as i32, descending: false, nulls_first: false }).collect();
+    properties.set_sorting_columns(Some(sorted)).build()
+}
+
+/// Which segments a file's rows came from.
+#[derive(Default)]
+struct Sources {
+    seen: BTreeSet<(u32, usize)>,
+    last: Option<(u32, std::ops::RangeInclusive<u64>)>,
+}
+
+impl Sources {
+    fn add(&mut self, common: &Common, key: &Key) {
+        if self.last.as_ref().is_some_and(|(source, range)| *source == key.source && range.contains(&key.n)) {
+            return;
+        }
+        let Some(segments) = common.segments.get(key.source as usize) else { return };
+        let at = segments.partition_point(|segment| segment.last_n < key.n);
+        if let Some(segment) = segments.get(at) {
+            self.last = Some((key.source, segment.first_n..=segment.last_n));
+            self.seen.insert((key.source, at));
+        }
+    }
+
+    fn to_json(&self, common: &Common) -> String {
+        let of = |&(source, at): &(u32, usize)| {
+            let segment = &common.segments[source as usize][at];
+            let source = &common.sources[source as usize];
+            serde_json::json!({ "source": source, "first_n": segment.first_n, "sha256": segment.sha256 })
+        };
+        serde_json::Value::from(self.seen.iter().map(of).collect::<Vec<_>>()).to_string()
+    }
+}
+
+/// Writes a partition into a file.
+pub(super) fn write(path: &Path, part: Part, mut merge: Merge, common: &Common) -> Result<Written, ExportError> {
+    let table = part.table;
+    // Posts without a date of their own come by their ids, which say nothing of when.
+    let sorted_by = if part.day == Part::NO_DAY { &["tweet_id"] } else { table.sorted_by() };
+    let mut file = TableFile::create(path, table, sorted_by)?;
+    let mut sources = Sources::default();
+    let mut n_sightings = 0;
+    let mut text = String::new();
+    let mut joined = Joined::default();
+    while let Some((key, bytes)) = merge.next().map_err(|source| cannot_write(path, source))? {
+        sources.add(common, &key);
+        n_sightings += 1;
+        match table {
+            Table::Tweets | Table::ProfileChanges | Table::Follows => {
+                if !joined.is_of(&key) {
+                    joined.row(&mut file, common)?;
+                }
+                joined.add(key, bytes)?;
+            }
+            Table::Events => event(&mut file, common, &key, bytes, &mut text)?,
+            Table::Envelopes => envelope(&mut file, common, &key, bytes)?,
+            Table::Engagement => engagement(&mut file, common, &key, bytes)?,
+            Table::DmActivity => dm(&mut file, common, &key, bytes)?,
+            Table::Coverage => return Err(ExportError::Bent),
+        }
+    }
+    joined.row(&mut file, common)?;
+    let n_joined = joined.n_merged;
+    let facts =
+        vec![("birdtape.tape".to_owned(), common.tape.clone()), ("birdtape.segments".to_owned(), sources.to_json(common))];
+    let written = file.finish(facts)?;
+    let merged = match table {
+        Table::Tweets | Table::ProfileChanges | Table::Follows => n_joined,
+        _ => 0,
+    };
+    Ok(Written { sightings: n_sightings, merged, ..written })
+}
+
+/// Rows that several sightings make.
+#[derive(Default)]
+struct Joined {
+    post: Merging,
+    /// Of the other tables: key and bytes of the first by time, and what is summed up.
+    other: Option<Other>,
+    table: Option<Table>,
+    /// Sightings that became part of another's row.
+    n_merged: u64,
+}
+
+struct Other {
+    key: Key,
+    first: (UnixMicros, Key),
+    bytes: Vec<u8>,
+    count: u64,
+    sources: Vec<u32>,
+    via: Vec<crate::model::Via>,
+}
+
+impl Joined {
+    fn is_of(&self, key: &Key) -> bool {
+        self.post.is_of(key) && self.other.as_ref().is_none_or(|other| other.key.is_of(key))
+    }
+
+    fn add(&mut self, key: Key, bytes: &[u8]) -> Result<(), ExportError> {
+        self.table = Some(key.part.table);
+        if key.part.table == Table::Tweets {
+            return self.post.add(key, bytes).ok_or(ExportError::Bent);
+        }
+        let came = Came::get(&mut &*bytes).ok_or(ExportError::Bent)?;
+        let first = (came.received_at, key);
+        let other = self.other.get_or_insert_with(|| Other {
+            key,
+            first,
+            bytes: bytes.to_vec(),
+            count: 0,
+            sources: Vec::new(),
+            via: Vec::new(),
+        });
+        if first < other.first {
+            other.first = first;
+            other.bytes.clear();
+            other.bytes.extend_from_slice(bytes);
+        }
+        other.count += 1;
+        if !other.sources.contains(&key.source) {
+            other.sources.push(key.source);
+        }
+        if !other.via.contains(&came.via) {
+            other.via.push(came.via);
+        }
+        Ok(())
+    }
+
+    /// Writes the row at hand, if there is one.
+    fn row(&mut self, file: &mut TableFile, common: &Common) -> Result<(), ExportError> {
+        let count = match self.table.take() {
+            None => return Ok(()),
+            Some(Table::Tweets) => file.row(|cells| self.post.row(cells, &common.sources))?.ok_or(ExportError::Bent)?,
+            Some(table) => {
+                let mut other = self.other.take().ok_or(ExportError::Bent)?;
+                other.sources.sort_unstable();
+                other.via.sort_unstable();
+                match table {
+                    Table::Follows => follow(file, common, &other)?,
+                    _ => profile(file, common, &other)?,
+                }
+                other.count
+            }
+        };
+        self.n_merged += count - 1;
+        Ok(())
+    }
+}
+
+fn gap_id(common: &Common, source: u32, came: &Came) -> Option<String> {
+    came.gap.map(|gap| format!("{}-{gap}", common.sources[source as usize]))
+}
+
+fn source_of<'a>(common: &'a Common, key: &Key) -> Option<&'a str> {
+    common.sources.get(key.source as usize).map(String::as_str)
+}
+
+fn extra(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn event(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8], text: &mut String) -> Result<(), ExportError> {
+    use std::fmt::Write as _;
+    let sight = EventSight::get(&mut bytes).ok_or(ExportError::Bent)?;
+    text.clear();
+    match (&sight.id, sight.tweet_id) {
+        (Some(id), _) => text.push_str(id),
+        (None, Some(id)) => write!(text, "{id}").unwrap_or_default(),
+        (None, None) => {}
+    }
+    file.row(|cells| {
+        cells.text("source", source_of(common, key));
+        cells.int("n", Some(key.n));
+        cells.int("index", Some(u64::from(key.index)));
+        cells.text("provider", Some(sight.came.provider.name()));
+        cells.text("kind", Some(sight.kind.name()));
+        cells.text("id", Some(&*text));
+        cells.int("tweet_id", sight.tweet_id);
+        cells.text("selector", Some(&sight.selector).filter(|selector| !selector.is_empty()));
+        cells.text("selector_name", sight.selector_name.as_ref());
+        cells.time("published_at", sight.published_at);
+        cells.time("provider_at", sight.provider_at);
+        cells.time("received_at", Some(sight.came.received_at));
+        cells.text("via", Some(sight.came.via.name()));
+        cells.text("gap_id", gap_id(common, key.source, &sight.came));
+        cells.text("extra", extra(&sight.extra.0));
+    })
+}
+
+fn envelope(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+    let sight = EnvelopeSight::get(&mut bytes).ok_or(ExportError::Bent)?;
+    let text = std::str::from_utf8(sight.body).ok();
+    file.row(|cells| {
+        cells.text("source", source_of(common, key));
+        cells.int("n", Some(key.n));
+        cells.text("provider", Some(sight.came.provider.name()));
+        cells.text("kind", Some(if sight.is_page { "http" } else { "frame" }));
+        cells.int("conn", Some(sight.conn));
+        cells.text("via", Some(sight.came.via.name()));
+        cells.time("received_at", Some(sight.came.received_at));
+        cells.text("gap_id", gap_id(common, key.source, &sight.came));
+        cells.int("bytes", Some(sight.body.len() as u64));
+        cells.bool("is_json", Some(sight.is_json));
+        cells.int("events", Some(sight.events));
+        cells.text("problem", sight.problem.as_ref());
+        cells.text("raw", text);
+        cells.bytes("raw_bytes", text.is_none().then_some(sight.body));
+    })
+}
+
+fn engagement(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+    let sight = EngagementSight::get(&mut bytes).ok_or(ExportError::Bent)?;
+    file.row(|cells| {
+        cells.int("tweet_id", sight.tweet_id);
+        cells.time("published_at", sight.published_at);
+        cells.time("received_at", Some(sight.came.received_at));
+        counts(cells, COUNTS, &sight.engagement.counts);
+        cells.text("view_state", sight.engagement.view_state.as_ref());
+        cells.text("source", source_of(common, key));
+        cells.int("n", Some(key.n));
+        cells.int("index", Some(u64::from(key.index)));
+        cells.text("via", Some(sight.came.via.name()));
+        cells.text("gap_id", gap_id(common, key.source, &sight.came));
+        cells.text("extra", extra(&sight.engagement.extra.0));
+    })
+}
+
+fn dm(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+    let sight = DmSight::get(&mut bytes).ok_or(ExportError::Bent)?;
+    file.row(|cells| {
+        cells.text("conversation_id", Some(&sight.dm.conversation_id));
+        cells.text("kind", Some(sight.kind.name()));
+        cells.int("user_id", sight.dm.user_id);
+        cells.int("message_id", sight.dm.message_id);
+        cells.text("text", sight.dm.text.as_ref());
+        cells.time("published_at", sight.published_at);
+        cells.time("received_at", Some(sight.came.received_at));
+        cells.text("source", source_of(common, key));
+        cells.int("n", Some(key.n));
+        cells.int("index", Some(u64::from(key.index)));
+        cells.text("via", Some(sight.came.via.name()));
+        cells.text("gap_id", gap_id(common, key.source, &sight.came));
+        cells.text("extra", extra(&sight.dm.extra.0));
+    })
+}
+
+impl Other {
+    /// The columns that all merged tables end with.
+    fn seen(&self, cells: &mut Cells<'_>, common: &Common) {
+        cells.time("first_received_at", Some(self.first.0));
+        cells.int("seen_count", Some(self.count));
+        cells.words("sources", self.sources.iter().map(|source| common.sources[*source as usize].as_str()));
+        cells.words("via", self.via.iter().map(|via| via.name()));
+    }
+
+    fn origin(&self, cells: &mut Cells<'_>, common: &Common) {
+        cells.text("envelope_source", source_of(common, &self.first.1));
+        cells.int("envelope_n", Some(self.first.1.n));
+    }
+}
+
+fn profile(file: &mut TableFile, common: &Common, other: &Other) -> Result<(), ExportError> {
+    let sight = ProfileSight::get(&mut other.bytes.as_slice()).ok_or(ExportError::Bent)?;
+    let (change, account) = (&sight.change, &sight.change.account);
+    file.row(|cells| {
+        cells.text("event_id", Some(&sight.id));
+        cells.text("platform", change.platform.map(|platform| platform.name()));
+        cells.time("observed_at", change.observed_at);
+        cells.int("account_id", account.id);
+        cells.text("handle", account.handle.as_ref());
+        cells.text("name", account.name.as_ref());
+        cells.text("bio", account.bio.as_ref());
+        cells.text("location", account.location.as_ref());
+        cells.text("picture_url", account.picture_url.as_ref());
+        cells.int("followers", account.followers);
+        cells.int("following", account.following);
+        cells.list("changes", &change.changes, |cells, change| {
+            cells.text("field", Some(&change.field));
+            cells.text("before", change.before.as_ref());
+            cells.text("after", change.after.as_ref());
+        });
+        other.seen(cells, common);
+        cells.text("gap_id", gap_id(common, other.first.1.source, &sight.came));
+        cells.text("extra", extra(&change.extra.0));
+        other.origin(cells, common);
+    })
+}
+
+fn follow(file: &mut TableFile, common: &Common, other: &Other) -> Result<(), ExportError> {
+    let sight = FollowSight::get(&mut other.bytes.as_slice()).ok_or(ExportError::Bent)?;
+    let (actor, target) = (&sight.follow.actor, &sight.follow.target);
+    file.row(|cells| {
+        cells.text("event_id", Some(&sight.id));
+        cells.text("kind", Some(sight.kind.name()));
+        cells.text("platform", sight.follow.platform.map(|platform| platform.name()));
+        cells.time("observed_at", sight.follow.observed_at);
+        cells.int("actor_id", actor.id);
+        cells.text("actor_handle", actor.handle.as_ref());
+        cells.text("actor_name", actor.name.as_ref());
+        cells.int("actor_followers", actor.followers);
+        cells.int("target_id", target.id);
+        cells.text("target_handle", target.handle.as_ref());
+        cells.text("target_name", target.name.as_ref());
+        cells.text("target_bio", target.bio.as_ref());
+        cells.int("target_followers", target.followers);
+        other.seen(cells, common);
+        cells.text("gap_id", gap_id(common, other.first.1.source, &sight.came));
+        cells.text("extra", extra(&sight.follow.extra.0));
+        other.origin(cells, common);
+    })
+}
