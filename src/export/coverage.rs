@@ -96,8 +96,8 @@ fn row(cells: &mut Cells<'_>, stretch: &Stretch<'_>) {
     cells.int("version", Some(u64::from(stretch.scope.version)));
     cells.text("kind", stretch.kind);
     cells.text("class", Some(stretch.class));
-    cells.time("from", Some(stretch.from));
-    cells.time("to", Some(stretch.to).filter(|to| *to != NEVER));
+    cells.time("starts_at", Some(stretch.from));
+    cells.time("ends_at", Some(stretch.to).filter(|to| *to != NEVER));
     cells.text("gap_id", gap.map(|gap| format!("{}-{}", gap.source, gap.n)));
     cells.text("cause", gap.map(|gap| &gap.cause));
     cells.text("gap_state", gap.map(|gap| &gap.state));

@@ -76,7 +76,7 @@ impl Table {
             Self::Engagement => "one row a reading of a post's counters; by the post's `published_at`",
             Self::DmActivity => "one row an event in a conversation; by `published_at` (without one, `received_at`)",
             Self::Coverage => {
-                "one row a stretch of published time, `[from, to)`, of which one thing is known; one file, without partitions"
+                "one row a stretch of published time, `[starts_at, ends_at)`, of which one thing is known; one file, without partitions"
             }
         }
     }
@@ -508,8 +508,8 @@ const COVERAGE: &[Column] = &[
     c(3, "version", Count, "-", "the scope's version").always(),
     c(4, "kind", Word, "-", "of which kind of event; null for what it all comes to, `*` for kinds that no history was asked for"),
     c(5, "class", Word, "-", "`live`, `backfilled`, `audited` (whole), `missing`, `unverifiable`").always(),
-    c(6, "from", Time, "-", "first instant of published time").always(),
-    c(7, "to", Time, "-", "first instant that is no longer in it; null while it has no end"),
+    c(6, "starts_at", Time, "-", "first instant of published time").always(),
+    c(7, "ends_at", Time, "-", "first instant that is no longer in it; null while it has no end"),
     c(8, "gap_id", Word, "-", "the gap it lies in"),
     c(9, "cause", Word, "-", "why that gap was opened"),
     c(10, "gap_state", Word, "-", "what became of it"),

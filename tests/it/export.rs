@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -264,6 +265,60 @@ print(one(f"SELECT count(*) FROM read_parquet('{lake}/coverage/coverage.parquet'
     let types = "('BIGINT', 'TIMESTAMP WITH TIME ZONE', 'STRUCT(source VARCHAR, id VARCHAR, name VARCHAR)[]', 'DATE')";
     // Which names it quotes depends on its version.
     assert_eq!(run.text().trim().replace('"', ""), format!("{types}\n0\nTrue\n400\n0\nTrue"));
+}
+
+/// The query of the README, over two hours of which a quarter is missing.
+#[test]
+fn a_rate_is_divided_by_covered_time() {
+    let Some(python) = std::env::var_os("BIRDTAPE_TEST_PYTHON").filter(|path| !path.is_empty()) else {
+        println!("skipped: BIRDTAPE_TEST_PYTHON names no Python with DuckDB");
+        return;
+    };
+    let desk = Desk::new();
+    let at = |minute: i64| UnixMicros(1_767_614_400_000_000 + minute * 60_000_000);
+    let source = SourceName::new("tweetstream").unwrap();
+    let open = archive::Options::default();
+    let mut recorder =
+        Archive::open(&desk.path("tape"), Arc::new(RealDisk), open, provider::decode_record, "a test", at(0)).unwrap();
+    recorder.add_source(&source, Provider::Tweetstream).unwrap();
+    let (horizon, is_missing) = (Duration::ZERO, 60..90);
+    recorder.live(&source, archive::ALL, horizon, at(0), "a frame").unwrap();
+    for minute in 0..120 {
+        let lost = archive::Lost { scope: archive::ALL, cause: Cause::Killed, detail: "it fell" };
+        if minute == is_missing.start {
+            recorder.lost(&source, at(minute), lost).unwrap();
+        } else if minute == is_missing.end {
+            recorder.live(&source, archive::ALL, horizon, at(minute), "a frame").unwrap();
+        }
+        if is_missing.contains(&minute) {
+            continue;
+        }
+        let id = (u64::try_from(at(minute).0 / 1_000).unwrap() - 1_288_834_974_657) << 22;
+        let content = serde_json::json!({ "tweetId": id.to_string(), "text": "a bird", "createdAt": at(minute).0 / 1_000 });
+        let envelope = serde_json::json!({ "v": 1, "t": "tweet", "op": "content", "ts": at(minute).0 / 1_000, "d": content });
+        let envelope = envelope.to_string();
+        let decoded = provider::decode_record(Provider::Tweetstream, Via::Ws, envelope.as_bytes());
+        let (kind, via, conn, body) = (RecordKind::Frame, Via::Ws, ConnId(1), Body::Bytes(envelope.into()));
+        recorder.append(&source, &Draft { received_at: at(minute), kind, via, conn, info: None, body }, Some(&decoded)).unwrap();
+    }
+    recorder.stop_source(&source, at(120), "the end").unwrap();
+    recorder.close(at(120)).unwrap();
+    desk.run(&EXPORT).expect(0);
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let query = readme.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    let query = query.replace("'lake/", &format!("'{}/", desk.path("lake").display())).replace("2026-11-20", "2026-01-05");
+    let script = "
+import duckdb, sys
+duckdb.sql(\"SET TimeZone = 'UTC'\")
+query = sys.stdin.read().strip().rstrip(';')
+for row in duckdb.sql(f'SELECT hour(hour), round(share, 2), posts, round(posts_per_covered_hour) FROM ({query})').fetchall():
+    print(*row)
+";
+    let mut child = Command::new(python).args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(query.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "12 1.0 60 60.0\n13 0.5 30 60.0\n");
 }
 
 /// Exports while somebody records: up to the last commit; when the segment is sealed, its digest comes into its files.
