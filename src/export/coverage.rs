@@ -1,10 +1,8 @@
 //! The table `coverage`: what is known of every stretch of published time, so that an analyst can see the holes.
 
-use std::path::Path;
-
-use super::part::{TableFile, Written};
+use super::part::Rows;
 use super::sheet::Cells;
-use super::{ExportError, Options, Table};
+use super::{ExportError, Options};
 use crate::archive::{ALL, Certificate, Classes, GapRow, ScopeCoverage, Tape};
 use crate::model::{GapState, IntervalSet, UnixMicros};
 
@@ -24,9 +22,11 @@ struct Stretch<'a> {
     gap: Option<&'a GapRow>,
 }
 
-/// Writes the table into a file.
-pub(super) fn write(path: &Path, tape: &Tape, sources: &[String], options: &Options) -> Result<Written, ExportError> {
-    let mut file = TableFile::create(path, Table::Coverage, Table::Coverage.sorted_by())?;
+/// What a file of the table says of itself.
+pub(super) type Facts = Vec<(String, String)>;
+
+/// Makes the table's rows.
+pub(super) fn fill(rows: &mut Rows<'_>, tape: &Tape, sources: &[String], options: &Options) -> Result<Facts, ExportError> {
     let mut facts = vec![("birdtape.tape".to_owned(), tape.info().tape.clone())];
     let (from, to) = (options.from.unwrap_or(UnixMicros(i64::MIN)), options.to.unwrap_or(NEVER));
     for source in sources {
@@ -37,7 +37,7 @@ pub(super) fn write(path: &Path, tape: &Tape, sources: &[String], options: &Opti
             let kinds = scope.kinds.iter().map(|(kind, classes)| (Some(kind.as_str()), classes));
             for (kind, classes) in all.into_iter().chain(kinds) {
                 let of = Stretch { source, scope, kind, class: "", from, to, gap: None };
-                stretches(&of, classes, &gaps, |stretch| file.row(|cells| row(cells, stretch)))?;
+                stretches(&of, classes, &gaps, |stretch| rows.row(|cells| row(cells, stretch)))?;
             }
         }
         let since = scopes.iter().map(|scope| scope.since).min();
@@ -47,7 +47,7 @@ pub(super) fn write(path: &Path, tape: &Tape, sources: &[String], options: &Opti
             facts.push((format!("birdtape.certificate.{source}"), certificate.digest().to_owned()));
         }
     }
-    file.finish(facts)
+    Ok(facts)
 }
 
 /// Cuts the classes of one kind into stretches that lie in one gap, or in none.

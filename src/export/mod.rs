@@ -1,4 +1,4 @@
-//! Job: a tape in, tables in columns out.
+//! Job: a tape in, tables out: in columns ([`run`]) or as text ([`text::run`]).
 //!
 //! Owns the tables and their columns, the merging of all that was said of one thing into one row, and what makes an export
 //! repeatable: the same tape gives the same bytes, whatever the memory, the threads, and the exports before it. Knows no
@@ -33,6 +33,7 @@
 //! | `drift.rs` | what envelopes have that nobody expected |
 //! | `manifest.rs` | what stands at a destination |
 //! | `store.rs` | destinations |
+//! | `text.rs` | JSON lines and CSV, of one table or several |
 
 mod code;
 mod coverage;
@@ -45,6 +46,7 @@ mod sheet;
 mod sight;
 mod spool;
 mod store;
+pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +57,7 @@ pub use schema::Table;
 pub use store::{LocalStore, Store};
 
 use self::manifest::{FileState, MANIFEST, Manifest, Selection, SourceState};
-use self::part::{Common, Segment, Written};
+use self::part::{Common, ParquetFile, Rows, Segment, Tally, Written};
 use self::schema::SCHEMA;
 use self::sight::{Days, Gathered, Gatherer, Wanted};
 use self::spool::{Part, Runs};
@@ -146,6 +148,21 @@ pub enum ExportError {
         /// Joined to another's row.
         merged: u64,
     },
+    /// A file that stands where one is to be written.
+    #[error("{path} is there already")]
+    Exists {
+        /// The file.
+        path: String,
+    },
+    /// Something that no file can replace.
+    #[error("{path} is not a regular file")]
+    NoFile {
+        /// What it is called.
+        path: String,
+    },
+    /// The temporary files cannot be read.
+    #[error("cannot read the temporary files of the export")]
+    Spool(#[source] std::io::Error),
     /// What the spool gives back is not what was put in.
     #[error("internal error: the temporary files of the export are damaged")]
     Bent,
@@ -176,8 +193,10 @@ impl ExportError {
                 _ => None,
             },
             Self::Lost { .. } | Self::Bent => Some("please report this; the tape is unharmed"),
+            Self::Exists { .. } => Some("name another with --out, or replace it with --force"),
+            Self::NoFile { .. } => Some("name a file or a directory with --out, or write to stdout: --out -"),
             Self::Archive(error) => error.hint(),
-            Self::Parquet(_) => None,
+            Self::Parquet(_) | Self::Spool(_) => None,
         }
     }
 }
@@ -266,9 +285,9 @@ struct Task<'a> {
     to_n: u64,
 }
 
-struct Job<'a> {
+/// A tape on its way into a spool.
+struct Reading<'a> {
     tape: &'a Tape,
-    store: &'a dyn Store,
     options: &'a Options,
     tell: &'a (dyn Fn(Progress) + Sync),
     /// All of the tape, by name.
@@ -276,17 +295,12 @@ struct Job<'a> {
     /// Those that are wanted: number, provider.
     sources: Vec<(u32, Provider)>,
     common: Common,
+    tables: Vec<Table>,
     wanted: Wanted,
-    selection: Selection,
 }
 
-impl<'a> Job<'a> {
-    fn new(
-        tape: &'a Tape,
-        store: &'a dyn Store,
-        options: &'a Options,
-        tell: &'a (dyn Fn(Progress) + Sync),
-    ) -> Result<Self, ExportError> {
+impl<'a> Reading<'a> {
+    fn new(tape: &'a Tape, options: &'a Options, tell: &'a (dyn Fn(Progress) + Sync)) -> Result<Self, ExportError> {
         for name in &options.sources {
             tape.source(name)?;
         }
@@ -311,64 +325,12 @@ impl<'a> Job<'a> {
         tables.dedup();
         let mut wanted = Wanted { tables: [false; Table::ALL.len()], from: options.from, to: options.to };
         tables.iter().for_each(|table| wanted.tables[*table as usize] = true);
-        let mut named = options.sources.clone();
-        named.sort_unstable();
-        named.dedup();
-        let selection = Selection {
-            tables: tables.iter().map(|table| table.name().to_owned()).collect(),
-            from: options.from.map(|at| at.to_string()),
-            to: options.to.map(|at| at.to_string()),
-            sources: named,
-        };
-        Ok(Self { tape, store, options, tell, rows, sources, common, wanted, selection })
+        Ok(Self { tape, options, tell, rows, sources, common, tables, wanted })
     }
 
-    /// A place where no export ended holds nothing, or what one of ours left; anything else is somebody's.
-    fn refuse_strangers(&self) -> Result<(), ExportError> {
-        if self.store.get(MANIFEST)?.is_some() {
-            return Ok(());
-        }
-        let is_ours = |name: &str| name.starts_with(store::OURS) || name == coverage::FILE || Part::of_file(name).is_some();
-        match self.store.list()?.into_iter().find(|(name, _)| !is_ours(name)) {
-            Some((file, _)) => Err(ExportError::Strangers { place: self.store.shown(), file }),
-            None => Ok(()),
-        }
-    }
-
-    /// The manifest of the export that is to be continued.
-    fn old(&self) -> Result<Option<Manifest>, ExportError> {
-        let place = || self.store.shown();
-        let Some(bytes) = self.store.get(MANIFEST)?.filter(|_| !self.options.replace) else { return Ok(None) };
-        let old: Manifest = serde_json::from_slice(&bytes).map_err(|source| ExportError::Manifest { place: place(), source })?;
-        let other = |what: String| Err(ExportError::Other { place: place(), what });
-        if old.schema != SCHEMA || old.birdtape != env!("CARGO_PKG_VERSION") {
-            return other(format!("of another version (birdtape {}, schema {})", old.birdtape, old.schema));
-        }
-        if old.tape != self.common.tape {
-            return other(format!("of another tape ({})", old.tape));
-        }
-        if old.selection != self.selection {
-            return other(format!("of another selection ({}), this is ({})", old.selection.shown(), self.selection.shown()));
-        }
-        for (name, state) in &old.sources {
-            let now = self.rows.iter().find(|row| row.name == *name).map_or(0, |row| row.last_n);
-            if now < state.last_n {
-                return other(format!("of record {} of {name}, and this tape ends at {now}", state.last_n));
-            }
-        }
-        Ok(Some(old))
-    }
-
-    fn run(&self, old: Option<Manifest>) -> Result<Report, ExportError> {
-        let number_of = |name: &str| self.rows.iter().position(|row| row.name == name).map(|at| at as u32);
-        let runs = Runs::new(self.store.scratch()?);
-        let mut report = Report { damage: old.as_ref().map_or_else(Vec::new, |old| old.damage.clone()), ..Report::default() };
-        let exported = |source: u32| {
-            let name = &self.common.sources[source as usize];
-            old.as_ref().and_then(|old| old.sources.get(name)).map_or(0, |state| state.last_n)
-        };
-
-        let is_coverage_enough = self.options.tables.iter().all(|table| *table == Table::Coverage);
+    /// What was not exported yet, given the last number of each source that was.
+    fn fresh(&self, exported: &dyn Fn(u32) -> u64, damage: &mut Vec<String>) -> Result<Vec<Task<'_>>, ExportError> {
+        let is_coverage_enough = self.tables.iter().all(|table| *table == Table::Coverage);
         let mut fresh = Vec::new();
         for &(source, provider) in &self.sources {
             let from_n = exported(source) + 1;
@@ -379,93 +341,10 @@ impl<'a> Job<'a> {
                 continue;
             }
             let Pieces { pieces, holes } = self.tape.pieces(name, Seq(from_n))?;
-            report.damage.extend(holes.iter().map(|(first, last)| format!("{name}: records {first} to {last} are missing")));
+            damage.extend(holes.iter().map(|(first, last)| format!("{name}: records {first} to {last} are missing")));
             fresh.extend(pieces.into_iter().map(|piece| Task { source, name, provider, piece, from_n, to_n }));
         }
-        let mut gathered = self.gather(fresh, None, &runs, &mut report.damage)?;
-
-        let mut days = old.as_ref().map(|old| old.days(number_of)).unwrap_or_default();
-        let mut files = old.as_ref().map(|old| old.files.clone()).unwrap_or_default();
-        if let Some(old) = &old {
-            let touched = self.touched(old, &runs, &days)?;
-            let again = self.again(&touched, &days, &exported)?;
-            let more = self.gather(again, Some(&touched), &runs, &mut report.damage)?;
-            // What was wrong with them was told when they were new.
-            gathered.merge(Gathered { sightings: more.sightings, ..Gathered::default() });
-        }
-        for (day, granules) in std::mem::take(&mut gathered.days) {
-            days.entry(day).or_default().extend(granules);
-        }
-
-        let written = self.write(&runs, &mut files)?;
-        report.spilled_bytes = runs.spilled_bytes();
-        self.tally(&mut report, &gathered, &written)?;
-        (report.n_records, report.n_unplaced, report.n_problems) = (gathered.records, gathered.n_unplaced, gathered.n_problems);
-        report.drift = gathered.drift;
-        if self.wanted.tables[Table::Coverage as usize] {
-            self.coverage(&mut files, &mut report)?;
-        }
-
-        report.damage.sort_unstable();
-        report.damage.dedup();
-        let manifest = self.manifest(&days, files, &report.damage);
-        report.n_kept = manifest.files.len() as u64 - report.n_written;
-        for (name, file) in &manifest.files {
-            let table = name.split('/').next().and_then(|table| table.parse().ok());
-            if let Some(table) = table.and_then(|table| report.tables.get_mut(&table)) {
-                table.total_rows += file.rows;
-            }
-        }
-        if old.as_ref() != Some(&manifest) {
-            self.sweep(&manifest)?;
-            store::put_bytes(self.store, MANIFEST, &manifest.to_json())?;
-        }
-        Ok(report)
-    }
-
-    /// Partitions that have to be made again: those with something new, those of a segment that has got its digest since,
-    /// and those whose file is gone.
-    fn touched(&self, old: &Manifest, runs: &Runs, days: &Days) -> Result<HashSet<Part>, ExportError> {
-        let mut touched: HashSet<Part> = runs.parts().into_iter().collect();
-        let there: BTreeMap<String, u64> = self.store.list()?.into_iter().collect();
-        let gone = old.files.iter().filter(|(name, file)| there.get(*name) != Some(&file.bytes));
-        touched.extend(gone.filter_map(|(name, _)| Part::of_file(name)));
-        let known: Vec<Part> = old.files.keys().filter_map(|name| Part::of_file(name)).collect();
-        for (number, name) in self.common.sources.iter().enumerate() {
-            let open_from = old.sources.get(name).and_then(|state| state.open_from);
-            let segments = &self.common.segments[number];
-            let sealed = segments.iter().find(|segment| Some(segment.first_n) == open_from && segment.sha256.is_some());
-            let Some(sealed) = sealed else { continue };
-            let granules = (sealed.first_n / sight::GRANULE)..=(sealed.last_n / sight::GRANULE);
-            let number = number as u32;
-            let has =
-                |set: &BTreeSet<(u32, u64)>| set.range((number, *granules.start())..=(number, *granules.end())).next().is_some();
-            let dates: HashSet<i64> = days.iter().filter(|(_, set)| has(set)).map(|(day, _)| *day).collect();
-            touched.extend(known.iter().filter(|part| dates.contains(&part.day)));
-        }
-        Ok(touched)
-    }
-
-    /// What was exported before and has to be read again for these partitions.
-    fn again(&self, touched: &HashSet<Part>, days: &Days, exported: &dyn Fn(u32) -> u64) -> Result<Vec<Task<'_>>, ExportError> {
-        let dates: HashSet<i64> = touched.iter().map(|part| part.day).collect();
-        let mut again = Vec::new();
-        for &(source, provider) in &self.sources {
-            let to_n = exported(source);
-            let of_days = days.iter().filter(|(day, _)| dates.contains(*day));
-            let granules: BTreeSet<u64> =
-                of_days.flat_map(|(_, set)| set.range((source, 0)..=(source, u64::MAX)).map(|(_, granule)| *granule)).collect();
-            let Some(first) = granules.first().filter(|_| to_n > 0) else { continue };
-            let name = &self.common.sources[source as usize];
-            let from_n = manifest::numbers((*first, *first)).0.max(1);
-            for piece in self.tape.pieces(name, Seq(from_n))?.pieces {
-                let has = granules.range(piece.first_n.0 / sight::GRANULE..=piece.last_n.0 / sight::GRANULE).next().is_some();
-                if has && piece.first_n.0 <= to_n {
-                    again.push(Task { source, name, provider, piece, from_n, to_n });
-                }
-            }
-        }
-        Ok(again)
+        Ok(fresh)
     }
 
     /// Reads pieces on all threads into the spool.
@@ -480,7 +359,7 @@ impl<'a> Job<'a> {
             return Ok(Gathered::default());
         }
         // The tape itself stays on this thread: its catalog is one connection.
-        let (wanted, tell, place) = (&self.wanted, self.tell, self.store.shown());
+        let (wanted, tell, place) = (&self.wanted, self.tell, runs.place());
         tell(Progress::ToRead(tasks.iter().map(|task| task.piece.bytes).sum()));
         let threads = self.options.threads.clamp(1, tasks.len());
         // The rest is for the blocks at hand and for writing runs.
@@ -512,15 +391,196 @@ impl<'a> Job<'a> {
         Ok(sum)
     }
 
+    /// Nothing is lost: what went into the spool is a row or part of one.
+    fn tally(&self, table: Table, gathered: &Gathered, sum: Tally) -> Result<TableReport, ExportError> {
+        let (Tally { rows, merged }, sightings) = (sum, gathered.sightings[table as usize]);
+        if sightings != rows + merged {
+            return Err(ExportError::Lost { table: table.name(), sightings, rows, merged });
+        }
+        Ok(TableReport { sightings, rows, merged, ..TableReport::default() })
+    }
+
+    /// Names of the sources that are wanted.
+    fn names(&self) -> Vec<String> {
+        self.sources.iter().map(|(source, _)| self.common.sources[*source as usize].clone()).collect()
+    }
+}
+
+struct Job<'a> {
+    reading: Reading<'a>,
+    store: &'a dyn Store,
+    selection: Selection,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        tape: &'a Tape,
+        store: &'a dyn Store,
+        options: &'a Options,
+        tell: &'a (dyn Fn(Progress) + Sync),
+    ) -> Result<Self, ExportError> {
+        let reading = Reading::new(tape, options, tell)?;
+        let mut named = options.sources.clone();
+        named.sort_unstable();
+        named.dedup();
+        let selection = Selection {
+            tables: reading.tables.iter().map(|table| table.name().to_owned()).collect(),
+            from: options.from.map(|at| at.to_string()),
+            to: options.to.map(|at| at.to_string()),
+            sources: named,
+        };
+        Ok(Self { reading, store, selection })
+    }
+
+    /// A place where no export ended holds nothing, or what one of ours left; anything else is somebody's.
+    fn refuse_strangers(&self) -> Result<(), ExportError> {
+        if self.store.get(MANIFEST)?.is_some() {
+            return Ok(());
+        }
+        let is_ours = |name: &str| name.starts_with(store::OURS) || name == coverage::FILE || Part::of_file(name).is_some();
+        match self.store.list()?.into_iter().find(|(name, _)| !is_ours(name)) {
+            Some((file, _)) => Err(ExportError::Strangers { place: self.store.shown(), file }),
+            None => Ok(()),
+        }
+    }
+
+    /// The manifest of the export that is to be continued.
+    fn old(&self) -> Result<Option<Manifest>, ExportError> {
+        let place = || self.store.shown();
+        let Some(bytes) = self.store.get(MANIFEST)?.filter(|_| !self.reading.options.replace) else { return Ok(None) };
+        let old: Manifest = serde_json::from_slice(&bytes).map_err(|source| ExportError::Manifest { place: place(), source })?;
+        let other = |what: String| Err(ExportError::Other { place: place(), what });
+        if old.schema != SCHEMA || old.birdtape != env!("CARGO_PKG_VERSION") {
+            return other(format!("of another version (birdtape {}, schema {})", old.birdtape, old.schema));
+        }
+        if old.tape != self.reading.common.tape {
+            return other(format!("of another tape ({})", old.tape));
+        }
+        if old.selection != self.selection {
+            return other(format!("of another selection ({}), this is ({})", old.selection.shown(), self.selection.shown()));
+        }
+        for (name, state) in &old.sources {
+            let now = self.reading.rows.iter().find(|row| row.name == *name).map_or(0, |row| row.last_n);
+            if now < state.last_n {
+                return other(format!("of record {} of {name}, and this tape ends at {now}", state.last_n));
+            }
+        }
+        Ok(Some(old))
+    }
+
+    fn run(&self, old: Option<Manifest>) -> Result<Report, ExportError> {
+        let number_of = |name: &str| self.reading.rows.iter().position(|row| row.name == name).map(|at| at as u32);
+        let runs = Runs::new(self.store.scratch()?);
+        let mut report = Report { damage: old.as_ref().map_or_else(Vec::new, |old| old.damage.clone()), ..Report::default() };
+        let exported = |source: u32| {
+            let name = &self.reading.common.sources[source as usize];
+            old.as_ref().and_then(|old| old.sources.get(name)).map_or(0, |state| state.last_n)
+        };
+
+        let fresh = self.reading.fresh(&exported, &mut report.damage)?;
+        let mut gathered = self.reading.gather(fresh, None, &runs, &mut report.damage)?;
+
+        let mut days = old.as_ref().map(|old| old.days(number_of)).unwrap_or_default();
+        let mut files = old.as_ref().map(|old| old.files.clone()).unwrap_or_default();
+        if let Some(old) = &old {
+            let touched = self.touched(old, &runs, &days)?;
+            let again = self.again(&touched, &days, &exported)?;
+            let more = self.reading.gather(again, Some(&touched), &runs, &mut report.damage)?;
+            // What was wrong with them was told when they were new.
+            gathered.merge(Gathered { sightings: more.sightings, ..Gathered::default() });
+        }
+        for (day, granules) in std::mem::take(&mut gathered.days) {
+            days.entry(day).or_default().extend(granules);
+        }
+
+        let written = self.write(&runs, &mut files)?;
+        report.spilled_bytes = runs.spilled_bytes();
+        for table in self.reading.tables.iter().copied() {
+            let of_table = || written.iter().filter(|(part, _)| part.table == table).map(|(_, file)| file);
+            let rows = of_table().map(|file| file.tally.rows).sum();
+            let merged = of_table().map(|file| file.tally.merged).sum();
+            let mut sum = self.reading.tally(table, &gathered, Tally { rows, merged })?;
+            (sum.files, sum.bytes) = (of_table().count() as u64, of_table().map(|file| file.bytes).sum());
+            report.n_written += sum.files;
+            report.tables.insert(table, sum);
+        }
+        (report.n_records, report.n_unplaced, report.n_problems) = (gathered.records, gathered.n_unplaced, gathered.n_problems);
+        report.drift = gathered.drift;
+        if self.reading.wanted.tables[Table::Coverage as usize] {
+            self.coverage(&mut files, &mut report)?;
+        }
+
+        report.damage.sort_unstable();
+        report.damage.dedup();
+        let manifest = self.manifest(&days, files, &report.damage);
+        report.n_kept = manifest.files.len() as u64 - report.n_written;
+        for (name, file) in &manifest.files {
+            let table = name.split('/').next().and_then(|table| table.parse().ok());
+            if let Some(table) = table.and_then(|table| report.tables.get_mut(&table)) {
+                table.total_rows += file.rows;
+            }
+        }
+        if old.as_ref() != Some(&manifest) {
+            self.sweep(&manifest)?;
+            store::put_bytes(self.store, MANIFEST, &manifest.to_json())?;
+        }
+        Ok(report)
+    }
+
+    /// Partitions that have to be made again: those with something new, those of a segment that has got its digest since,
+    /// and those whose file is gone.
+    fn touched(&self, old: &Manifest, runs: &Runs, days: &Days) -> Result<HashSet<Part>, ExportError> {
+        let mut touched: HashSet<Part> = runs.parts().into_iter().collect();
+        let there: BTreeMap<String, u64> = self.store.list()?.into_iter().collect();
+        let gone = old.files.iter().filter(|(name, file)| there.get(*name) != Some(&file.bytes));
+        touched.extend(gone.filter_map(|(name, _)| Part::of_file(name)));
+        let known: Vec<Part> = old.files.keys().filter_map(|name| Part::of_file(name)).collect();
+        for (number, name) in self.reading.common.sources.iter().enumerate() {
+            let open_from = old.sources.get(name).and_then(|state| state.open_from);
+            let segments = &self.reading.common.segments[number];
+            let sealed = segments.iter().find(|segment| Some(segment.first_n) == open_from && segment.sha256.is_some());
+            let Some(sealed) = sealed else { continue };
+            let granules = (sealed.first_n / sight::GRANULE)..=(sealed.last_n / sight::GRANULE);
+            let number = number as u32;
+            let has =
+                |set: &BTreeSet<(u32, u64)>| set.range((number, *granules.start())..=(number, *granules.end())).next().is_some();
+            let dates: HashSet<i64> = days.iter().filter(|(_, set)| has(set)).map(|(day, _)| *day).collect();
+            touched.extend(known.iter().filter(|part| dates.contains(&part.day)));
+        }
+        Ok(touched)
+    }
+
+    /// What was exported before and has to be read again for these partitions.
+    fn again(&self, touched: &HashSet<Part>, days: &Days, exported: &dyn Fn(u32) -> u64) -> Result<Vec<Task<'_>>, ExportError> {
+        let dates: HashSet<i64> = touched.iter().map(|part| part.day).collect();
+        let mut again = Vec::new();
+        for &(source, provider) in &self.reading.sources {
+            let to_n = exported(source);
+            let of_days = days.iter().filter(|(day, _)| dates.contains(*day));
+            let granules: BTreeSet<u64> =
+                of_days.flat_map(|(_, set)| set.range((source, 0)..=(source, u64::MAX)).map(|(_, granule)| *granule)).collect();
+            let Some(first) = granules.first().filter(|_| to_n > 0) else { continue };
+            let name = &self.reading.common.sources[source as usize];
+            let from_n = manifest::numbers((*first, *first)).0.max(1);
+            for piece in self.reading.tape.pieces(name, Seq(from_n))?.pieces {
+                let has = granules.range(piece.first_n.0 / sight::GRANULE..=piece.last_n.0 / sight::GRANULE).next().is_some();
+                if has && piece.first_n.0 <= to_n {
+                    again.push(Task { source, name, provider, piece, from_n, to_n });
+                }
+            }
+        }
+        Ok(again)
+    }
+
     /// Writes every partition that the spool has something of.
     fn write(&self, runs: &Runs, files: &mut BTreeMap<String, FileState>) -> Result<Vec<(Part, Written)>, ExportError> {
-        let (parts, tell, store, common) = (runs.parts(), self.tell, self.store, &self.common);
+        let (parts, tell, store, common) = (runs.parts(), self.reading.tell, self.store, &self.reading.common);
         tell(Progress::ToWrite(parts.len() as u64));
         if parts.is_empty() {
             return Ok(Vec::new());
         }
-        let free = self.options.memory.saturating_sub(OUR_OWN);
-        let threads = self.options.threads.min(free / part::memory_of(Table::Events)).clamp(1, parts.len());
+        let free = self.reading.options.memory.saturating_sub(OUR_OWN);
+        let threads = self.reading.options.threads.min(free / part::memory_of(Table::Events)).clamp(1, parts.len());
         let fan_in = part::MERGE_BYTES / spool::CURSOR_BYTES;
         let scratch = store.scratch()?;
         let (turns, done) = (Turns::new(parts, free), Mutex::new(Vec::new()));
@@ -545,30 +605,14 @@ impl<'a> Job<'a> {
         Ok(done)
     }
 
-    /// Nothing is lost: what went into the spool is a row or part of one.
-    fn tally(&self, report: &mut Report, gathered: &Gathered, written: &[(Part, Written)]) -> Result<(), ExportError> {
-        for table in Table::ALL.into_iter().filter(|table| self.wanted.tables[*table as usize]) {
-            let mut sum = TableReport { sightings: gathered.sightings[table as usize], ..TableReport::default() };
-            for (_, file) in written.iter().filter(|(part, _)| part.table == table) {
-                sum.rows += file.rows;
-                sum.merged += file.merged;
-                sum.files += 1;
-                sum.bytes += file.bytes;
-            }
-            if sum.sightings != sum.rows + sum.merged {
-                let TableReport { sightings, rows, merged, .. } = sum;
-                return Err(ExportError::Lost { table: table.name(), sightings, rows, merged });
-            }
-            report.n_written += sum.files;
-            report.tables.insert(table, sum);
-        }
-        Ok(())
-    }
-
     fn coverage(&self, files: &mut BTreeMap<String, FileState>, report: &mut Report) -> Result<(), ExportError> {
         let path = self.store.scratch()?.join("coverage.parquet");
-        let names: Vec<String> = self.sources.iter().map(|(source, _)| self.common.sources[*source as usize].clone()).collect();
-        let written = coverage::write(&path, self.tape, &names, self.options)?;
+        let mut file = ParquetFile::create(&path, Table::Coverage, Table::Coverage.sorted_by())?;
+        let mut rows = Rows::new(Table::Coverage, &mut file);
+        let Reading { tape, options, .. } = self.reading;
+        let facts = coverage::fill(&mut rows, tape, &self.reading.names(), options)?;
+        let tally = Tally { rows: rows.finish()?, merged: 0 };
+        let written = file.finish(tally, facts)?;
         let state = FileState::of(&written);
         let is_there = self.store.list()?.iter().any(|(name, bytes)| name == coverage::FILE && *bytes == state.bytes);
         if is_there && files.get(coverage::FILE) == Some(&state) {
@@ -576,16 +620,16 @@ impl<'a> Job<'a> {
         }
         self.store.put(coverage::FILE, &path)?;
         let table = report.tables.entry(Table::Coverage).or_default();
-        (table.sightings, table.rows, table.files, table.bytes) = (written.rows, written.rows, 1, written.bytes);
+        (table.sightings, table.rows, table.files, table.bytes) = (tally.rows, tally.rows, 1, written.bytes);
         report.n_written += 1;
         files.insert(coverage::FILE.to_owned(), state);
         Ok(())
     }
 
     fn manifest(&self, days: &Days, files: BTreeMap<String, FileState>, damage: &[String]) -> Manifest {
-        let sources = self.sources.iter().map(|&(source, _)| {
-            let row = &self.rows[source as usize];
-            let open = self.common.segments[source as usize].iter().find(|segment| segment.sha256.is_none());
+        let sources = self.reading.sources.iter().map(|&(source, _)| {
+            let row = &self.reading.rows[source as usize];
+            let open = self.reading.common.segments[source as usize].iter().find(|segment| segment.sha256.is_none());
             let state = SourceState {
                 last_n: row.last_n,
                 open_from: open.map(|segment| segment.first_n),
@@ -596,7 +640,7 @@ impl<'a> Job<'a> {
         Manifest {
             schema: SCHEMA,
             birdtape: env!("CARGO_PKG_VERSION").to_owned(),
-            tape: self.common.tape.clone(),
+            tape: self.reading.common.tape.clone(),
             selection: self.selection.clone(),
             sources: sources.collect(),
             files,
@@ -631,7 +675,7 @@ impl Gathered {
 
 impl FileState {
     fn of(written: &Written) -> Self {
-        Self { rows: written.rows, bytes: written.bytes, sha256: written.sha256.clone() }
+        Self { rows: written.tally.rows, bytes: written.bytes, sha256: written.sha256.clone() }
     }
 }
 

@@ -1,10 +1,11 @@
-//! A partition: sightings in order in, one Parquet file out.
+//! A partition: sightings in order in, rows out; and its Parquet file.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -56,12 +57,18 @@ pub(super) struct Common {
     pub(super) segments: Vec<Vec<Segment>>,
 }
 
+/// What became of sightings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) rows: u64,
+    /// Those that joined another's row.
+    pub(super) merged: u64,
+}
+
 /// A file that was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    pub(super) rows: u64,
-    pub(super) sightings: u64,
-    pub(super) merged: u64,
+    pub(super) tally: Tally,
     pub(super) bytes: u64,
     pub(super) sha256: String,
 }
@@ -86,26 +93,26 @@ impl Write for Digested {
     }
 }
 
-/// A Parquet file of a table that is being written.
-pub(super) struct TableFile {
-    table: Table,
-    sheet: Sheet,
-    writer: ArrowWriter<Digested>,
-    rows: u64,
+/// Takes a table's rows, a batch at a time.
+pub(super) trait Batches {
+    fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError>;
 }
 
-impl TableFile {
-    /// `sorted_by` is what its rows will be sorted by.
-    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str]) -> Result<Self, ExportError> {
-        let file = File::create(path).map_err(|source| cannot_write(path, source))?;
-        let file = Digested { file, digest: Sha256::new(), bytes: 0 };
-        let writer = ArrowWriter::try_new(file, table.schema(), Some(properties(table, sorted_by)))?;
-        Ok(Self { table, sheet: Sheet::new(table), writer, rows: 0 })
+/// Rows of a table on their way into what keeps them.
+pub(super) struct Rows<'a> {
+    sheet: Sheet,
+    into: &'a mut dyn Batches,
+    n: u64,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(table: Table, into: &'a mut dyn Batches) -> Self {
+        Self { sheet: Sheet::new(table), into, n: 0 }
     }
 
     pub(super) fn row<T>(&mut self, fill: impl FnOnce(&mut Cells<'_>) -> T) -> Result<T, ExportError> {
         let done = self.sheet.row(fill);
-        self.rows += 1;
+        self.n += 1;
         if self.sheet.is_full() {
             self.batch()?;
         }
@@ -114,13 +121,41 @@ impl TableFile {
 
     fn batch(&mut self) -> Result<(), ExportError> {
         if let Some(batch) = self.sheet.take().map_err(parquet::errors::ParquetError::from)? {
-            self.writer.write(&batch)?;
+            self.into.batch(&batch)?;
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self, facts: Vec<(String, String)>) -> Result<Written, ExportError> {
+    /// Hands on what is left, and says how many there were.
+    pub(super) fn finish(mut self) -> Result<u64, ExportError> {
         self.batch()?;
+        Ok(self.n)
+    }
+}
+
+/// A Parquet file of a table that is being written.
+pub(super) struct ParquetFile {
+    table: Table,
+    writer: ArrowWriter<Digested>,
+}
+
+impl Batches for ParquetFile {
+    fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+        Ok(self.writer.write(batch)?)
+    }
+}
+
+impl ParquetFile {
+    /// `sorted_by` is what its rows will be sorted by.
+    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str]) -> Result<Self, ExportError> {
+        let file = File::create(path).map_err(|source| cannot_write(path, source))?;
+        let file = Digested { file, digest: Sha256::new(), bytes: 0 };
+        let writer = ArrowWriter::try_new(file, table.schema(), Some(properties(table, sorted_by)))?;
+        Ok(Self { table, writer })
+    }
+
+    /// Ends the file, with facts about what is in it.
+    pub(super) fn finish(mut self, tally: Tally, facts: Vec<(String, String)>) -> Result<Written, ExportError> {
         let own = [("birdtape.schema", SCHEMA.to_string()), ("birdtape.table", self.table.name().to_owned())];
         let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
         for (key, value) in own.chain(facts) {
@@ -129,11 +164,11 @@ impl TableFile {
         self.writer.finish()?;
         let file = self.writer.inner();
         let sha256 = file.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Written { rows: self.rows, sightings: self.rows, merged: 0, bytes: file.bytes, sha256 })
+        Ok(Written { tally, bytes: file.bytes, sha256 })
     }
 }
 
-fn cannot_write(path: &Path, source: io::Error) -> ExportError {
+pub(super) fn cannot_write(path: &Path, source: io::Error) -> ExportError {
     ExportError::Io { what: "cannot write", path: path.display().to_string(), source }
 }
 
@@ -158,8 +193,8 @@ fn properties(table: Table, sorted_by: &[&str]) -> WriterProperties {
                 properties = now;
             };
             match kind {
-                Kind::Id | Kind::Time => set(Some(Encoding::DELTA_BINARY_PACKED), true),
-                Kind::Text | Kind::Bytes => set(Some(Encoding::PLAIN), false),
+                Kind::Id | Kind::Number | Kind::Time => set(Some(Encoding::DELTA_BINARY_PACKED), true),
+                Kind::Text | Kind::Json | Kind::Bytes => set(Some(Encoding::PLAIN), false),
                 _ => set(None, true),
             }
         });
@@ -181,7 +216,7 @@ fn properties(table: Table, sorted_by: &[&str]) -> WriterProperties {
 
 /// Which segments a file's rows came from.
 #[derive(Default)]
-struct Sources {
+pub(super) struct Sources {
     seen: BTreeSet<(u32, usize)>,
     last: Option<(u32, std::ops::RangeInclusive<u64>)>,
 }
@@ -210,42 +245,44 @@ impl Sources {
 }
 
 /// Writes a partition into a file.
-pub(super) fn write(path: &Path, part: Part, mut merge: Merge, common: &Common) -> Result<Written, ExportError> {
-    let table = part.table;
+pub(super) fn write(path: &Path, part: Part, merge: Merge, common: &Common) -> Result<Written, ExportError> {
     // Posts without a date of their own come by their ids, which say nothing of when.
-    let sorted_by = if part.day == Part::NO_DAY { &["tweet_id"] } else { table.sorted_by() };
-    let mut file = TableFile::create(path, table, sorted_by)?;
+    let sorted_by = if part.day == Part::NO_DAY { &["tweet_id"] } else { part.table.sorted_by() };
+    let mut file = ParquetFile::create(path, part.table, sorted_by)?;
+    let (tally, sources) = fill(Rows::new(part.table, &mut file), part.table, merge, common)?;
+    let facts =
+        vec![("birdtape.tape".to_owned(), common.tape.clone()), ("birdtape.segments".to_owned(), sources.to_json(common))];
+    file.finish(tally, facts)
+}
+
+/// Makes a partition's rows.
+pub(super) fn fill(
+    mut rows: Rows<'_>,
+    table: Table,
+    mut merge: Merge,
+    common: &Common,
+) -> Result<(Tally, Sources), ExportError> {
     let mut sources = Sources::default();
-    let mut n_sightings = 0;
     let mut text = String::new();
     let mut joined = Joined::default();
-    while let Some((key, bytes)) = merge.next().map_err(|source| cannot_write(path, source))? {
+    while let Some((key, bytes)) = merge.next().map_err(ExportError::Spool)? {
         sources.add(common, &key);
-        n_sightings += 1;
         match table {
             Table::Tweets | Table::ProfileChanges | Table::Follows => {
                 if !joined.is_of(&key) {
-                    joined.row(&mut file, common)?;
+                    joined.row(&mut rows, common)?;
                 }
                 joined.add(key, bytes)?;
             }
-            Table::Events => event(&mut file, common, &key, bytes, &mut text)?,
-            Table::Envelopes => envelope(&mut file, common, &key, bytes)?,
-            Table::Engagement => engagement(&mut file, common, &key, bytes)?,
-            Table::DmActivity => dm(&mut file, common, &key, bytes)?,
+            Table::Events => event(&mut rows, common, &key, bytes, &mut text)?,
+            Table::Envelopes => envelope(&mut rows, common, &key, bytes)?,
+            Table::Engagement => engagement(&mut rows, common, &key, bytes)?,
+            Table::DmActivity => dm(&mut rows, common, &key, bytes)?,
             Table::Coverage => return Err(ExportError::Bent),
         }
     }
-    joined.row(&mut file, common)?;
-    let n_joined = joined.n_merged;
-    let facts =
-        vec![("birdtape.tape".to_owned(), common.tape.clone()), ("birdtape.segments".to_owned(), sources.to_json(common))];
-    let written = file.finish(facts)?;
-    let merged = match table {
-        Table::Tweets | Table::ProfileChanges | Table::Follows => n_joined,
-        _ => 0,
-    };
-    Ok(Written { sightings: n_sightings, merged, ..written })
+    joined.row(&mut rows, common)?;
+    Ok((Tally { rows: rows.finish()?, merged: joined.n_merged }, sources))
 }
 
 /// Rows that several sightings make.
@@ -304,17 +341,17 @@ impl Joined {
     }
 
     /// Writes the row at hand, if there is one.
-    fn row(&mut self, file: &mut TableFile, common: &Common) -> Result<(), ExportError> {
+    fn row(&mut self, rows: &mut Rows<'_>, common: &Common) -> Result<(), ExportError> {
         let count = match self.table.take() {
             None => return Ok(()),
-            Some(Table::Tweets) => file.row(|cells| self.post.row(cells, &common.sources))?.ok_or(ExportError::Bent)?,
+            Some(Table::Tweets) => rows.row(|cells| self.post.row(cells, &common.sources))?.ok_or(ExportError::Bent)?,
             Some(table) => {
                 let mut other = self.other.take().ok_or(ExportError::Bent)?;
                 other.sources.sort_unstable();
                 other.via.sort_unstable();
                 match table {
-                    Table::Follows => follow(file, common, &other)?,
-                    _ => profile(file, common, &other)?,
+                    Table::Follows => follow(rows, common, &other)?,
+                    _ => profile(rows, common, &other)?,
                 }
                 other.count
             }
@@ -336,7 +373,7 @@ fn extra(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn event(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8], text: &mut String) -> Result<(), ExportError> {
+fn event(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8], text: &mut String) -> Result<(), ExportError> {
     use std::fmt::Write as _;
     let sight = EventSight::get(&mut bytes).ok_or(ExportError::Bent)?;
     text.clear();
@@ -345,7 +382,7 @@ fn event(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8], tex
         (None, Some(id)) => write!(text, "{id}").unwrap_or_default(),
         (None, None) => {}
     }
-    file.row(|cells| {
+    rows.row(|cells| {
         cells.text("source", source_of(common, key));
         cells.int("n", Some(key.n));
         cells.int("index", Some(u64::from(key.index)));
@@ -364,10 +401,10 @@ fn event(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8], tex
     })
 }
 
-fn envelope(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+fn envelope(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
     let sight = EnvelopeSight::get(&mut bytes).ok_or(ExportError::Bent)?;
     let text = std::str::from_utf8(sight.body).ok();
-    file.row(|cells| {
+    rows.row(|cells| {
         cells.text("source", source_of(common, key));
         cells.int("n", Some(key.n));
         cells.text("provider", Some(sight.came.provider.name()));
@@ -385,9 +422,9 @@ fn envelope(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) 
     })
 }
 
-fn engagement(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+fn engagement(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
     let sight = EngagementSight::get(&mut bytes).ok_or(ExportError::Bent)?;
-    file.row(|cells| {
+    rows.row(|cells| {
         cells.int("tweet_id", sight.tweet_id);
         cells.time("published_at", sight.published_at);
         cells.time("received_at", Some(sight.came.received_at));
@@ -402,9 +439,9 @@ fn engagement(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]
     })
 }
 
-fn dm(file: &mut TableFile, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+fn dm(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
     let sight = DmSight::get(&mut bytes).ok_or(ExportError::Bent)?;
-    file.row(|cells| {
+    rows.row(|cells| {
         cells.text("conversation_id", Some(&sight.dm.conversation_id));
         cells.text("kind", Some(sight.kind.name()));
         cells.int("user_id", sight.dm.user_id);
@@ -436,10 +473,10 @@ impl Other {
     }
 }
 
-fn profile(file: &mut TableFile, common: &Common, other: &Other) -> Result<(), ExportError> {
+fn profile(rows: &mut Rows<'_>, common: &Common, other: &Other) -> Result<(), ExportError> {
     let sight = ProfileSight::get(&mut other.bytes.as_slice()).ok_or(ExportError::Bent)?;
     let (change, account) = (&sight.change, &sight.change.account);
-    file.row(|cells| {
+    rows.row(|cells| {
         cells.text("event_id", Some(&sight.id));
         cells.text("platform", change.platform.map(|platform| platform.name()));
         cells.time("observed_at", change.observed_at);
@@ -463,10 +500,10 @@ fn profile(file: &mut TableFile, common: &Common, other: &Other) -> Result<(), E
     })
 }
 
-fn follow(file: &mut TableFile, common: &Common, other: &Other) -> Result<(), ExportError> {
+fn follow(rows: &mut Rows<'_>, common: &Common, other: &Other) -> Result<(), ExportError> {
     let sight = FollowSight::get(&mut other.bytes.as_slice()).ok_or(ExportError::Bent)?;
     let (actor, target) = (&sight.follow.actor, &sight.follow.target);
-    file.row(|cells| {
+    rows.row(|cells| {
         cells.text("event_id", Some(&sight.id));
         cells.text("kind", Some(sight.kind.name()));
         cells.text("platform", sight.follow.platform.map(|platform| platform.name()));

@@ -129,6 +129,8 @@ pub enum Kind {
     Bool,
     /// A number that names something; never through a float.
     Id,
+    /// A number that birdtape counted up: a record's, a connection's.
+    Number,
     /// How many.
     Count,
     /// A measured number.
@@ -137,6 +139,8 @@ pub enum Kind {
     Word,
     /// Any text.
     Text,
+    /// A JSON object, as text.
+    Json,
     /// Any bytes.
     Bytes,
     /// An instant.
@@ -184,6 +188,11 @@ impl Column {
         self
     }
 
+    /// Whether a cell holds it: no list and no struct.
+    pub const fn is_flat(&self) -> bool {
+        !matches!(self.kind, Kind::Words(_) | Kind::Struct(_) | Kind::List(..))
+    }
+
     /// The leaves below it, with their paths as Parquet writes them.
     pub(super) fn leaves(&self, above: &[String], each: &mut dyn FnMut(Vec<String>, Kind)) {
         let path = |more: &[&str]| [above, &more.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>()].concat();
@@ -200,9 +209,9 @@ impl Column {
     fn type_name(&self) -> String {
         match self.kind {
             Kind::Bool => "BOOLEAN".to_owned(),
-            Kind::Id | Kind::Count => "INT64".to_owned(),
+            Kind::Id | Kind::Number | Kind::Count => "INT64".to_owned(),
             Kind::Real => "DOUBLE".to_owned(),
-            Kind::Word | Kind::Text => "STRING".to_owned(),
+            Kind::Word | Kind::Text | Kind::Json => "STRING".to_owned(),
             Kind::Bytes => "BINARY".to_owned(),
             Kind::Time => "TIMESTAMP".to_owned(),
             Kind::Words(_) => "LIST<STRING>".to_owned(),
@@ -234,9 +243,9 @@ fn numbered(name: &str, data_type: DataType, null: bool, id: i32) -> Arc<Field> 
 fn data_type(kind: Kind) -> DataType {
     match kind {
         Kind::Bool => DataType::Boolean,
-        Kind::Id | Kind::Count => DataType::Int64,
+        Kind::Id | Kind::Number | Kind::Count => DataType::Int64,
         Kind::Real => DataType::Float64,
-        Kind::Word | Kind::Text => DataType::Utf8,
+        Kind::Word | Kind::Text | Kind::Json => DataType::Utf8,
         Kind::Bytes => DataType::Binary,
         Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         Kind::Words(id) => DataType::List(numbered(ELEMENT, DataType::Utf8, false, id)),
@@ -271,7 +280,7 @@ fn upper(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-use Kind::{Bool, Bytes, Count, Id, List, Real, Struct, Text, Time, Word, Words};
+use Kind::{Bool, Bytes, Count, Id, Json, List, Number, Real, Struct, Text, Time, Word, Words};
 
 const fn c(id: i32, name: &'static str, kind: Kind, by: &'static str, says: &'static str) -> Column {
     Column::new(id, name, kind, by, says)
@@ -339,9 +348,9 @@ const TWEETS: &[Column] = &[
     c(99, "is_deleted", Bool, "S", "whether a deletion was seen").always(),
     c(100, "deleted_at", Time, "S", "when the provider (else we) noticed the first deletion"),
     c(101, "pinned_at", Time, "S", "when it was pinned; null when it is not, as far as is known"),
-    c(102, "extra", Text, "all", "fields of the richest version that have no column, as JSON"),
+    c(102, "extra", Json, "all", "fields of the richest version that have no column, as JSON"),
     c(103, "envelope_source", Word, "-", "source of the envelope with the richest version").always(),
-    c(104, "envelope_n", Id, "-", "its number there").always(),
+    c(104, "envelope_n", Number, "-", "its number there").always(),
 ];
 
 const QUOTED: &[Column] = &[
@@ -385,7 +394,7 @@ const RULES: &[Column] =
 
 const EVENTS: &[Column] = &[
     c(1, "source", Word, "-", "the source").always(),
-    c(2, "n", Id, "-", "the record's number in it").always(),
+    c(2, "n", Number, "-", "the record's number in it").always(),
     c(3, "index", Count, "-", "the event's place in the record, from 0").always(),
     c(4, "provider", Word, "-", "the source's provider").always(),
     c(5, "kind", Word, "all", "`tweet`, `meta`, `update`, `delete`, `pin`, `unpin`, `profile`, `follow`, `unfollow`, `callout`, `action`, `engagement`, `dm_update`, `dm_typing`").always(),
@@ -398,15 +407,15 @@ const EVENTS: &[Column] = &[
     c(12, "received_at", Time, "-", "when the envelope came").always(),
     c(13, "via", Word, "-", "how it came").always(),
     c(14, "gap_id", Word, "-", "the gap whose filling brought it"),
-    c(15, "extra", Text, "S B", "what an event says that has no table of its own, as JSON"),
+    c(15, "extra", Json, "S B", "what an event says that has no table of its own, as JSON"),
 ];
 
 const ENVELOPES: &[Column] = &[
     c(1, "source", Word, "-", "the source").always(),
-    c(2, "n", Id, "-", "the record's number in it").always(),
+    c(2, "n", Number, "-", "the record's number in it").always(),
     c(3, "provider", Word, "-", "the source's provider").always(),
     c(4, "kind", Word, "-", "`frame`: an envelope; `http`: a page of history").always(),
-    c(5, "conn", Id, "-", "the connection's number in its source; 0 is none").always(),
+    c(5, "conn", Number, "-", "the connection's number in its source; 0 is none").always(),
     c(6, "via", Word, "-", "how it came").always(),
     c(7, "received_at", Time, "-", "when it came").always(),
     c(8, "gap_id", Word, "-", "the gap whose filling brought it"),
@@ -436,9 +445,9 @@ const PROFILE_CHANGES: &[Column] = &[
     c(19, "sources", Words(20), "-", "sources that saw it").always(),
     c(21, "via", Words(22), "-", "ways it came").always(),
     c(23, "gap_id", Word, "-", "the gap whose filling brought it first"),
-    c(24, "extra", Text, "S", "fields that have no column, as JSON"),
+    c(24, "extra", Json, "S", "fields that have no column, as JSON"),
     c(25, "envelope_source", Word, "-", "source of the first envelope").always(),
-    c(26, "envelope_n", Id, "-", "its number there").always(),
+    c(26, "envelope_n", Number, "-", "its number there").always(),
 ];
 
 const CHANGES: &[Column] = &[c(14, "field", Word, "", "").always(), c(15, "before", Text, "", ""), c(16, "after", Text, "", "")];
@@ -462,9 +471,9 @@ const FOLLOWS: &[Column] = &[
     c(16, "sources", Words(17), "-", "sources that saw it").always(),
     c(18, "via", Words(19), "-", "ways it came").always(),
     c(20, "gap_id", Word, "-", "the gap whose filling brought it first"),
-    c(21, "extra", Text, "S", "fields that have no column, as JSON"),
+    c(21, "extra", Json, "S", "fields that have no column, as JSON"),
     c(22, "envelope_source", Word, "-", "source of the first envelope").always(),
-    c(23, "envelope_n", Id, "-", "its number there").always(),
+    c(23, "envelope_n", Number, "-", "its number there").always(),
 ];
 
 const ENGAGEMENT: &[Column] = &[
@@ -479,11 +488,11 @@ const ENGAGEMENT: &[Column] = &[
     c(9, "view_count", Count, "X", "views"),
     c(10, "view_state", Word, "X", "what X says of the view counter"),
     c(11, "source", Word, "-", "the source").always(),
-    c(12, "n", Id, "-", "the record's number in it").always(),
+    c(12, "n", Number, "-", "the record's number in it").always(),
     c(13, "index", Count, "-", "the event's place in the record, from 0").always(),
     c(14, "via", Word, "-", "how it came").always(),
     c(15, "gap_id", Word, "-", "the gap whose filling brought it"),
-    c(16, "extra", Text, "X", "fields that have no column, as JSON"),
+    c(16, "extra", Json, "X", "fields that have no column, as JSON"),
 ];
 
 const DM_ACTIVITY: &[Column] = &[
@@ -495,11 +504,11 @@ const DM_ACTIVITY: &[Column] = &[
     c(6, "published_at", Time, "X", "when it happened, where X says so"),
     c(7, "received_at", Time, "-", "when it came").always(),
     c(8, "source", Word, "-", "the source").always(),
-    c(9, "n", Id, "-", "the record's number in it").always(),
+    c(9, "n", Number, "-", "the record's number in it").always(),
     c(10, "index", Count, "-", "the event's place in the record, from 0").always(),
     c(11, "via", Word, "-", "how it came").always(),
     c(12, "gap_id", Word, "-", "the gap whose filling brought it"),
-    c(13, "extra", Text, "X", "fields that have no column, as JSON"),
+    c(13, "extra", Json, "X", "fields that have no column, as JSON"),
 ];
 
 const COVERAGE: &[Column] = &[

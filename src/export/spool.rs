@@ -120,6 +120,11 @@ impl Runs {
         Self { dir, next: AtomicU64::new(0), slices: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
+    /// Where runs lie.
+    pub(super) fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+
     /// The partitions that have something.
     pub(super) fn parts(&self) -> Vec<Part> {
         self.slices.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
