@@ -1,5 +1,7 @@
 //! `birdtape export`: tables for analysts.
 
+mod text;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +22,9 @@ use crate::export::{self, LocalStore, Options, Progress, Report, Table};
 #[command(after_help = "\
 Examples:
   birdtape export parquet --out lake
-  birdtape export parquet --out posts --table tweets --table coverage")]
+  birdtape export parquet --out posts --table tweets --table coverage
+  birdtape export jsonl --table tweets | jq .text
+  birdtape export csv --table follows --out follows.csv")]
 pub(super) struct Args {
     #[command(subcommand)]
     form: Form,
@@ -29,6 +33,8 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Form {
     Parquet(Parquet),
+    Jsonl(text::Jsonl),
+    Csv(text::Csv),
 }
 
 /// Write Parquet, a file for each table and date
@@ -50,6 +56,16 @@ struct Parquet {
     /// The destination's directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Replace an export of another tape or selection that stands there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What is exported, and how.
+#[derive(Debug, clap::Args)]
+struct Chosen {
     /// Only this table (repeatable) [default: all]
     #[arg(long, value_name = "TABLE")]
     table: Vec<Table>,
@@ -68,56 +84,77 @@ struct Parquet {
     /// Write down which fields nobody expected, as JSON
     #[arg(long, value_name = "FILE")]
     drift: Option<PathBuf>,
-    /// Replace an export of another tape or selection that stands there
-    #[arg(long)]
-    force: bool,
+}
+
+impl Chosen {
+    fn options(&self, replace: bool) -> Result<Options> {
+        let now = args::now();
+        let instant = |when: Option<When>| when.map(|when| when.instant(now));
+        let (from, to) = (instant(self.from), instant(self.to));
+        if let Some((from, to)) = from.zip(to).filter(|(from, to)| from >= to) {
+            return Err(usage(format!("--from {from} is not before --to {to}"), "--to is the first instant that is left out"));
+        }
+        Ok(Options {
+            tables: if self.table.is_empty() { Table::ALL.to_vec() } else { self.table.clone() },
+            from,
+            to,
+            sources: self.source.clone(),
+            memory: usize::try_from(self.memory.as_u64()).unwrap_or(usize::MAX),
+            threads: std::thread::available_parallelism().map_or(1, Into::into),
+            replace,
+        })
+    }
+
+    /// Says what was odd, and writes down what was not expected.
+    fn tell(&self, report: &Report) -> Result<()> {
+        if let Some(file) = &self.drift {
+            let mut text = serde_json::to_string_pretty(&report.drift.to_json()).context("cannot print the drift")?;
+            text.push('\n');
+            fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        tell(self, report);
+        Ok(())
+    }
 }
 
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     match &args.form {
+        Form::Jsonl(args) => text::jsonl(common, args),
+        Form::Csv(args) => text::csv(common, args),
         Form::Parquet(args) => parquet(common, args),
     }
 }
 
 fn parquet(common: &Common, args: &Parquet) -> Outcome {
-    let now = args::now();
-    let instant = |when: Option<When>| when.map(|when| when.instant(now));
-    let (from, to) = (instant(args.from), instant(args.to));
-    if let Some((from, to)) = from.zip(to).filter(|(from, to)| from >= to) {
-        return Err(usage(format!("--from {from} is not before --to {to}"), "--to is the first instant that is left out"));
-    }
+    let options = args.chosen.options(args.force)?;
     if args.out.is_file() {
         return Err(usage(format!("{} is a file", args.out.display()), "name a directory with --out"));
     }
     let tape = common.open_tape()?;
-    let tables = if args.table.is_empty() { Table::ALL.to_vec() } else { args.table.clone() };
-    let options = Options {
-        tables,
-        from,
-        to,
-        sources: args.source.clone(),
-        memory: usize::try_from(args.memory.as_u64()).unwrap_or(usize::MAX),
-        threads: std::thread::available_parallelism().map_or(1, Into::into),
-        replace: args.force,
-    };
     let store = LocalStore::new(&args.out);
     let bar = Bar::default();
     let report = export::run(&tape, &store, &options, &args::holder("export"), &|progress| bar.tell(progress))?;
     bar.finish();
-    if let Some(file) = &args.drift {
-        let mut text = serde_json::to_string_pretty(&report.drift.to_json()).context("cannot print the drift")?;
-        text.push('\n');
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    tell(args, &report);
+    args.chosen.tell(&report)?;
+    let kept = if report.n_kept > 0 { format!(", {} as before", report.n_kept) } else { String::new() };
+    say(&format!("{} written{kept} in {}", count(report.n_written, "file"), args.out.display()));
+    summary(common, &report)
+}
+
+/// Prints what came of each table, and gives the exit code.
+fn summary(common: &Common, report: &Report) -> Outcome {
     let mut out = Out::new();
     if common.json {
-        out.json(&to_json(&report))?;
+        out.json(&to_json(report))?;
     } else {
-        print(&mut out, &report)?;
+        print(&mut out, report)?;
     }
     out.flush()?;
-    Ok(if report.damage.is_empty() { Exit::Done } else { Exit::KnownLoss })
+    Ok(exit(report))
+}
+
+fn exit(report: &Report) -> Exit {
+    if report.damage.is_empty() { Exit::Done } else { Exit::KnownLoss }
 }
 
 /// First the bytes read, then the files written.
@@ -157,7 +194,7 @@ fn print(out: &mut Out, report: &Report) -> Result<()> {
     out.lines(&table(&head, rows))
 }
 
-fn tell(args: &Parquet, report: &Report) {
+fn tell(chosen: &Chosen, report: &Report) {
     for words in &report.damage {
         say(&format!("damage: {words}"));
     }
@@ -170,14 +207,12 @@ fn tell(args: &Parquet, report: &Report) {
     }
     if report.drift.count() > 0 {
         let n = count(report.drift.count(), "surprise");
-        let hint = if args.drift.is_some() { "" } else { "; --drift FILE lists them" };
+        let hint = if chosen.drift.is_some() { "" } else { "; --drift FILE lists them" };
         say(&format!(
             "{n} in {}: fields that are not in a provider's catalogue{hint}",
             count(report.drift.places() as u64, "place")
         ));
     }
-    let kept = if report.n_kept > 0 { format!(", {} as before", report.n_kept) } else { String::new() };
-    say(&format!("{} written{kept} in {}", count(report.n_written, "file"), args.out.display()));
 }
 
 fn to_json(report: &Report) -> Value {

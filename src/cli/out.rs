@@ -59,6 +59,11 @@ impl Out {
         check(self.writer.write_all(text.as_bytes()))
     }
 
+    /// For a job that writes lines itself.
+    pub(super) fn lines_of_a_job(&mut self) -> Lines<impl Write> {
+        Lines { to: &mut self.writer, terminal: self.terminal, begun: Vec::new() }
+    }
+
     /// One JSON value on one line.
     pub(super) fn json(&mut self, value: &serde_json::Value) -> Result<()> {
         let text = value.to_string();
@@ -68,6 +73,35 @@ impl Out {
     /// Hands everything on to the reader.
     pub(super) fn flush(&mut self) -> Result<()> {
         check(self.writer.flush())
+    }
+}
+
+/// Takes lines in pieces of any length: exact, but for a terminal.
+pub(super) struct Lines<W: Write> {
+    to: W,
+    terminal: bool,
+    /// A line whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.terminal {
+            return self.to.write(bytes);
+        }
+        let (whole, rest) = bytes.split_at(memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1));
+        if !whole.is_empty() {
+            self.begun.extend_from_slice(whole);
+            for line in String::from_utf8_lossy(&std::mem::take(&mut self.begun)).lines() {
+                writeln!(self.to, "{}", visible(line))?;
+            }
+        }
+        self.begun.extend_from_slice(rest);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 
@@ -170,6 +204,20 @@ mod tests {
         assert_eq!(stamp(UnixMicros(1_767_614_400_123_456)), "2026-01-05 12:00:00.123Z");
         assert_eq!([length(1_500), length(61_900_000), length(-3_661_000_000)], ["1ms", "1m 1s", "1h 1m"]);
         assert_eq!([count(1, "gap"), count(2, "gap")], ["1 gap", "2 gaps"]);
+    }
+
+    #[test]
+    fn lines_of_a_job_command_no_terminal() {
+        let hostile = "{\"a\":\"é\u{9b}2J\"}\nx,\"\x1b]52;\0\nend\"\n".as_bytes();
+        for piece in [1, 2, 7, 100] {
+            let written = |terminal| {
+                let mut lines = Lines { to: Vec::new(), terminal, begun: Vec::new() };
+                hostile.chunks(piece).for_each(|bytes| lines.write_all(bytes).unwrap());
+                String::from_utf8(lines.to).unwrap()
+            };
+            assert_eq!(written(false).as_bytes(), hostile);
+            assert_eq!(written(true), "{\"a\":\"é\\u{9b}2J\"}\nx,\"\\u{1b}]52;\\u{0}\nend\"\n");
+        }
     }
 
     #[test]
