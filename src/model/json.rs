@@ -168,13 +168,7 @@ impl<'a> Json<'a> {
         let kind = self.kind();
         let start = self.at;
         self.skip()?;
-        let token = &self.text[start..self.at];
-        let digits = match kind {
-            Kind::String => &token[1..token.len() - 1],
-            Kind::Number => token,
-            _ => return Ok(None),
-        };
-        Ok(std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()))
+        Ok(self.digits_since(start, kind).and_then(|digits| digits.parse().ok()))
     }
 
     /// Reads an unsigned 64-bit id, written as a number or as a string of digits; anything else reads as `None`.
@@ -185,14 +179,16 @@ impl<'a> Json<'a> {
         let kind = self.kind();
         let start = self.at;
         self.skip()?;
-        let token = &self.text[start..self.at];
-        let digits = match kind {
-            Kind::String => &token[1..token.len() - 1],
-            Kind::Number => token,
-            _ => return Ok(None),
-        };
-        let digits = std::str::from_utf8(digits).unwrap_or("");
-        Ok(super::TweetId::parse(digits).map(|id| id.0))
+        Ok(self.digits_since(start, kind).and_then(super::TweetId::parse).map(|id| id.0))
+    }
+
+    /// A number that was passed over, or the inside of a text.
+    fn digits_since(&self, start: usize, kind: Kind) -> Option<&'a str> {
+        match kind {
+            Kind::String => self.source.get(start + 1..self.at - 1),
+            Kind::Number => self.source.get(start..self.at),
+            _ => None,
+        }
     }
 
     /// The first byte of the value that comes next; 0 at the end.

@@ -149,6 +149,7 @@ struct Found<'a> {
 pub(super) struct Beside<'a> {
     /// Path of the root.
     base: &'static str,
+    /// The root without its end; empty until something has to be kept.
     out: String,
     levels: Vec<Level>,
     /// How many of the levels are opened in `out`.
@@ -184,7 +185,7 @@ pub(super) struct Mark {
 impl<'a> Beside<'a> {
     /// Nothing so far; `base` is the path of the object in its envelope, empty at its top.
     pub(super) fn new(base: &'static str) -> Self {
-        Self { base, out: String::from("{"), levels: Vec::new(), n_open: 0, found: Vec::new(), n_before: 0 }
+        Self { base, out: String::new(), levels: Vec::new(), n_open: 0, found: Vec::new(), n_before: 0 }
     }
 
     /// The walk is now in the object of that name.
@@ -464,7 +465,7 @@ impl<'a> Beside<'a> {
 
     /// What the object says beside its columns; the next one begins.
     pub(super) fn take(&mut self) -> Unclosed {
-        let extra = Unclosed(self.out.clone());
+        let extra = Unclosed(std::mem::take(&mut self.out));
         self.n_before = self.found.len();
         self.forget();
         extra
@@ -473,7 +474,7 @@ impl<'a> Beside<'a> {
     /// Begins the object anew.
     pub(super) fn forget(&mut self) {
         self.found.truncate(self.n_before);
-        self.out.truncate(1);
+        self.out.clear();
         self.levels.clear();
         self.n_open = 0;
     }
@@ -533,8 +534,10 @@ impl<'a> Beside<'a> {
     }
 
     fn comma(&mut self) {
-        if !self.out.ends_with(['{', '[']) {
-            self.out.push(',');
+        match self.out.as_bytes().last() {
+            None => self.out.push('{'),
+            Some(b'{' | b'[') => {}
+            Some(_) => self.out.push(','),
         }
     }
 
@@ -558,34 +561,29 @@ impl<'a> Beside<'a> {
     }
 }
 
-/// An extra to which something may still be added.
-#[derive(Debug)]
+/// An extra to which something may still be added: an object without its end, or nothing.
+#[derive(Debug, Default)]
 pub(super) struct Unclosed(String);
 
 impl Unclosed {
     /// The whole of it, with what stands around the object.
     pub(super) fn close(self, around: &Unclosed) -> Extra {
         let mut all = self.0;
-        if around.0.len() > 1 {
-            if all.len() > 1 {
-                all.push(',');
-            }
+        if !around.0.is_empty() {
+            all.push(if all.is_empty() { '{' } else { ',' });
             all.push_str("\"envelope\":");
             all.push_str(&around.0);
             all.push('}');
         }
-        if all.len() == 1 {
-            return Extra::default();
+        if !all.is_empty() {
+            all.push('}');
         }
-        all.push('}');
         Extra(all)
     }
 
     /// Adds a text.
     pub(super) fn put_text(&mut self, key: &str, text: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
         push_string(&mut self.0, key);
         self.0.push(':');
         push_string(&mut self.0, text);
@@ -597,7 +595,7 @@ pub(super) fn whole(raw: &str, around: &Unclosed) -> Extra {
     let mut all = String::new();
     let copied = Json::new(raw).copy_said(&mut all);
     if !matches!(copied, Ok(true)) {
-        all = String::from("{}");
+        all.clear();
     }
     all.pop();
     Unclosed(all).close(around)

@@ -14,7 +14,7 @@ use crate::model::{
     Event, EventId, Link, Media, Mention, Message, Nested, Platform, Post, PostKind, Row, Said, TweetId, UnixMicros,
     parse_legacy_date,
 };
-use crate::provider::rows::{Beside, RowSink, Told, Type};
+use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
@@ -240,12 +240,15 @@ impl<'a> Page<'a> {
                     let event = wire::event(TweetId(id), None, post.created_at.as_deref(), None);
                     post.finish(&mut self.beside, &event)?;
                     let mut post = post.post;
-                    post.extra = self.beside.take().close(&Beside::new("").take());
+                    post.extra = self.beside.take().close(&Unclosed::default());
                     self.rows.push(Row { event, selector_name: None, said: Said::Post(post) });
                     Ok(())
                 })
             }
             "next_cursor" | "error" | "status" | "detail" => self.around.other(key, json, Some(Type::Text)),
+            // Of a delivery log, whose rows are no posts.
+            "logs" => self.around.other(key, json, Some(Type::List)),
+            "total" | "page" | "page_size" | "limit" | "offset" => self.around.other(key, json, Some(Type::Number)),
             _ => self.around.other(key, json, None),
         }
     }

@@ -275,15 +275,7 @@ impl<'a> Payload<'a> {
                     Ok(())
                 })?
             }
-            "urls" => beside.objects("urls", json, &mut post.urls, |beside, link: &mut Link<'a>, key, json| {
-                match key {
-                    "url" => link.expanded_url = beside.text(key, json)?,
-                    "name" => link.display_url = beside.text(key, json)?,
-                    "tco" => link.url = beside.text(key, json)?,
-                    _ => beside.other(key, json, None)?,
-                }
-                Ok(())
-            })?,
+            "urls" => beside.objects("urls", json, &mut post.urls, link_field)?,
             "ocr" => beside.object("ocr", json, |beside, key, json| {
                 match key {
                     "text" => post.ocr_text = beside.text(key, json)?,
@@ -459,6 +451,30 @@ fn account_type(key: &str) -> Option<Type> {
         "verifiedLabel" | "metrics" => Type::Object,
         _ => return None,
     })
+}
+
+/// Documented: `url` leads to the page, `name` is shown, `tco` stands in the text. Observed: X's own names, where `url` is
+/// what stands in the text.
+fn link_field<'a>(beside: &mut Beside<'a>, link: &mut Link<'a>, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+    match key {
+        "url" if link.expanded_url.is_none() => link.expanded_url = beside.text(key, json)?,
+        "url" | "tco" => {
+            let told = beside.text(key, json)?;
+            beside.fill(key, &mut link.url, told);
+        }
+        "expanded_url" => {
+            if let Some(told) = beside.text(key, json)? {
+                let url = link.expanded_url.replace(told).filter(|url| link.expanded_url.as_ref() != Some(url));
+                beside.fill("url", &mut link.url, url);
+            }
+        }
+        "name" | "display_url" => {
+            let told = beside.text(key, json)?;
+            beside.fill(key, &mut link.display_url, told);
+        }
+        _ => beside.other(key, json, (key == "indices").then_some(Type::List))?,
+    }
+    Ok(())
 }
 
 fn media<'a>(beside: &mut Beside<'a>, json: &mut Json<'a>, into: &mut Vec<Media<'a>>) -> Result<(), Bad> {
@@ -757,14 +773,17 @@ impl<'a> Stored<'a> {
             self.content.finish(kind, event, &mut besides.content)?;
         }
         let platform = self.content.platform;
-        if let Some(event) = &row.meta {
-            self.meta.finish(EventKind::Meta, event, &mut besides.meta)?;
+        match (&row.meta, self.meta.raws.last()) {
+            (Some(event), _) => self.meta.finish(EventKind::Meta, event, &mut besides.meta)?,
+            // Only a post has one that is a row.
+            (None, Some(raw)) => besides.row.put("meta", raw)?,
+            (None, None) => {}
         }
         let (around, extra, meta_extra) = (besides.row.take(), besides.content.take(), besides.meta.take());
         into.extend(row.event.map(|event| self.content.row(event, extra, &around)));
         if let Some(event) = row.meta {
             self.meta.post.platform = platform;
-            into.push(self.meta.row(event, meta_extra, &Beside::new("").take()));
+            into.push(self.meta.row(event, meta_extra, &Unclosed::default()));
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) ->
     let is_list = page.is_list && !page.is_envelope;
     if is_list {
         // What stands around the posts is about the page.
-        let around = Beside::new("").take();
+        let around = Unclosed::default();
         for post in page.posts {
             sink.row(post.row(Lane::History, "", None, &around));
         }

@@ -22,32 +22,43 @@ pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told
     if read.is_err() || !container {
         return Told::nothing();
     }
-    Told { json: !json.is_multi_line() && inner.len() == text.len(), message: envelope.tell(sink), provider_at: None }
+    let exact = !json.is_multi_line() && inner.len() == text.len();
+    match envelope.tell(sink) {
+        Ok(message) => Told { json: exact, message, provider_at: None },
+        Err(_) => Told::nothing(),
+    }
 }
 
 /// What the walk has found so far; what identifies an event is gathered where the decoder does.
 struct Envelope<'a> {
     wire: wire::Envelope<'a>,
-    engagement: Box<Engagement<'a>>,
-    update: Box<Dm<'a>>,
-    typing: Box<Dm<'a>>,
+    engagement: Engagement<'a>,
+    update: Dm<'a>,
+    typing: Dm<'a>,
     around: Beside<'a>,
     of_engagement: Beside<'a>,
     of_update: Beside<'a>,
     of_typing: Beside<'a>,
+    /// The bodies of the known kinds, by name; empty until they come.
+    bodies: [(EventKind, &'static str, &'a str); 3],
 }
 
 impl<'a> Envelope<'a> {
     fn new() -> Self {
         Self {
             wire: wire::Envelope::default(),
-            engagement: Box::default(),
-            update: Box::default(),
-            typing: Box::default(),
+            engagement: Engagement::default(),
+            update: Dm::default(),
+            typing: Dm::default(),
             around: Beside::new(""),
             of_engagement: Beside::new("payload.tweet_engagement"),
             of_update: Beside::new("payload.dm_update"),
             of_typing: Beside::new("payload.dm_typing"),
+            bodies: [
+                (EventKind::Engagement, "tweet_engagement", ""),
+                (EventKind::DmUpdate, "dm_update", ""),
+                (EventKind::DmTyping, "dm_typing", ""),
+            ],
         }
     }
 
@@ -70,6 +81,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn kind(&mut self, kind: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+        let start = json.position();
         match kind {
             "config" | "subscriptions" => self.wire.kind(kind, json),
             "tweet_engagement" | "dm_update" | "dm_typing" if json.kind() != Kind::Object => {
@@ -77,38 +89,48 @@ impl<'a> Envelope<'a> {
             }
             "tweet_engagement" => {
                 self.wire.engagement = true;
-                let (engagement, beside) = (&mut *self.engagement, &mut self.of_engagement);
-                json.object(|key, json| counter(engagement, beside, key, json))
+                let (engagement, beside) = (&mut self.engagement, &mut self.of_engagement);
+                json.object(|key, json| counter(engagement, beside, key, json))?;
+                self.bodies[0].2 = json.since(start);
+                Ok(())
             }
             "dm_update" => {
                 self.wire.dm_update = Some(conversation(&mut self.update, &mut self.of_update, json)?);
+                self.bodies[1].2 = json.since(start);
                 Ok(())
             }
             "dm_typing" => {
                 self.wire.dm_typing = Some(conversation(&mut self.typing, &mut self.of_typing, json)?);
+                self.bodies[2].2 = json.since(start);
                 Ok(())
             }
             _ => self.around.other(kind, json, None),
         }
     }
 
-    fn tell(mut self, sink: &mut dyn RowSink) -> Message {
+    fn tell(mut self, sink: &mut dyn RowSink) -> Result<Message, Bad> {
         let events = self.wire.events();
         let message = self.wire.message(!events.is_empty());
+        for (kind, name, body) in self.bodies.iter().filter(|(.., body)| !body.is_empty() && !events.is_empty()) {
+            // One without the id it must have, beside another's event.
+            if events.iter().all(|event| event.kind != *kind) {
+                self.around.put(name, body)?;
+            }
+        }
         let around = self.around.take();
         for event in events {
             let said = match event.kind {
                 EventKind::Engagement => {
                     self.engagement.extra = self.of_engagement.take().close(&around);
-                    Said::Engagement(std::mem::take(&mut self.engagement))
+                    Said::Engagement(Box::new(std::mem::take(&mut self.engagement)))
                 }
                 EventKind::DmUpdate => {
                     self.update.extra = self.of_update.take().close(&around);
-                    Said::Dm(std::mem::take(&mut self.update))
+                    Said::Dm(Box::new(std::mem::take(&mut self.update)))
                 }
                 _ => {
                     self.typing.extra = self.of_typing.take().close(&around);
-                    Said::Dm(std::mem::take(&mut self.typing))
+                    Said::Dm(Box::new(std::mem::take(&mut self.typing)))
                 }
             };
             sink.row(Row { event, selector_name: None, said });
@@ -116,7 +138,7 @@ impl<'a> Envelope<'a> {
         for beside in [self.around, self.of_engagement, self.of_update, self.of_typing] {
             beside.tell(sink);
         }
-        message
+        Ok(message)
     }
 }
 
@@ -131,14 +153,19 @@ fn counter<'a>(engagement: &mut Engagement<'a>, beside: &mut Beside<'a>, key: &s
         "view_count" => one_of_two(&mut counts.views, beside, key, json)?,
         "view_count_info" => beside.object("view_count_info", json, |beside, key, json| match key {
             "count" => one_of_two(&mut counts.views, beside, key, json),
-            "state" => {
-                engagement.view_state = beside.text(key, json)?;
-                Ok(())
-            }
+            "state" => view_state(&mut engagement.view_state, beside, key, json),
             _ => beside.other(key, json, None),
         })?,
+        // Observed beside a bare `view_count`.
+        "view_count_state" => view_state(&mut engagement.view_state, beside, key, json)?,
         _ => beside.other(key, json, None)?,
     }
+    Ok(())
+}
+
+fn view_state<'a>(column: &mut Option<Cow<'a, str>>, beside: &mut Beside<'a>, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+    let told = beside.text(key, json)?;
+    beside.fill(key, column, told);
     Ok(())
 }
 
@@ -184,7 +211,7 @@ pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) ->
 
 #[derive(Default)]
 struct Page<'a> {
-    posts: Option<Vec<(TweetId, Box<Engagement<'a>>, Beside<'a>)>>,
+    posts: Option<Vec<Totals<'a>>>,
     talk: Option<Vec<(Entry, Box<Dm<'a>>, Beside<'a>)>>,
 }
 
@@ -227,9 +254,8 @@ impl<'a> Page<'a> {
     }
 
     fn tell(self, sink: &mut dyn RowSink) {
-        let nothing = Beside::new("").take();
-        for (id, mut engagement, mut beside) in self.posts.unwrap_or_default() {
-            engagement.extra = beside.take().close(&nothing);
+        for Totals { id, mut engagement, mut beside, around } in self.posts.unwrap_or_default() {
+            engagement.extra = beside.take().close(&around);
             let event = Event {
                 kind: EventKind::Engagement,
                 id: EventId::Tweet(id),
@@ -240,26 +266,36 @@ impl<'a> Page<'a> {
             beside.tell(sink);
         }
         for (entry, dm, beside) in self.talk.unwrap_or_default() {
-            message_row(entry, dm, beside, &nothing, sink);
+            message_row(entry, dm, beside, sink);
         }
     }
 }
 
-fn message_row<'a>(entry: Entry, mut dm: Box<Dm<'a>>, mut beside: Beside<'a>, nothing: &Unclosed, sink: &mut dyn RowSink) {
+fn message_row<'a>(entry: Entry, mut dm: Box<Dm<'a>>, mut beside: Beside<'a>, sink: &mut dyn RowSink) {
     let sent_at = entry.sent_at;
     if let Some(event) = entry.event() {
         if let Some(at) = sent_at.filter(|at| event.published_at != Some(*at)) {
             beside.put_text("time", &at.millis().to_string());
         }
-        dm.extra = beside.take().close(nothing);
+        dm.extra = beside.take().close(&Unclosed::default());
         sink.row(Row { event, selector_name: None, said: Said::Dm(dm) });
     }
     beside.tell(sink);
 }
 
+/// A post of a snapshot.
+struct Totals<'a> {
+    id: TweetId,
+    engagement: Box<Engagement<'a>>,
+    beside: Beside<'a>,
+    /// What that says in which it is wrapped.
+    around: Unclosed,
+}
+
 /// A post counts if it has its id and its totals; one that not everybody may see is wrapped once more.
-fn post<'a>(json: &mut Json<'a>, found: &mut Vec<(TweetId, Box<Engagement<'a>>, Beside<'a>)>) -> Result<(), Bad> {
+fn post<'a>(json: &mut Json<'a>, found: &mut Vec<Totals<'a>>) -> Result<(), Bad> {
     let (mut id, mut has_totals) = (None, false);
+    let first = found.len();
     let mut engagement: Box<Engagement<'a>> = Box::default();
     let mut beside = Beside::new("data.tweetResult.result");
     json.object(|key, json| {
@@ -294,7 +330,11 @@ fn post<'a>(json: &mut Json<'a>, found: &mut Vec<(TweetId, Box<Engagement<'a>>, 
         }
         Ok(())
     })?;
-    found.extend(id.filter(|_| has_totals).map(|id| (id, engagement, beside)));
+    match (id.filter(|_| has_totals), found.get_mut(first)) {
+        (Some(id), _) => found.push(Totals { id, engagement, beside, around: Unclosed::default() }),
+        (None, Some(inner)) => inner.around = beside.take(),
+        (None, None) => {}
+    }
     Ok(())
 }
 

@@ -45,7 +45,8 @@ impl Totals {
         let info = engagement.get("view_count_info");
         let count = || info.and_then(|info| info.get("count")).or_else(|| engagement.get("view_count")).and_then(number);
         self.views = self.views.or_else(count);
-        let state = || info.and_then(|info| info.get("state")?.as_str().map(str::to_owned));
+        let state = || info.and_then(|info| info.get("state")).or_else(|| engagement.get("view_count_state"));
+        let state = || state().and_then(Value::as_str).map(str::to_owned);
         self.views_state = self.views_state.take().or_else(state);
     }
 
