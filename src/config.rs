@@ -54,7 +54,7 @@ pub const VARIABLES: [(&str, &str); 9] = [
     ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
     ("BIRDTAPE_REDACT_KEY", "the secret of the stand-ins that `fixture cut --redact` makes"),
     ("BIRDTAPE_TAPE", "the directory of the tape"),
-    ("BIRDTAPE_TEST_PYTHON", "tests only: a Python that has DuckDB"),
+    ("BIRDTAPE_TEST_PYTHON", "tests only: a Python that has DuckDB and moto"),
 ];
 
 /// Looks a variable up; handed in, so that tests need no process environment.

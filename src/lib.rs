@@ -27,7 +27,7 @@
 //! | [`backfill`] | gaps → provider's history + net → archive, with proof | what a page means |
 //! | [`import`] | lines that others recorded → archive | the network |
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
-//! | [`export`] | archive → tables in columns, with proof that nothing is lost on the way | the network |
+//! | [`export`] | archive → tables in columns, with proof that nothing is lost on the way | providers' JSON |
 //! | [`fixture`] | archive → a few envelopes, redacted, and fewer | the network |
 //! | [`testing`] | the short way to a replay for tests in Rust | what a replay does |
 //! | [`config`] | what was typed → what it means | jobs' work |

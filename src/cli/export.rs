@@ -11,9 +11,10 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::args::{self, Common, When};
+use super::destination;
 use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, say, table};
-use crate::export::{self, LocalStore, Options, Progress, Report, Table};
+use crate::export::{self, Options, Progress, Report, Table};
 
 /// Turn a tape into tables
 ///
@@ -47,13 +48,9 @@ enum Form {
 /// export. Killed and run again, too. A tape may be exported while it is recorded, up to its last commit. Damage is passed over,
 /// told on stderr, and makes the exit code 3.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  birdtape export parquet --out lake
-  birdtape export parquet --out posts --table tweets --table coverage --from 2026-11-01
-  duckdb -c \"SELECT date, count(*) FROM 'lake/tweets/*/*.parquet' GROUP BY date\"")]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", destination::LONG))]
 struct Parquet {
-    /// The destination's directory
+    /// The destination: a directory, or s3://BUCKET/PREFIX
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -61,6 +58,9 @@ struct Parquet {
     /// Replace an export of another tape or selection that stands there
     #[arg(long)]
     force: bool,
+    /// Take a store from an export that was killed without waiting for its hold to end
+    #[arg(long)]
+    break_lock: bool,
 }
 
 /// What is exported, and how.
@@ -117,6 +117,13 @@ impl Chosen {
     }
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  birdtape export parquet --out lake
+  birdtape export parquet --out s3://bucket/lake
+  birdtape export parquet --out posts --table tweets --table coverage --from 2026-11-01
+  duckdb -c \"SELECT date, count(*) FROM 'lake/tweets/*/*.parquet' GROUP BY date\"";
+
 pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     match &args.form {
         Form::Jsonl(args) => text::jsonl(common, args),
@@ -127,13 +134,10 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
 
 fn parquet(common: &Common, args: &Parquet) -> Outcome {
     let options = args.chosen.options(args.force)?;
-    if args.out.is_file() {
-        return Err(usage(format!("{} is a file", args.out.display()), "name a directory with --out"));
-    }
     let tape = common.open_tape()?;
-    let store = LocalStore::new(&args.out);
+    let store = destination::open(&args.out, args.break_lock)?;
     let bar = Bar::default();
-    let report = export::run(&tape, &store, &options, &args::holder("export"), &|progress| bar.tell(progress))?;
+    let report = export::run(&tape, store.as_ref(), &options, &destination::holder(), &|progress| bar.tell(progress))?;
     bar.finish();
     args.chosen.tell(&report)?;
     let kept = if report.n_kept > 0 { format!(", {} as before", report.n_kept) } else { String::new() };

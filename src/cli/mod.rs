@@ -12,6 +12,7 @@
 //! | `log.rs` | the log, without keys |
 //! | `signal.rs` | Ctrl-C |
 //! | `command.rs` | the program that `replay` runs |
+//! | `destination.rs` | where an export goes |
 //! | `summary.rs` | a record in one line |
 //! | `synthetic.rs` | what shapes a made-up world |
 //! | the others | one subcommand each |
@@ -25,6 +26,7 @@ mod check;
 mod command;
 mod control;
 mod demo;
+mod destination;
 mod exit;
 mod export;
 mod fixture;

@@ -153,9 +153,11 @@ pub(super) fn steps(total: u64, doing: &'static str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed}") {
         bar.set_style(style);
     }
+    // A step may take long: the time goes on meanwhile.
+    bar.enable_steady_tick(Duration::from_secs(1));
     bar.with_message(doing)
 }
 

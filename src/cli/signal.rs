@@ -43,6 +43,26 @@ pub(super) fn block_on_and_hand_over<T, F: Future<Output = Result<T>>>(
     })
 }
 
+/// For work that does not listen: the first signal runs the last act and ends the process, the second ends it at once.
+pub(super) fn on_the_way_out(last_act: impl FnOnce() + Send + 'static) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start threads")?;
+    let inside = runtime.enter();
+    let mut listener = Listener::new().context("cannot listen for signals")?;
+    drop(inside);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            listener.next().await;
+            say("stopping; once more to stop at once");
+            tokio::select! {
+                _ = tokio::task::spawn_blocking(last_act) => {}
+                _ = listener.next() => {}
+            }
+            std::process::exit(INTERRUPTED);
+        })
+    });
+    Ok(())
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
 }

@@ -32,7 +32,8 @@
 //! | `coverage.rs` | the table of holes |
 //! | `drift.rs` | what envelopes have that nobody expected |
 //! | `manifest.rs` | what stands at a destination |
-//! | `store.rs` | destinations |
+//! | `store.rs` | destinations; a local directory |
+//! | `s3.rs`, `s3/` | a store that speaks S3 |
 //! | `text.rs` | JSON lines and CSV, of one table or several |
 
 mod code;
@@ -41,6 +42,7 @@ mod drift;
 mod manifest;
 mod part;
 mod post;
+mod s3;
 pub mod schema;
 mod sheet;
 mod sight;
@@ -53,6 +55,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use drift::Drift;
+pub use s3::{S3Error, S3Options, S3Store};
 pub use schema::Table;
 pub use store::{LocalStore, Store};
 
@@ -166,6 +169,9 @@ pub enum ExportError {
     /// What the spool gives back is not what was put in.
     #[error("internal error: the temporary files of the export are damaged")]
     Bent,
+    /// A store in the network.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// Parquet.
     #[error("cannot write Parquet")]
     Parquet(#[from] parquet::errors::ParquetError),
@@ -195,6 +201,7 @@ impl ExportError {
             Self::Lost { .. } | Self::Bent => Some("please report this; the tape is unharmed"),
             Self::Exists { .. } => Some("name another with --out, or replace it with --force"),
             Self::NoFile { .. } => Some("name a file or a directory with --out, or write to stdout: --out -"),
+            Self::S3(error) => error.hint(),
             Self::Archive(error) => error.hint(),
             Self::Parquet(_) | Self::Spool(_) => None,
         }
@@ -590,7 +597,7 @@ impl<'a> Job<'a> {
             while let Some(turn) = turns.next(lane).filter(|_| !stop.load(Ordering::Relaxed)) {
                 let part = turn.part;
                 let path = scratch.join(format!("{}-{}.parquet", part.table.name(), manifest::date_of(part.day)));
-                let merge = runs.merge(part, fan_in).map_err(|source| cannot_spool(&store.shown(), source))?;
+                let merge = runs.merge(part, fan_in).map_err(|source| cannot_spool(&scratch.display().to_string(), source))?;
                 let written = part::write(&path, part, merge, common)?;
                 store.put(&part.file(), &path)?;
                 done.lock().unwrap_or_else(PoisonError::into_inner).push((part, written));

@@ -256,12 +256,7 @@ pub(super) fn write(path: &Path, part: Part, merge: Merge, common: &Common) -> R
 }
 
 /// Makes a partition's rows.
-pub(super) fn fill(
-    mut rows: Rows<'_>,
-    table: Table,
-    mut merge: Merge,
-    common: &Common,
-) -> Result<(Tally, Sources), ExportError> {
+pub(super) fn fill(mut rows: Rows<'_>, table: Table, mut merge: Merge, common: &Common) -> Result<(Tally, Sources), ExportError> {
     let mut sources = Sources::default();
     let mut text = String::new();
     let mut joined = Joined::default();

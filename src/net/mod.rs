@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `clock.rs` | [`Clock`], [`ConnectionClock`]: stamps that never go backwards |
 //! | `network.rs` | [`Network`], the seam for tests, and [`SystemNetwork`]: names, TCP, TLS |
-//! | `pool.rs` | requests of [`SystemNetwork`]: connections that are kept, HTTP/2, proxies |
+//! | `pool.rs` | requests of [`SystemNetwork`]: connections that are kept, HTTP/2, proxies; a client for libraries |
 //! | `client.rs` | [`open`], and [`request`] whatever carries it |
 //! | `live.rs` | [`Live`]: an open WebSocket or endless response, as [`Incoming`] messages |
 //! | `tee.rs` | the copy below the decoder, so that what breaks it is kept |
@@ -24,7 +24,7 @@
 //! The handshake is our own, over hyper: the WebSocket library's would log keys and insists on a
 //! subprotocol in the answer, which RFC 6455 does not.
 //! No compression is offered, so none has to be bounded; a frame that uses it is malformed.
-//! May be used by the jobs (record, backfill, replay); network crates and the clock are named nowhere else.
+//! May be used by the jobs (record, backfill, replay, export); network crates and the clock are named nowhere else.
 
 mod client;
 mod clock;
@@ -49,6 +49,7 @@ pub use errors::{Failure, Gone, OpenError, SetupError};
 pub use gate::Gate;
 pub use live::{Incoming, Live};
 pub use network::{BoxedIo, Connecting, Exchanging, Io, Network, SystemNetwork, TlsOptions};
+pub use pool::bare_client;
 pub use server::{
     Handler, HandshakeFlaw, Reply, ServerOptions, ServerRequest, ServerSocket, ServerStream, SocketRun, StreamRun, serve,
     serve_pipe,

@@ -93,19 +93,7 @@ impl SystemNetwork {
     ///
     /// The file with certificate authorities cannot be used.
     pub fn new(options: TlsOptions) -> Result<Self, SetupError> {
-        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        if let Some(path) = &options.ca_file {
-            for certificate in read_certificates(path)? {
-                roots.add(certificate).map_err(|error| SetupError::CaFile { path: path.clone(), reason: error.to_string() })?;
-            }
-        }
-        // The provider is named here, so it cannot depend on what another crate has installed.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| SetupError::Tls { reason: error.to_string() })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = client_config(options.ca_file.as_deref())?;
         let pool = Pool::new(&config, options.allow_plain)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), pool, allow_plain: options.allow_plain })
@@ -130,6 +118,24 @@ impl SystemNetwork {
         let tls = self.tls.connect(name, tcp).await.map_err(|error| tls_failure(&error, &place))?;
         Ok(Box::new(tls))
     }
+}
+
+/// Trust, without protocols on top.
+pub(super) fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        for certificate in read_certificates(path)? {
+            roots.add(certificate).map_err(|error| SetupError::CaFile { path: path.to_owned(), reason: error.to_string() })?;
+        }
+    }
+    // The provider is named here, so it cannot depend on what another crate has installed.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| SetupError::Tls { reason: error.to_string() })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
 }
 
 impl Network for SystemNetwork {

@@ -9,6 +9,7 @@ use std::io;
 use std::iter::successors;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
@@ -20,8 +21,10 @@ use reqwest::{Client, Url};
 use tokio::time::timeout;
 
 use super::client::{add_headers, http_failure, own_headers, read_answer};
-use super::network::{CONNECT_TIMEOUT, NotFound, connect_failure, here_only, look_up, place, refused_plain, tls_failure};
-use super::{Failure, Limits, SetupError};
+use super::network::{
+    CONNECT_TIMEOUT, NotFound, client_config, connect_failure, here_only, look_up, place, refused_plain, tls_failure,
+};
+use super::{Failure, Limits, SetupError, TlsOptions};
 use crate::model::{NetFault, Request};
 
 /// Connections to one server that are kept while nobody asks. Ours.
@@ -131,6 +134,28 @@ impl Pool {
     fn is_proven(&self, end: SocketAddr) -> bool {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(&end)
     }
+}
+
+/// A client for a library that makes its own requests: HTTP/1.1, no redirects, `patience` for each request as a whole.
+///
+/// What goes where is the library's affair. With [`TlsOptions::allow_plain`] it is for addresses without TLS, past every proxy;
+/// without, it speaks nothing but TLS.
+///
+/// # Errors
+///
+/// The file with certificate authorities cannot be used.
+pub fn bare_client(options: &TlsOptions, patience: Duration) -> Result<Client, SetupError> {
+    let mut tls = client_config(options.ca_file.as_deref())?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(patience);
+    let client = if options.allow_plain { client.no_proxy() } else { client.https_only(true) };
+    client.build().map_err(|error| SetupError::Tls { reason: error.to_string() })
 }
 
 /// No answer came.

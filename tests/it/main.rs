@@ -13,6 +13,7 @@ mod bad_input;
 mod cli;
 mod command;
 mod export;
+mod export_s3;
 mod faults;
 mod filling;
 mod fixture;

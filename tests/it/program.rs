@@ -66,7 +66,9 @@ impl Desk {
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_birdtape"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
-        let ours = |name: &str| name.starts_with("BIRDTAPE_") || name.ends_with("_API_KEY") || name.starts_with("X_");
+        let ours = |name: &str| {
+            name.starts_with("BIRDTAPE_") || name.ends_with("_API_KEY") || name.starts_with("X_") || name.starts_with("AWS_")
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
         }
