@@ -33,7 +33,7 @@ fn assert_same(one: &Path, other: &Path) {
     assert!(differ.is_empty(), "{differ:?}");
 }
 
-fn rows(dir: &Path, table: &str) -> Vec<Row> {
+pub(crate) fn rows(dir: &Path, table: &str) -> Vec<Row> {
     let dir = dir.join(table);
     let files = if dir.exists() { files_below(&dir) } else { Vec::new() };
     let read = |file: PathBuf| SerializedFileReader::new(File::open(file).unwrap()).unwrap().into_iter().map(Result::unwrap);
@@ -385,7 +385,7 @@ fn files_say_what_they_were_made_from() {
 }
 
 /// A post of a TwitterAPI.io envelope of the fixture, as JSON.
-fn a_post() -> serde_json::Value {
+pub(crate) fn a_post() -> serde_json::Value {
     let text = std::fs::read_to_string(FIXTURE).unwrap();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut posts = lines.filter(|line| line["event_type"] == "tweet").map(|line| line["tweets"][0].clone());

@@ -14,6 +14,7 @@ mod cli;
 mod command;
 mod export;
 mod export_s3;
+mod export_text;
 mod faults;
 mod filling;
 mod fixture;
