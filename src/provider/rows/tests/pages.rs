@@ -471,6 +471,15 @@ fn a_page_of_its_own_sort_is_no_surprise() {
     assert_eq!((heard.surprises, heard.events.len()), (Vec::new(), 0), "a row of a log is no post");
 }
 
+#[test]
+fn a_quote_is_no_repost() {
+    let page = r#"{"data":[{"id":"2117164813577617415","text":"é","quoted_status_id":"7","is_retweet":false},{"id":"2117164813577617416","text":"é","retweeted_status_id":"8"}]}"#;
+    let rows = columns(Provider::Scrapebadger, Via::History, page.as_bytes());
+    let said = |at: usize, name: &str| rows[at].1.get(name).cloned().unwrap_or_default();
+    assert!(said(0, "kind") == "Quote" && said(0, "quoted").contains("Some(7)") && said(0, "reposted").is_empty());
+    assert!(said(1, "kind") == "Repost" && said(1, "reposted").contains("Some(8)") && said(1, "quoted").is_empty());
+}
+
 /// The columns of a single post in an envelope of TweetStream.
 fn urls_of(urls: &str) -> (String, Heard) {
     let text = format!(
