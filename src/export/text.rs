@@ -336,7 +336,7 @@ fn inner(out: &mut Vec<u8>, text: &str) {
 fn plain(out: &mut Vec<u8>, kind: Kind, array: &dyn Array, row: usize) {
     match kind {
         Kind::Bool => json(out, &array.as_boolean().value(row)),
-        // JSON has no infinity; it is null there.
+        // JSON has no infinity; it is null there, and nothing in CSV.
         Kind::Real => json(out, &array.as_primitive::<Float64Type>().value(row)),
         Kind::Time => {
             let mut text = [0; 27];
@@ -357,6 +357,7 @@ fn record(out: &mut Vec<u8>, columns: &[Column], arrays: &[ArrayRef], row: usize
             continue;
         }
         match column.kind {
+            Kind::Real if !array.as_primitive::<Float64Type>().value(row).is_finite() => {}
             Kind::Word | Kind::Text | Kind::Json => cell(out, array.as_string::<i32>().value(row), raw_cells),
             Kind::Bytes => cell(out, &BASE64.encode(array.as_binary::<i32>().value(row)), raw_cells),
             kind => plain(out, kind, array, row),

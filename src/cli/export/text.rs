@@ -69,7 +69,7 @@ fn csv_help() -> String {
     let mut help = "\
 Examples:
   birdtape export csv --table tweets --out tweets.csv
-  birdtape export csv --table coverage | column --separator , --table
+  birdtape export csv --table coverage --from -1d
 
 Columns left out (`export jsonl` has them):
 "
