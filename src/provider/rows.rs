@@ -583,6 +583,9 @@ impl Unclosed {
 
     /// Adds a text.
     pub(super) fn put_text(&mut self, key: &str, text: &str) {
+        if text.is_empty() {
+            return;
+        }
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
         push_string(&mut self.0, key);
         self.0.push(':');

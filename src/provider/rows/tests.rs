@@ -144,6 +144,7 @@ fn nothing_is_lost(provider: Provider, via: Via, bytes: &[u8]) {
                         || texts.contains(text.trim_start_matches('@'))
                         || shown.contains(&quoted)
                         || shown.contains(&bare)
+                        || text.strip_prefix(['@', '#']).is_some_and(|bare| texts.contains(bare) || shown.contains(&format!("{bare:?}")))
                         // ScrapeBadger writes handles in lower case beside the account's own spelling.
                         || (provider == Provider::Scrapebadger && shown.to_ascii_lowercase().contains(&quoted))
                         || SAID_OTHERWISE.contains(&text.as_str())
