@@ -478,9 +478,11 @@ fn media<'a>(beside: &mut Beside<'a>, json: &mut Json<'a>, into: &mut Vec<Media<
         Ok(())
     })?;
     for media in into.iter_mut().skip(first) {
-        let is_film = matches!(media.kind.as_deref(), Some("video" | "gif"));
-        let picture = if is_film { media.preview_url.clone() } else { media.preview_url.take() };
-        media.url = media.url.take().or(picture);
+        // The file, if it is told; else the picture, which is a film's small one, too.
+        if media.url.is_none() {
+            let is_film = matches!(media.kind.as_deref(), Some("video" | "gif"));
+            media.url = if is_film { media.preview_url.clone() } else { media.preview_url.take() };
+        }
     }
     Ok(())
 }
