@@ -12,7 +12,7 @@ use super::wire::{self, Op};
 use crate::model::json::{Bad, Json, Kind};
 use crate::model::{
     Account, Change, Event, EventId, EventKind, Follow, Link, Media, Mention, Message, Nested, Platform, Post, PostKind,
-    ProfileChange, Row, Said, Token, UnixMicros,
+    ProfileChange, Row, Said, Token, TweetId, UnixMicros,
 };
 use crate::provider::history::one_value;
 use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, whole};
@@ -774,7 +774,13 @@ impl<'a> Stored<'a> {
         }
         let platform = self.content.platform;
         match (&row.meta, self.meta.raws.last()) {
-            (Some(event), _) => self.meta.finish(EventKind::Meta, event, &mut besides.meta)?,
+            (Some(event), _) => {
+                // Of another post than the row, as nobody should write it.
+                if let Some(id) = self.meta.identity.tweet_id.filter(|id| event.id != EventId::Tweet(TweetId(*id))) {
+                    besides.meta.put("tweetId", &id.to_string())?;
+                }
+                self.meta.finish(EventKind::Meta, event, &mut besides.meta)?;
+            }
             // Only a post has one that is a row.
             (None, Some(raw)) => besides.row.put("meta", raw)?,
             (None, None) => {}

@@ -437,7 +437,7 @@ fn types_swapped_in_pages_lose_nothing() {
     let material = small_pages();
     let changes = prop::collection::vec((prop::collection::vec(0usize..1_000, 10), any_value()), 1..4);
     let strategy = (any::<prop::sample::Index>(), changes);
-    proptest!(ProptestConfig::with_cases(2_000), |((at, changes) in strategy)| {
+    proptest!(cases(2_000), |((at, changes) in strategy)| {
         let (provider, mut page) = material[at.index(material.len())].clone();
         for (path, new) in changes {
             put_somewhere(&mut page, &mut path.into_iter(), new);
@@ -453,7 +453,7 @@ fn types_swapped_in_pages_lose_nothing() {
 fn doubled_keys_and_broken_pages_are_read_as_the_decoder_does() {
     let material = small_pages();
     let strategy = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any_value(), any::<u8>());
-    proptest!(ProptestConfig::with_cases(2_000), |((which, place, new, byte) in strategy)| {
+    proptest!(cases(2_000), |((which, place, new, byte) in strategy)| {
         let (provider, page) = &material[which.index(material.len())];
         double_and_break(*provider, Via::History, &page.to_string(), place, &new, byte);
     });
