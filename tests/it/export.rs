@@ -267,7 +267,7 @@ print(one(f"SELECT count(*) FROM read_parquet('{lake}/coverage/coverage.parquet'
     assert_eq!(run.text().trim().replace('"', ""), format!("{types}\n0\nTrue\n400\n0\nTrue"));
 }
 
-/// The query of the README, over two hours of which a quarter is missing.
+/// The query of the README, over two hours of which a quarter is missing; coverage ends with the last post before each end.
 #[test]
 fn a_rate_is_divided_by_covered_time() {
     let Some(python) = std::env::var_os("BIRDTAPE_TEST_PYTHON").filter(|path| !path.is_empty()) else {
@@ -318,7 +318,7 @@ for row in duckdb.sql(f'SELECT hour(hour), round(share, 2), posts, round(posts_p
     child.stdin.take().unwrap().write_all(query.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "12 1.0 60 60.0\n13 0.5 30 60.0\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "12 0.98 60 61.0\n13 0.48 30 62.0\n");
 }
 
 /// Exports while somebody records: up to the last commit; when the segment is sealed, its digest comes into its files.

@@ -122,7 +122,7 @@ fn duckdb_reads_json_lines_and_csv() {
     let script = r#"
 import duckdb, sys
 desk = sys.argv[1]
-columns = "CAST(tweet_id AS BIGINT), CAST(author_id AS BIGINT), CAST(like_count AS BIGINT), text, CAST(published_at AS TIMESTAMPTZ), CAST(first_received_at AS TIMESTAMPTZ)"
+columns = "CAST(tweet_id AS BIGINT), CAST(author_id AS BIGINT), CAST(like_count AS BIGINT), text, epoch_us(CAST(published_at AS TIMESTAMPTZ)), epoch_us(CAST(first_received_at AS TIMESTAMPTZ))"
 parquet = duckdb.sql(f"SELECT {columns} FROM '{desk}/lake/tweets/*/*.parquet' ORDER BY ALL").fetchall()
 for source in [f"read_json('{desk}/rows/tweets.jsonl')", f"read_csv('{desk}/rows/tweets.csv', quote = '\"', escape = '\"', delim = ',')"]:
     print(len(parquet) > 0, duckdb.sql(f"SELECT {columns} FROM {source} ORDER BY ALL").fetchall() == parquet)

@@ -172,7 +172,7 @@ fn mistakes_are_named_and_leave_nothing() {
         .fails(1, &["no envelope was received from 2020-01-01"]);
     cut(&["--from", "2020-01-02", "--to", "2020-01-01", "--out", "x.jsonl"]).fails(2, &["is no stretch of time"]);
     cut(&["--sample", "0", "--out", "x.jsonl"]).fails(2, &["--sample 0 chooses nothing"]);
-    cut(&["--sample", "5", "--source", "nobody", "--out", "x.jsonl"]).fails(1, &["nobody", "tweetstream"]);
+    cut(&["--sample", "5", "--source", "nobody", "--out", "x.jsonl"]).fails(2, &["nobody", "tweetstream"]);
     cut(&["--out", "x.jsonl"]).fails(2, &["--around"]);
     cut(&["--sample", "5"]).fails(2, &["--out"]);
     assert!(!desk.path("x.jsonl").exists());

@@ -61,6 +61,11 @@ fn read(provider: Provider, via: Via, bytes: &[u8]) -> Heard {
     heard
 }
 
+/// For fakes that want to know how fast they are asked.
+fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// So many cases, the same ones each time; `PROPTEST_RNG_SEED=N` makes others.
 fn cases(n: u32) -> ProptestConfig {
     let usual = ProptestConfig::default();

@@ -2,7 +2,7 @@
 //! all of itself, and what a page and the stream both say of a post is the same.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -49,7 +49,7 @@ impl Fake {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let asked = Asked { method, path, query, headers: &headers, body: body.as_bytes(), wants_upgrade: false };
         let mut past = Past::new(self.provider, &mut self.index, &mut self.tape, self.now);
-        let answer = self.rest.asked(&asked, &mut past, Instant::now());
+        let answer = self.rest.asked(&asked, &mut past, instant());
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
         assert_eq!(answer.status, 200, "{line}: {text}");
         text
