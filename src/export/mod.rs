@@ -14,7 +14,7 @@
 //!   _birdtape/tmp-…/                           runs of the spool and files not yet in their place
 //! ```
 //!
-//! An export reads blocks on all cores, cuts what they say into sightings, and sorts those in the [spool](spool) within a
+//! An export reads blocks on all cores, cuts what they say into sightings, and sorts those in the `spool` within a
 //! bound of memory; then it merges each partition into its file. The next export reads what is new, and of the old the
 //! records that have something of the dates that the new ones touch (the manifest knows which); partitions that nothing
 //! new belongs to are left alone. Files are put in their place whole, the manifest last: an export that was killed leaves
