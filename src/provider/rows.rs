@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use super::{Provider, scrapebadger, tweetstream, twitterapi_io, x_live};
 use crate::model::json::{Bad, Json, Kind};
-use crate::model::{Extra, Message, Row, TweetId, UnixMicros, Via};
+use crate::model::{Extra, Link, Message, Row, TweetId, UnixMicros, Via};
 
 /// What a reader hands out, when the envelope was read to its end.
 pub trait RowSink {
@@ -78,6 +78,18 @@ pub fn read_page_rows(provider: Provider, body: &[u8], sink: &mut dyn RowSink) -
         Provider::Scrapebadger => scrapebadger::read_page_rows(text, sink),
         Provider::XLive => x_live::read_page_rows(text, sink),
     }
+}
+
+/// Walks the keys of an envelope: one JSON object, or an array, which has none. Whether it is exactly that, on one line;
+/// `None` when it is something else.
+pub(super) fn walk<'a>(text: &'a str, field: impl FnMut(&str, &mut Json<'a>) -> Result<(), Bad>) -> Option<bool> {
+    let inner = text.trim_matches([' ', '\t', '\r', '\n']);
+    let mut json = Json::new(inner);
+    if !matches!(json.kind(), Kind::Object | Kind::Array) {
+        return None;
+    }
+    json.object(field).and_then(|()| json.finish()).ok()?;
+    Some(!json.is_multi_line() && inner.len() == text.len())
 }
 
 /// Longest example of a surprise, in bytes.
@@ -264,6 +276,35 @@ impl<'a> Beside<'a> {
             let mut one = T::default();
             beside.item(idx, json, |beside, key, json| each(beside, &mut one, key, json))?;
             into.push(one);
+            Ok(())
+        })
+    }
+
+    /// Reads a list of tags, each with its place in the text.
+    pub(super) fn tags(&mut self, key: &'static str, json: &mut Json<'a>, into: &mut Vec<Cow<'a, str>>) -> Result<(), Bad> {
+        let mut read: Vec<Option<Cow<'a, str>>> = Vec::new();
+        self.objects(key, json, &mut read, Self::tag_field)?;
+        into.extend(read.into_iter().flatten());
+        Ok(())
+    }
+
+    pub(super) fn tag_field(&mut self, tag: &mut Option<Cow<'a, str>>, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+        match key {
+            "text" => *tag = self.text(key, json)?,
+            _ => self.other(key, json, (key == "indices").then_some(Type::List))?,
+        }
+        Ok(())
+    }
+
+    /// Reads the list `urls` as X has it, each with one more field that has no column.
+    pub(super) fn links(&mut self, json: &mut Json<'a>, into: &mut Vec<Link<'a>>, beside: (&str, Type)) -> Result<(), Bad> {
+        self.objects("urls", json, into, |this, link: &mut Link<'a>, key, json| {
+            match key {
+                "url" => link.url = this.text(key, json)?,
+                "expanded_url" => link.expanded_url = this.text(key, json)?,
+                "display_url" => link.display_url = this.text(key, json)?,
+                _ => this.other(key, json, (key == beside.0).then_some(beside.1))?,
+            }
             Ok(())
         })
     }

@@ -11,21 +11,15 @@ use std::borrow::Cow;
 use super::wire::{self, Sort};
 use crate::model::json::{Bad, Json, Kind};
 use crate::model::{
-    Event, EventId, Link, Media, Mention, Message, Nested, Platform, Post, PostKind, Row, Said, TweetId, UnixMicros,
-    parse_legacy_date,
+    Event, EventId, Media, Mention, Message, Nested, Platform, Post, PostKind, Row, Said, TweetId, UnixMicros, parse_legacy_date,
 };
-use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed};
+use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let inner = text.trim_matches([' ', '\t', '\r', '\n']);
-    let mut json = Json::new(inner);
     let mut envelope = Envelope::new();
-    if !inner.starts_with(['{', '[']) || json.object(|key, json| envelope.take(key, json)).is_err() || json.finish().is_err() {
-        return Told::nothing();
-    }
-    let exact = inner.len() == text.len() && !json.is_multi_line();
-    envelope.tell(sink).map_or_else(|_| Told::nothing(), |told| Told { json: exact, ..told })
+    let Some(json) = walk(text, |key, json| envelope.take(key, json)) else { return Told::nothing() };
+    envelope.tell(sink).map_or_else(|_| Told::nothing(), |told| Told { json, ..told })
 }
 
 /// What the walk has found so far.
@@ -316,26 +310,8 @@ impl<'a> Flat<'a> {
             "quoted_status_id" => post.quoted = nested(beside.number(key, json)?),
             "retweeted_status_id" => post.reposted = nested(beside.number(key, json)?),
             "media" => media(beside, json, &mut post.media)?,
-            "urls" => beside.objects("urls", json, &mut post.urls, |beside, link: &mut Link<'a>, key, json| {
-                match key {
-                    "url" => link.url = beside.text(key, json)?,
-                    "expanded_url" => link.expanded_url = beside.text(key, json)?,
-                    "display_url" => link.display_url = beside.text(key, json)?,
-                    _ => beside.other(key, json, (key == "unwound_url").then_some(Type::Text))?,
-                }
-                Ok(())
-            })?,
-            "hashtags" => {
-                let mut tags: Vec<Option<Cow<'a, str>>> = Vec::new();
-                beside.objects("hashtags", json, &mut tags, |beside, tag, key, json| {
-                    match key {
-                        "text" => *tag = beside.text(key, json)?,
-                        _ => beside.other(key, json, (key == "indices").then_some(Type::List))?,
-                    }
-                    Ok(())
-                })?;
-                post.hashtags.extend(tags.into_iter().flatten());
-            }
+            "urls" => beside.links(json, &mut post.urls, ("unwound_url", Type::Text))?,
+            "hashtags" => beside.tags("hashtags", json, &mut post.hashtags)?,
             "user_mentions" => {
                 beside.objects("user_mentions", json, &mut post.mentions, |beside, mention: &mut Mention<'a>, key, json| {
                     match key {

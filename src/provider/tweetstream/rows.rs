@@ -15,21 +15,14 @@ use crate::model::{
     ProfileChange, Row, Said, Token, TweetId, UnixMicros,
 };
 use crate::provider::history::one_value;
-use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, whole};
+use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk, whole};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let inner = text.trim_matches([' ', '\t', '\r', '\n']);
-    let mut json = Json::new(inner);
-    let container = matches!(json.kind(), Kind::Object | Kind::Array);
     let mut envelope = Envelope::new();
-    let read = json.object(|key, json| envelope.field(key, json)).and_then(|()| json.finish());
-    if read.is_err() || !container {
-        return Told::nothing();
-    }
-    let exact = !json.is_multi_line() && inner.len() == text.len();
+    let Some(json) = walk(text, |key, json| envelope.field(key, json)) else { return Told::nothing() };
     match envelope.tell(sink) {
-        Ok(told) => Told { json: exact, ..told },
+        Ok(told) => Told { json, ..told },
         Err(_) => Told::nothing(),
     }
 }

@@ -11,19 +11,15 @@ use std::borrow::Cow;
 use super::wire::{self, EventType};
 use crate::model::json::{Bad, Json, Kind};
 use crate::model::{
-    Account, Link, Media, Mention, Message, Nested, Platform, Post, PostKind, Row, Said, TweetId, UnixMicros, parse_legacy_date,
+    Account, Media, Mention, Message, Nested, Platform, Post, PostKind, Row, Said, TweetId, UnixMicros, parse_legacy_date,
 };
-use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, whole, without_mark};
+use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk, whole, without_mark};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let inner = text.trim_matches([' ', '\t', '\r', '\n']);
-    let mut json = Json::new(inner);
     let mut envelope = Envelope::new();
-    if !inner.starts_with(['{', '[']) || json.object(|key, json| envelope.take(key, json)).is_err() || json.finish().is_err() {
-        return Told::nothing();
-    }
-    Told { json: inner.len() == text.len() && !json.is_multi_line(), ..envelope.tell(sink) }
+    let Some(json) = walk(text, |key, json| envelope.take(key, json)) else { return Told::nothing() };
+    Told { json, ..envelope.tell(sink) }
 }
 
 /// What the walk has found so far.
@@ -299,7 +295,7 @@ impl<'a> Reading<'a> {
                 let mut tag = None;
                 match json.kind() {
                     Kind::String => tag = json.text()?.map(|tag| without_mark(tag, '#')),
-                    Kind::Object => beside.item(idx, json, |beside, key, json| tag_field(beside, &mut tag, key, json))?,
+                    Kind::Object => beside.item(idx, json, |beside, key, json| beside.tag_field(&mut tag, key, json))?,
                     _ => return beside.odd_item(idx, json, Type::Text),
                 }
                 post.hashtags.extend(tag);
@@ -412,36 +408,13 @@ fn account<'a>(beside: &mut Beside<'a>, json: &mut Json<'a>, account: &mut Accou
 
 fn entities<'a>(beside: &mut Beside<'a>, json: &mut Json<'a>, post: &mut Post<'a>) -> Result<(), Bad> {
     beside.object("entities", json, |beside, key, json| match key {
-        "hashtags" => tags(beside, "hashtags", json, &mut post.hashtags),
-        "symbols" => tags(beside, "symbols", json, &mut post.symbols),
-        "urls" => beside.objects("urls", json, &mut post.urls, |beside, link: &mut Link<'a>, key, json| {
-            match key {
-                "url" => link.url = beside.text(key, json)?,
-                "expanded_url" => link.expanded_url = beside.text(key, json)?,
-                "display_url" => link.display_url = beside.text(key, json)?,
-                _ => beside.other(key, json, (key == "indices").then_some(Type::List))?,
-            }
-            Ok(())
-        }),
+        "hashtags" => beside.tags("hashtags", json, &mut post.hashtags),
+        "symbols" => beside.tags("symbols", json, &mut post.symbols),
+        "urls" => beside.links(json, &mut post.urls, ("indices", Type::List)),
         "user_mentions" => beside.objects("user_mentions", json, &mut post.mentions, mention_field),
         "timestamps" | "media" => beside.other(key, json, Some(Type::List)),
         _ => beside.other(key, json, None),
     })
-}
-
-fn tags<'a>(beside: &mut Beside<'a>, key: &'static str, json: &mut Json<'a>, into: &mut Vec<Cow<'a, str>>) -> Result<(), Bad> {
-    let mut read: Vec<Option<Cow<'a, str>>> = Vec::new();
-    beside.objects(key, json, &mut read, tag_field)?;
-    into.extend(read.into_iter().flatten());
-    Ok(())
-}
-
-fn tag_field<'a>(beside: &mut Beside<'a>, tag: &mut Option<Cow<'a, str>>, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
-    match key {
-        "text" => *tag = beside.text(key, json)?,
-        _ => beside.other(key, json, (key == "indices").then_some(Type::List))?,
-    }
-    Ok(())
 }
 
 fn mention_field<'a>(beside: &mut Beside<'a>, mention: &mut Mention<'a>, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {

@@ -10,21 +10,14 @@ use super::wire;
 use crate::model::json::{Bad, Json, Kind};
 use crate::model::{Dm, Engagement, Event, EventId, EventKind, Message, Row, Said, TweetId, UnixMicros};
 use crate::provider::history::one_value;
-use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed};
+use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let inner = text.trim_matches([' ', '\t', '\r', '\n']);
-    let mut json = Json::new(inner);
-    let container = matches!(json.kind(), Kind::Object | Kind::Array);
     let mut envelope = Envelope::new();
-    let read = json.object(|key, json| envelope.field(key, json)).and_then(|()| json.finish());
-    if read.is_err() || !container {
-        return Told::nothing();
-    }
-    let exact = !json.is_multi_line() && inner.len() == text.len();
+    let Some(json) = walk(text, |key, json| envelope.field(key, json)) else { return Told::nothing() };
     match envelope.tell(sink) {
-        Ok(message) => Told { json: exact, message, provider_at: None },
+        Ok(message) => Told { json, message, provider_at: None },
         Err(_) => Told::nothing(),
     }
 }
