@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench backfill                    all parts
 //! cargo bench --bench backfill -- prepared        pages made of prepared rows: 1,000,000 in pages of 1,000, 100,000 in pages of 20
-//! cargo bench --bench backfill -- replay          100,000 from a replay's history, in pages of 1,000
+//! cargo bench --bench backfill -- replay          300,000 from a replay's history, in pages of 1,000
 //! ```
 //!
 //! The server, the loop and the filling are processes of their own, over loopback and plain HTTP. The loop makes the very
@@ -60,10 +60,10 @@ fn main() {
         ["record", what, dir] => record(What::parse(what), Path::new(dir)),
         ["fill", what, port, dir] => runtime.block_on(fill(What::parse(what), port.parse().unwrap(), Path::new(dir))),
         ["prepared"] => prepared(),
-        ["replay"] => side_by_side(&[What { kind: Kind::Replay, n: 100_000 }]),
+        ["replay"] => side_by_side(&[What { kind: Kind::Replay, n: 300_000 }]),
         _ => {
             prepared();
-            side_by_side(&[What { kind: Kind::Replay, n: 100_000 }]);
+            side_by_side(&[What { kind: Kind::Replay, n: 300_000 }]);
         }
     }
 }

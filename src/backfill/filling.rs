@@ -388,10 +388,16 @@ impl Filler {
             self.catch_up(tell).await?;
         }
         loop {
+            // A timer goes off at the next millisecond, even one whose time has come.
+            let wait = async {
+                if turn > net::now() {
+                    sleep_until(turn).await;
+                }
+            };
             tokio::select! {
                 biased;
                 () = shutdown.as_mut() => return Ok(true),
-                () = sleep_until(turn) => {}
+                () = wait => {}
             }
             // Another source may have been asked for a pause meanwhile.
             match self.shared.paces.held_until(provider) {
