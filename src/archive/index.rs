@@ -10,14 +10,14 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::coverage::{self, AUDITED, LIVE};
+use super::coverage::{AUDITED, LIVE};
 use super::fact::{Closed, Fact, KindResult, Opened, Spent};
 use super::frontier::{Evidence, Moved, Timeline};
 use crate::catalog::{
     AuditRow, BlockRow, Catalog, CatalogError, Change, ConnectionRow, CoverageRow, GapKindRow, GapRow, GapStepRow, IdSet,
     LastSeenRow, ScopeRow, SourceRow,
 };
-use crate::model::{Event, EventId, EventKind, IntervalSet, RecordKind, Seq, UnixMicros, Via};
+use crate::model::{Event, EventId, EventKind, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::BlockSpan;
 
 /// The scope that stands for everything a source delivers.
@@ -454,9 +454,11 @@ impl SourceIndex {
         let gaps: Vec<_> = self.gaps.values().cloned().collect();
         let kinds: Vec<_> = self.gap_kinds.values().cloned().collect();
         for (name, scope) in &self.scopes {
-            let rows = |class, set: &IntervalSet| set.iter().map(|of| row(&self.name, name, class, of)).collect::<Vec<_>>();
+            let rows = |class, set: &crate::model::IntervalSet| {
+                set.iter().map(|of| row(&self.name, name, class, of)).collect::<Vec<_>>()
+            };
             let evidence = [rows(LIVE, scope.live()), rows(AUDITED, scope.audited())].concat();
-            for of in coverage::of(std::slice::from_ref(&scope.row), &gaps, &kinds, &evidence) {
+            for of in super::coverage::of(std::slice::from_ref(&scope.row), &gaps, &kinds, &evidence) {
                 assert_eq!(of.silent_hole(), None, "source {}, scope {name}", self.name);
             }
         }

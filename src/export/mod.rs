@@ -28,6 +28,7 @@
 //! | `spool.rs` | sorting within a bound of memory |
 //! | `post.rs` | merging what was said of a post |
 //! | `part.rs` | a partition's rows and its Parquet file |
+//! | `columns.rs` | encoding columns on several threads |
 //! | `sheet.rs` | rows to columns |
 //! | `coverage.rs` | the table of holes |
 //! | `drift.rs` | what envelopes have that nobody expected |
@@ -37,6 +38,7 @@
 //! | `text.rs` | JSON lines and CSV, of one table or several |
 
 mod code;
+mod columns;
 mod coverage;
 mod drift;
 mod manifest;
@@ -587,7 +589,8 @@ impl<'a> Job<'a> {
             return Ok(Vec::new());
         }
         let free = self.reading.options.memory.saturating_sub(OUR_OWN);
-        let threads = self.reading.options.threads.min(free / part::memory_of(Table::Events)).clamp(1, parts.len());
+        let cores = self.reading.options.threads;
+        let threads = cores.min(free / part::memory_of(Table::Events)).clamp(1, parts.len());
         let fan_in = part::MERGE_BYTES / spool::CURSOR_BYTES;
         let scratch = store.scratch()?;
         let (turns, done) = (Turns::new(parts, free), Mutex::new(Vec::new()));
@@ -598,7 +601,7 @@ impl<'a> Job<'a> {
                 let part = turn.part;
                 let path = scratch.join(format!("{}-{}.parquet", part.table.name(), manifest::date_of(part.day)));
                 let merge = runs.merge(part, fan_in).map_err(|source| cannot_spool(&scratch.display().to_string(), source))?;
-                let written = part::write(&path, part, merge, common)?;
+                let written = part::write(&path, part, merge, common, turns.helpers(part.table, cores))?;
                 store.put(&part.file(), &path)?;
                 done.lock().unwrap_or_else(PoisonError::into_inner).push((part, written));
                 tell(Progress::Wrote);
@@ -614,7 +617,7 @@ impl<'a> Job<'a> {
 
     fn coverage(&self, files: &mut BTreeMap<String, FileState>, report: &mut Report) -> Result<(), ExportError> {
         let path = self.store.scratch()?.join("coverage.parquet");
-        let mut file = ParquetFile::create(&path, Table::Coverage, Table::Coverage.sorted_by())?;
+        let mut file = ParquetFile::create(&path, Table::Coverage, Table::Coverage.sorted_by(), 0)?;
         let mut rows = Rows::new(Table::Coverage, &mut file);
         let Reading { tape, options, .. } = self.reading;
         let facts = coverage::fill(&mut rows, tape, &self.reading.names(), options)?;
@@ -721,6 +724,14 @@ impl Turns {
 
     fn state(&self) -> MutexGuard<'_, Waiting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many threads beside its own may write a partition: as many as would have nothing to do.
+    fn helpers(&self, table: Table, cores: usize) -> usize {
+        let state = self.state();
+        let busy = state.running + state.parts.len().min(cores);
+        let lanes = if table == Table::Tweets { busy.min(self.n_for_posts) } else { busy };
+        cores.div_ceil(lanes.max(1)) - 1
     }
 
     /// A number for a thread, from 0.

@@ -7,24 +7,27 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest as _, Sha256};
 
 use super::ExportError;
 use super::code::Code;
+use super::columns::Encoders;
 use super::post::{COUNTS, Merging, counts};
 use super::schema::{Kind, SCHEMA, Table};
-use super::sheet::{Cells, Sheet};
+use super::sheet::{BATCH_ROWS, Cells, Sheet};
 use super::sight::{Came, DmSight, EngagementSight, EnvelopeSight, EventSight, FollowSight, ProfileSight};
 use super::spool::{Key, Merge, Part};
 use crate::model::UnixMicros;
 
-/// Rows of a row group. These bounds are constants, so that a file looks the same whoever wrote it.
+/// Rows of a row group, at most. These bounds are constants, so that a file looks the same whoever wrote it.
 const GROUP_ROWS: usize = 128 << 10;
-/// Packed bytes of a row group.
+/// A row group ends when so much of it was encoded before the last batch.
 const GROUP_BYTES: usize = 12 << 20;
 /// What the open runs of one partition take of memory at most.
 pub(super) const MERGE_BYTES: usize = 8 << 20;
@@ -136,22 +139,45 @@ impl<'a> Rows<'a> {
 /// A Parquet file of a table that is being written.
 pub(super) struct ParquetFile {
     table: Table,
-    writer: ArrowWriter<Digested>,
+    writer: SerializedFileWriter<Digested>,
+    groups: ArrowRowGroupWriterFactory,
+    encoders: Encoders,
+    /// Of the row group at hand.
+    n_rows: usize,
 }
 
 impl Batches for ParquetFile {
     fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
-        Ok(self.writer.write(batch)?)
+        if self.encoders.is_idle() {
+            self.encoders.begin(self.groups.create_column_writers(self.writer.flushed_row_groups().len())?);
+        }
+        let encoded = self.encoders.write(batch)?;
+        self.n_rows += batch.num_rows();
+        if self.n_rows + BATCH_ROWS > GROUP_ROWS || encoded >= GROUP_BYTES {
+            self.end_group()?;
+        }
+        Ok(())
     }
 }
 
 impl ParquetFile {
-    /// `sorted_by` is what its rows will be sorted by.
-    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str]) -> Result<Self, ExportError> {
+    /// `sorted_by` is what its rows will be sorted by; `n_helpers` threads encode columns beside the caller's.
+    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str], n_helpers: usize) -> Result<Self, ExportError> {
         let file = File::create(path).map_err(|source| cannot_write(path, source))?;
         let file = Digested { file, digest: Sha256::new(), bytes: 0 };
         let writer = ArrowWriter::try_new(file, table.schema(), Some(properties(table, sorted_by)))?;
-        Ok(Self { table, writer })
+        let (writer, groups) = writer.into_serialized_writer()?;
+        Ok(Self { table, writer, groups, encoders: Encoders::new(n_helpers), n_rows: 0 })
+    }
+
+    fn end_group(&mut self) -> Result<(), ExportError> {
+        self.n_rows = 0;
+        let mut group = self.writer.next_row_group()?;
+        for column in self.encoders.end()? {
+            column.append_to_row_group(&mut group)?;
+        }
+        group.close()?;
+        Ok(())
     }
 
     /// Ends the file, with facts about what is in it.
@@ -160,6 +186,9 @@ impl ParquetFile {
         let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
         for (key, value) in own.chain(facts) {
             self.writer.append_key_value_metadata(KeyValue::new(key, value));
+        }
+        if !self.encoders.is_idle() {
+            self.end_group()?;
         }
         self.writer.finish()?;
         let file = self.writer.inner();
@@ -176,9 +205,7 @@ pub(super) fn cannot_write(path: &Path, source: io::Error) -> ExportError {
 fn properties(table: Table, sorted_by: &[&str]) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("birdtape {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_max_row_group_bytes(Some(GROUP_BYTES));
+        .set_compression(Compression::ZSTD(ZstdLevel::default()));
     for column in table.columns() {
         column.leaves(&[], &mut |path, kind| {
             let path = ColumnPath::new(path);
@@ -244,11 +271,11 @@ impl Sources {
     }
 }
 
-/// Writes a partition into a file.
-pub(super) fn write(path: &Path, part: Part, merge: Merge, common: &Common) -> Result<Written, ExportError> {
+/// Writes a partition into a file, with the help of so many threads.
+pub(super) fn write(path: &Path, part: Part, merge: Merge, common: &Common, n_helpers: usize) -> Result<Written, ExportError> {
     // Posts without a date of their own come by their ids, which say nothing of when.
     let sorted_by = if part.day == Part::NO_DAY { &["tweet_id"] } else { part.table.sorted_by() };
-    let mut file = ParquetFile::create(path, part.table, sorted_by)?;
+    let mut file = ParquetFile::create(path, part.table, sorted_by, n_helpers)?;
     let (tally, sources) = fill(Rows::new(part.table, &mut file), part.table, merge, common)?;
     let facts =
         vec![("birdtape.tape".to_owned(), common.tape.clone()), ("birdtape.segments".to_owned(), sources.to_json(common))];

@@ -10,7 +10,7 @@ use super::schema::{Column, Kind, Table};
 use crate::model::UnixMicros;
 
 /// Rows in a batch. A constant, as all bounds here: what a file looks like must not depend on the machine.
-const BATCH_ROWS: usize = 2_048;
+pub(super) const BATCH_ROWS: usize = 2_048;
 /// Bytes of text after which a batch ends early.
 const BATCH_BYTES: usize = 2 << 20;
 
