@@ -14,7 +14,7 @@ use super::args::{self, Common, When};
 use super::destination;
 use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, say, table};
-use crate::export::{self, Options, Progress, Report, Table};
+use crate::export::{self, ExtraFields, Options, Progress, Report, Table};
 
 /// Turn a tape into tables
 ///
@@ -81,9 +81,18 @@ struct Chosen {
     /// How much memory to use, at least about 64MiB; less makes it slower and changes nothing else
     #[arg(long, value_name = "SIZE", default_value = "128MiB")]
     memory: bytesize::ByteSize,
+    /// Which fields without a column are kept in `extra`: all, or those that nobody expected (half the size, faster)
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "all")]
+    extra: Extra,
     /// Write down which fields nobody expected, as JSON
     #[arg(long, value_name = "FILE")]
     drift: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Extra {
+    All,
+    Unexpected,
 }
 
 impl Chosen {
@@ -101,6 +110,10 @@ impl Chosen {
             sources: self.source.clone(),
             memory: usize::try_from(self.memory.as_u64()).unwrap_or(usize::MAX),
             threads: std::thread::available_parallelism().map_or(1, Into::into),
+            extra: match self.extra {
+                Extra::All => ExtraFields::All,
+                Extra::Unexpected => ExtraFields::Unexpected,
+            },
             replace,
         })
     }

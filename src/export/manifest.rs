@@ -38,6 +38,9 @@ pub(super) struct Selection {
     pub(super) to: Option<String>,
     /// Empty for all there are.
     pub(super) sources: Vec<String>,
+    /// Of fields without a column only those that nobody expected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unexpected_only: bool,
 }
 
 impl Selection {
@@ -49,6 +52,7 @@ impl Selection {
         }
         parts.extend(self.from.iter().map(|from| format!("from {from}")));
         parts.extend(self.to.iter().map(|to| format!("to {to}")));
+        parts.extend(self.unexpected_only.then(|| "with unexpected fields only".to_owned()));
         parts.join(" ")
     }
 }

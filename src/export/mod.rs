@@ -84,8 +84,20 @@ pub struct Options {
     pub memory: usize,
     /// Threads; at least one.
     pub threads: usize,
+    /// What goes into the columns `extra`.
+    pub extra: ExtraFields,
     /// Whether another export at the destination is replaced.
     pub replace: bool,
+}
+
+/// Which fields without a column of their own are kept in `extra`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExtraFields {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that nobody expected, or that have another type than expected: files are half as large.
+    Unexpected,
 }
 
 /// Why there is no export.
@@ -332,7 +344,12 @@ impl<'a> Reading<'a> {
         let mut tables = options.tables.clone();
         tables.sort_unstable();
         tables.dedup();
-        let mut wanted = Wanted { tables: [false; Table::ALL.len()], from: options.from, to: options.to };
+        let mut wanted = Wanted {
+            tables: [false; Table::ALL.len()],
+            from: options.from,
+            to: options.to,
+            keeps_known: options.extra == ExtraFields::All,
+        };
         tables.iter().for_each(|table| wanted.tables[*table as usize] = true);
         Ok(Self { tape, options, tell, rows, sources, common, tables, wanted })
     }
@@ -437,6 +454,7 @@ impl<'a> Job<'a> {
             from: options.from.map(|at| at.to_string()),
             to: options.to.map(|at| at.to_string()),
             sources: named,
+            unexpected_only: options.extra == ExtraFields::Unexpected,
         };
         Ok(Self { reading, store, selection })
     }

@@ -151,6 +151,8 @@ pub(super) struct Wanted {
     pub(super) from: Option<UnixMicros>,
     /// First instant no longer wanted.
     pub(super) to: Option<UnixMicros>,
+    /// Whether known fields without a column are, too.
+    pub(super) keeps_known: bool,
 }
 
 /// Which records in which source's numbers have something of a date: by source, then granule.
@@ -312,6 +314,10 @@ impl<'a> Gatherer<'a> {
 }
 
 impl RowSink for Gatherer<'_> {
+    fn keeps_known(&self) -> bool {
+        self.wanted.keeps_known
+    }
+
     fn row(&mut self, mut row: Row<'_>) {
         let index = self.index;
         self.index += 1;

@@ -20,6 +20,10 @@ pub trait RowSink {
     fn row(&mut self, row: Row<'_>);
     /// A field that is not in the provider's catalogue, or has another type than it.
     fn surprise(&mut self, surprise: Surprise<'_>);
+    /// Whether fields that everybody knows and that have no column are wanted in the [`Extra`].
+    fn keeps_known(&self) -> bool {
+        true
+    }
 }
 
 /// A field that was not expected.
@@ -161,6 +165,8 @@ struct Found<'a> {
 pub(super) struct Beside<'a> {
     /// Path of the root.
     base: &'static str,
+    /// Whether fields that are known go into the extra.
+    keeps_known: bool,
     /// The root without its end; empty until something has to be kept.
     out: String,
     levels: Vec<Level>,
@@ -196,8 +202,8 @@ pub(super) struct Mark {
 
 impl<'a> Beside<'a> {
     /// Nothing so far; `base` is the path of the object in its envelope, empty at its top.
-    pub(super) fn new(base: &'static str) -> Self {
-        Self { base, out: String::new(), levels: Vec::new(), n_open: 0, found: Vec::new(), n_before: 0 }
+    pub(super) fn new(base: &'static str, keeps_known: bool) -> Self {
+        Self { base, keeps_known, out: String::new(), levels: Vec::new(), n_open: 0, found: Vec::new(), n_before: 0 }
     }
 
     /// The walk is now in the object of that name.
@@ -367,8 +373,11 @@ impl<'a> Beside<'a> {
         self.found.push(Found { path: self.path(Some(key)), expected, example: raw });
     }
 
-    /// Keeps a field, if it says something.
+    /// Keeps a field that is known, if it says something and such are wanted.
     pub(super) fn keep(&mut self, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
+        if !self.keeps_known {
+            return json.skip();
+        }
         let mark = self.mark();
         self.key(key);
         if !json.copy_said(&mut self.out)? {

@@ -257,7 +257,9 @@ fn the_usual_pace_stays_below_the_providers_limit() {
         let scene = Scene::new(provider);
         let limited = Replay::start(&scene.desk, &["full.jsonl", "--from", "end"]);
         let run = finished(scene.command().args(["--base-url", &limited.base])).expect(0);
-        assert!(!run.text().contains("\"event\":\"waits\""), "{provider}: {}", run.text());
+        // A machine that has too much to do may not answer in time, which is no refusal.
+        let is_refused = |line: &str| line.contains("\"event\":\"waits\"") && !line.contains("no answer within");
+        assert!(!run.text().lines().any(is_refused), "{provider}: {}", run.text());
     }
 }
 

@@ -163,6 +163,8 @@ fn two_at_once_and_what_does_not_belong_together() {
     drop(lock);
     let only = [&EXPORT[..], &["--table", "tweets"]].concat();
     desk.run(&only).fails(1, &["lake holds an export of another selection", "--force"]);
+    let lean = [&EXPORT[..], &["--extra", "unexpected"]].concat();
+    desk.run(&lean).fails(1, &["of another selection", "with unexpected fields only"]);
     desk.run(&["--tape", "second", "import", "--provider", "auto", FIXTURE]).expect(0);
     desk.run(&[&["--tape", "second"], &EXPORT[..]].concat()).fails(1, &["lake holds an export of another tape", "hint: "]);
     desk.run(&[&only[..], &["--force"]].concat()).expect(0);

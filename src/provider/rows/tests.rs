@@ -17,14 +17,21 @@ use crate::provider::synthetic::{Dialect, Options, World};
 /// What was handed out.
 #[derive(Default)]
 struct Heard {
+    unexpected_only: bool,
     events: Vec<crate::model::Event>,
     /// Each row in Rust's words, without its extra.
     shown: Vec<String>,
     extras: Vec<String>,
+    /// The same, without known fields.
+    lean_extras: Vec<String>,
     surprises: Vec<(String, Option<&'static str>, &'static str, String)>,
 }
 
 impl RowSink for Heard {
+    fn keeps_known(&self) -> bool {
+        !self.unexpected_only
+    }
+
     fn row(&mut self, mut row: Row<'_>) {
         let extra = match &mut row.said {
             Said::Post(said) => std::mem::take(&mut said.extra),
@@ -58,7 +65,28 @@ fn read(provider: Provider, via: Via, bytes: &[u8]) -> Heard {
         assert!(value.as_object().is_some_and(|all| !all.is_empty()), "{extra}\n{text}");
         says_something(&value, extra);
     }
+    let mut lean = Heard { unexpected_only: true, ..Heard::default() };
+    assert_eq!(read_rows(provider, via, bytes, &mut lean), told, "{text}");
+    assert_eq!(
+        (lean.events, lean.shown, lean.surprises),
+        (heard.events.clone(), heard.shown.clone(), heard.surprises.clone()),
+        "{text}"
+    );
+    heard.lean_extras = lean.extras;
     heard
+}
+
+/// Whether all that the one says is said by the other.
+fn is_part(lean: &Value, full: &Value) -> bool {
+    match (lean, full) {
+        (Value::Object(lean), Value::Object(full)) => {
+            lean.iter().all(|(key, lean)| full.get(key).is_some_and(|full| is_part(lean, full)))
+        }
+        (Value::Array(lean), Value::Array(full)) => {
+            lean.len() <= full.len() && lean.iter().zip(full).all(|(lean, full)| is_part(lean, full))
+        }
+        _ => lean == full,
+    }
 }
 
 /// For fakes that want to know how fast they are asked.
@@ -126,6 +154,10 @@ const KINDS: [&str; 5] = ["post", "reply", "quote", "retweet", "repost"];
 /// Checks that every value of the envelope is in a column or in an extra.
 fn nothing_is_lost(provider: Provider, via: Via, bytes: &[u8]) {
     let heard = read(provider, via, bytes);
+    for (lean, full) in heard.lean_extras.iter().zip(&heard.extras) {
+        let [lean, full] = [lean, full].map(|extra| serde_json::from_str(extra).unwrap_or_else(|_| json!({})));
+        assert!(is_part(&lean, &full), "{lean} is no part of {full}");
+    }
     let value: Value = serde_json::from_slice(bytes).unwrap();
     let mut texts = HashSet::new();
     let mut numbers = HashSet::new();
@@ -409,6 +441,16 @@ fn double_and_break(provider: Provider, via: Via, text: &str, place: prop::sampl
     read(provider, via, &bytes);
     bytes.truncate(at);
     read(provider, via, &bytes);
+}
+
+#[test]
+fn known_fields_may_be_left_out_of_extra_and_surprises_never() {
+    let text = r#"{"event_type":"tweet","rule_value":"birds","tweets":[{"id":"2117164813577617415","twitterUrl":"https://twitter.com/a/status/1","likeCount":"many","newField":1,"author":{"id":"5","canDm":true,"mood":"ok"},"entities":{"hashtags":[{"text":"a","indices":[0,1]},{"text":"b","indices":[2,3],"weight":2}]}}]}"#;
+    let mut lean = Heard { unexpected_only: true, ..Heard::default() };
+    read_rows(Provider::TwitterapiIo, Via::Ws, text.as_bytes(), &mut lean);
+    let kept = r#"{"likeCount":"many","newField":1,"author":{"mood":"ok"},"entities":{"hashtags":[{},{"weight":2}]}}"#;
+    assert_eq!(lean.extras, [kept]);
+    assert_eq!(lean.surprises.len(), 4, "{:?}", lean.surprises);
 }
 
 #[test]

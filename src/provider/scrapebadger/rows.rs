@@ -17,7 +17,7 @@ use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::new(sink.keeps_known());
     let Some(json) = walk(text, |key, json| envelope.take(key, json)) else { return Told::nothing() };
     envelope.tell(sink).map_or_else(|_| Told::nothing(), |told| Told { json, ..told })
 }
@@ -45,7 +45,7 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn new() -> Self {
+    fn new(keeps_known: bool) -> Self {
         Self {
             sort: Sort::Other,
             monitor_id: None,
@@ -63,8 +63,8 @@ impl<'a> Envelope<'a> {
             code: None,
             message: None,
             post: Flat::default(),
-            around: Beside::new(""),
-            beside: Beside::new("tweet"),
+            around: Beside::new("", keeps_known),
+            beside: Beside::new("tweet", keeps_known),
         }
     }
 
@@ -192,7 +192,8 @@ fn name<'a>(beside: &mut Beside<'a>, key: &str, json: &mut Json<'a>) -> Result<O
 pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) -> Told {
     let inner = text.trim_matches([' ', '\t', '\r', '\n']);
     let mut json = Json::new(inner);
-    let mut page = Page { has_posts: false, rows: Vec::new(), around: Beside::new(""), beside: Beside::new("data[]") };
+    let beside = |base| Beside::new(base, sink.keeps_known());
+    let mut page = Page { has_posts: false, rows: Vec::new(), around: beside(""), beside: beside("data[]") };
     if !inner.starts_with('{') || json.object(|key, json| page.take(key, json)).is_err() || json.finish().is_err() {
         return Told::nothing();
     }

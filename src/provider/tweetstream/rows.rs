@@ -19,7 +19,7 @@ use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk, whole};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::new(sink.keeps_known());
     let Some(json) = walk(text, |key, json| envelope.field(key, json)) else { return Told::nothing() };
     match envelope.tell(sink) {
         Ok(told) => Told { json, ..told },
@@ -39,15 +39,15 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn new() -> Self {
+    fn new(keeps_known: bool) -> Self {
         Self {
             op: None,
             id: None,
             ts: None,
             family: None,
             payload: Payload::default(),
-            around: Beside::new(""),
-            beside: Beside::new("d"),
+            around: Beside::new("", keeps_known),
+            beside: Beside::new("d", keeps_known),
         }
     }
 
@@ -623,7 +623,7 @@ fn now<'a>(account: &Account<'a>, field: &str) -> Option<Cow<'a, str>> {
 pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) -> Told {
     let inner = text.trim_matches([' ', '\t', '\r', '\n']);
     let mut json = Json::new(inner);
-    let mut page = Page { has_data: false, has_metadata: false, rows: Vec::new(), besides: Besides::new() };
+    let mut page = Page { has_data: false, has_metadata: false, rows: Vec::new(), besides: Besides::new(sink.keeps_known()) };
     let read = json.object(|key, json| page.field(key, json)).and_then(|()| json.finish());
     if read.is_ok() && page.has_data && page.has_metadata {
         page.rows.into_iter().for_each(|row| sink.row(row));
@@ -652,13 +652,9 @@ struct Besides<'a> {
 }
 
 impl<'a> Besides<'a> {
-    fn new() -> Self {
-        Self {
-            page: Beside::new(""),
-            row: Beside::new("data[]"),
-            content: Beside::new("data[].content"),
-            meta: Beside::new("data[].meta"),
-        }
+    fn new(keeps_known: bool) -> Self {
+        let new = |base| Beside::new(base, keeps_known);
+        Self { page: new(""), row: new("data[]"), content: new("data[].content"), meta: new("data[].meta") }
     }
 
     fn tell(self, sink: &mut dyn RowSink) {

@@ -17,7 +17,7 @@ use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk, whole, 
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::new(sink.keeps_known());
     let Some(json) = walk(text, |key, json| envelope.take(key, json)) else { return Told::nothing() };
     Told { json, ..envelope.tell(sink) }
 }
@@ -35,16 +35,17 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn new() -> Self {
+    fn new(keeps_known: bool) -> Self {
+        let new = |base| Beside::new(base, keeps_known);
         Self {
             event_type: EventType::Other,
             timestamp: None,
             rule_id: None,
             rule_tag: None,
             posts: Vec::new(),
-            around: Beside::new(""),
-            many: Beside::new("tweets[]"),
-            one: Beside::new("tweet"),
+            around: new(""),
+            many: new("tweets[]"),
+            one: new("tweet"),
         }
     }
 
@@ -106,8 +107,8 @@ fn take_posts<'a>(
 pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) -> Told {
     let inner = text.trim_matches([' ', '\t', '\r', '\n']);
     let mut json = Json::new(inner);
-    let mut page =
-        Page { is_list: false, is_envelope: false, posts: Vec::new(), around: Beside::new(""), many: Beside::new("tweets[]") };
+    let new = |base| Beside::new(base, sink.keeps_known());
+    let mut page = Page { is_list: false, is_envelope: false, posts: Vec::new(), around: new(""), many: new("tweets[]") };
     if !inner.starts_with('{') || json.object(|key, json| page.take(key, json, true)).is_err() || json.finish().is_err() {
         return Told::nothing();
     }

@@ -14,7 +14,7 @@ use crate::provider::rows::{Beside, RowSink, Told, Type, Unclosed, walk};
 
 /// Reads an envelope.
 pub(in crate::provider) fn read_rows(text: &str, sink: &mut dyn RowSink) -> Told {
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::new(sink.keeps_known());
     let Some(json) = walk(text, |key, json| envelope.field(key, json)) else { return Told::nothing() };
     match envelope.tell(sink) {
         Ok(message) => Told { json, message, provider_at: None },
@@ -37,16 +37,17 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn new() -> Self {
+    fn new(keeps_known: bool) -> Self {
+        let new = |base| Beside::new(base, keeps_known);
         Self {
             wire: wire::Envelope::default(),
             engagement: Engagement::default(),
             update: Dm::default(),
             typing: Dm::default(),
-            around: Beside::new(""),
-            of_engagement: Beside::new("payload.tweet_engagement"),
-            of_update: Beside::new("payload.dm_update"),
-            of_typing: Beside::new("payload.dm_typing"),
+            around: new(""),
+            of_engagement: new("payload.tweet_engagement"),
+            of_update: new("payload.dm_update"),
+            of_typing: new("payload.dm_typing"),
             bodies: [
                 (EventKind::Engagement, "tweet_engagement", ""),
                 (EventKind::DmUpdate, "dm_update", ""),
@@ -193,7 +194,7 @@ fn conversation<'a>(dm: &mut Dm<'a>, beside: &mut Beside<'a>, json: &mut Json<'a
 pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) -> Told {
     let Some(exact) = one_value(text.as_bytes()) else { return Told::nothing() };
     let mut json = Json::new(text.trim_matches([' ', '\t', '\r', '\n']));
-    let mut page = Page::default();
+    let mut page = Page { keeps_known: sink.keeps_known(), ..Page::default() };
     let read = json.object(|key, json| page.field(key, json));
     let message = if page.posts.is_some() || page.talk.is_some() { Message::Data } else { Message::Other };
     if read.is_ok() {
@@ -204,6 +205,7 @@ pub(in crate::provider) fn read_page_rows(text: &str, sink: &mut dyn RowSink) ->
 
 #[derive(Default)]
 struct Page<'a> {
+    keeps_known: bool,
     posts: Option<Vec<Totals<'a>>>,
     talk: Option<Vec<(Entry, Box<Dm<'a>>, Beside<'a>)>>,
 }
@@ -213,6 +215,7 @@ impl<'a> Page<'a> {
         match key {
             "data" => json.object(|key, json| if key == "tweetResult" { self.results(json) } else { Ok(()) }),
             "conversation_timeline" if json.kind() == Kind::Object => {
+                let keeps_known = self.keeps_known;
                 let mut talk = Vec::new();
                 json.object(|key, json| {
                     if key != "entries" {
@@ -220,7 +223,7 @@ impl<'a> Page<'a> {
                     }
                     json.array(|json| {
                         json.object(|kind, json| {
-                            talk.push(entry(kind == "message", json)?);
+                            talk.push(entry(kind == "message", keeps_known, json)?);
                             Ok(())
                         })
                     })
@@ -234,9 +237,10 @@ impl<'a> Page<'a> {
 
     /// `{"result": …}`, or a list of those.
     fn results(&mut self, json: &mut Json<'a>) -> Result<(), Bad> {
-        let mut found = Vec::new();
-        let mut wrapped =
-            |json: &mut Json<'a>| json.object(|key, json| if key == "result" { post(json, &mut found) } else { Ok(()) });
+        let (mut found, keeps_known) = (Vec::new(), self.keeps_known);
+        let mut wrapped = |json: &mut Json<'a>| {
+            json.object(|key, json| if key == "result" { post(json, keeps_known, &mut found) } else { Ok(()) })
+        };
         match json.kind() {
             Kind::Array => json.array(wrapped)?,
             Kind::Object => wrapped(json)?,
@@ -286,11 +290,11 @@ struct Totals<'a> {
 }
 
 /// A post counts if it has its id and its totals; one that not everybody may see is wrapped once more.
-fn post<'a>(json: &mut Json<'a>, found: &mut Vec<Totals<'a>>) -> Result<(), Bad> {
+fn post<'a>(json: &mut Json<'a>, keeps_known: bool, found: &mut Vec<Totals<'a>>) -> Result<(), Bad> {
     let (mut id, mut has_totals) = (None, false);
     let first = found.len();
     let mut engagement: Box<Engagement<'a>> = Box::default();
-    let mut beside = Beside::new("data.tweetResult.result");
+    let mut beside = Beside::new("data.tweetResult.result", keeps_known);
     json.object(|key, json| {
         match key {
             "__typename" => beside.constant(key, json, "Tweet")?,
@@ -318,7 +322,7 @@ fn post<'a>(json: &mut Json<'a>, found: &mut Vec<Totals<'a>>) -> Result<(), Bad>
                 }
                 Ok(())
             })?,
-            "tweet" => post(json, found)?,
+            "tweet" => post(json, keeps_known, found)?,
             _ => beside.keep(key, json)?,
         }
         Ok(())
@@ -331,10 +335,10 @@ fn post<'a>(json: &mut Json<'a>, found: &mut Vec<Totals<'a>>) -> Result<(), Bad>
     Ok(())
 }
 
-fn entry<'a>(is_message: bool, json: &mut Json<'a>) -> Result<(Entry, Box<Dm<'a>>, Beside<'a>), Bad> {
+fn entry<'a>(is_message: bool, keeps_known: bool, json: &mut Json<'a>) -> Result<(Entry, Box<Dm<'a>>, Beside<'a>), Bad> {
     let mut entry = Entry { is_message, ..Entry::default() };
     let mut dm: Box<Dm<'a>> = Box::default();
-    let mut beside = Beside::new("conversation_timeline.entries[].message");
+    let mut beside = Beside::new("conversation_timeline.entries[].message", keeps_known);
     let (mut data_id, mut data_time) = (None, None);
     json.object(|key, json| {
         match key {
