@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
@@ -123,7 +124,7 @@ impl<'a> Rows<'a> {
     }
 
     fn batch(&mut self) -> Result<(), ExportError> {
-        if let Some(batch) = self.sheet.take().map_err(parquet::errors::ParquetError::from)? {
+        if let Some(batch) = self.sheet.take().map_err(ParquetError::from)? {
             self.into.batch(&batch)?;
         }
         Ok(())
@@ -138,6 +139,7 @@ impl<'a> Rows<'a> {
 
 /// A Parquet file of a table that is being written.
 pub(super) struct ParquetFile {
+    path: PathBuf,
     table: Table,
     writer: SerializedFileWriter<Digested>,
     groups: ArrowRowGroupWriterFactory,
@@ -148,6 +150,21 @@ pub(super) struct ParquetFile {
 
 impl Batches for ParquetFile {
     fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+        self.write(batch).map_err(|error| told(&self.path, error))
+    }
+}
+
+impl ParquetFile {
+    /// `sorted_by` is what its rows will be sorted by; `n_helpers` threads encode columns beside the caller's.
+    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str], n_helpers: usize) -> Result<Self, ExportError> {
+        let file = File::create(path).map_err(|source| cannot_write(path, source))?;
+        let file = Digested { file, digest: Sha256::new(), bytes: 0 };
+        let writer = ArrowWriter::try_new(file, table.schema(), Some(properties(table, sorted_by)));
+        let (writer, groups) = writer.and_then(ArrowWriter::into_serialized_writer).map_err(|error| told(path, error))?;
+        Ok(Self { path: path.to_owned(), table, writer, groups, encoders: Encoders::new(n_helpers), n_rows: 0 })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> parquet::errors::Result<()> {
         if self.encoders.is_idle() {
             self.encoders.begin(self.groups.create_column_writers(self.writer.flushed_row_groups().len())?);
         }
@@ -158,25 +175,22 @@ impl Batches for ParquetFile {
         }
         Ok(())
     }
-}
 
-impl ParquetFile {
-    /// `sorted_by` is what its rows will be sorted by; `n_helpers` threads encode columns beside the caller's.
-    pub(super) fn create(path: &Path, table: Table, sorted_by: &[&str], n_helpers: usize) -> Result<Self, ExportError> {
-        let file = File::create(path).map_err(|source| cannot_write(path, source))?;
-        let file = Digested { file, digest: Sha256::new(), bytes: 0 };
-        let writer = ArrowWriter::try_new(file, table.schema(), Some(properties(table, sorted_by)))?;
-        let (writer, groups) = writer.into_serialized_writer()?;
-        Ok(Self { table, writer, groups, encoders: Encoders::new(n_helpers), n_rows: 0 })
-    }
-
-    fn end_group(&mut self) -> Result<(), ExportError> {
+    fn end_group(&mut self) -> parquet::errors::Result<()> {
         self.n_rows = 0;
         let mut group = self.writer.next_row_group()?;
         for column in self.encoders.end()? {
             column.append_to_row_group(&mut group)?;
         }
         group.close()?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> parquet::errors::Result<()> {
+        if !self.encoders.is_idle() {
+            self.end_group()?;
+        }
+        self.writer.finish()?;
         Ok(())
     }
 
@@ -187,13 +201,21 @@ impl ParquetFile {
         for (key, value) in own.chain(facts) {
             self.writer.append_key_value_metadata(KeyValue::new(key, value));
         }
-        if !self.encoders.is_idle() {
-            self.end_group()?;
-        }
-        self.writer.finish()?;
+        self.end().map_err(|error| told(&self.path, error))?;
         let file = self.writer.inner();
         let sha256 = file.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Written { tally, bytes: file.bytes, sha256 })
+    }
+}
+
+/// What the disk answered, where it was the disk.
+fn told(path: &Path, error: ParquetError) -> ExportError {
+    match error {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(source) => cannot_write(path, *source),
+            Err(inner) => ParquetError::External(inner).into(),
+        },
+        error => error.into(),
     }
 }
 

@@ -153,6 +153,39 @@ fn little_memory_gives_the_same_bytes() {
     assert_same(&desk.path("lake"), &desk.path("small"));
 }
 
+/// Exports into a small disk of its own, as the first argument says, and lists what is left there.
+const ON_A_SMALL_DISK: &str =
+    r#"mount -t tmpfs -o size="$1" birdtape lake && shift && { "$@"; code=$?; find lake -type f; exit $code; }"#;
+
+#[test]
+fn a_destination_that_is_full_is_told_and_left_clean() {
+    let desk = Desk::with_fixture();
+    std::fs::create_dir(desk.path("lake")).unwrap();
+    let on_disk = |size: &str| {
+        let mut export = Command::new("unshare");
+        export.args(["--mount", "--map-root-user", "sh", "-c", ON_A_SMALL_DISK, "sh", size]);
+        export.arg(env!("CARGO_BIN_EXE_birdtape")).args(&EXPORT).current_dir(desk.path(""));
+        export
+    };
+    if !on_disk("64m").output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no disk of a chosen size can be mounted here");
+        return;
+    }
+    let (mut n_full, mut n_parquet) = (0, 0);
+    for kib in (32..).step_by(32) {
+        let run = finished(&mut on_disk(&format!("{kib}k")));
+        if run.code == 0 {
+            break;
+        }
+        let left: Vec<_> = run.text().lines().filter(|file| !file.contains("/date=")).collect();
+        assert!(left.is_empty() || left == ["lake/_birdtape/lock"], "{kib} KiB: {left:?}");
+        n_full += 1;
+        n_parquet += usize::from(run.err.contains(".parquet"));
+        run.fails(1, &["cannot write", "No space left on device", "hint: free some space"]);
+    }
+    assert!(n_full > 4 && n_parquet > 0, "{n_full} disks were too small, {n_parquet} for a file of Parquet");
+}
+
 #[test]
 fn two_at_once_and_what_does_not_belong_together() {
     let desk = Desk::with_fixture();
