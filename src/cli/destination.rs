@@ -1,6 +1,8 @@
 //! Where an export goes: a directory, or a store that speaks S3.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 
@@ -35,8 +37,8 @@ begun. An export that was killed leaves its hold, which ends after five minutes 
 and perhaps parts of one that was on its way: a lifecycle rule of the bucket (AbortIncompleteMultipartUpload) removes those. \
 Run it again to go on.";
 
-/// Makes ready for writing there. A store is given back when a signal ends the program.
-pub(super) fn open(out: &Path, break_lock: bool) -> Result<Box<dyn Store>> {
+/// Makes ready for writing there. On a signal a store is given back and the program ends; for a directory `stop` is set.
+pub(super) fn open(out: &Path, break_lock: bool, stop: &Arc<AtomicBool>) -> Result<Box<dyn Store>> {
     let shown = out.display().to_string();
     match shown.split_once("://") {
         Some(("s3", _)) => remote(shown, break_lock),
@@ -47,7 +49,10 @@ pub(super) fn open(out: &Path, break_lock: bool) -> Result<Box<dyn Store>> {
         _ if break_lock => {
             Err(usage("--break-lock is for stores (s3://…)", "the lock of a directory ends with the export that holds it"))
         }
-        _ => Ok(Box::new(LocalStore::new(out))),
+        _ => {
+            signal::set_on_the_first(stop)?;
+            Ok(Box::new(LocalStore::new(out)))
+        }
     }
 }
 

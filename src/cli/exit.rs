@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::out;
+use super::{out, signal};
 use crate::archive::ArchiveError;
 use crate::backfill::BackfillError;
 use crate::backfill::peer::PeerError;
@@ -25,6 +25,8 @@ pub enum Exit {
     Usage,
     /// Done, with loss that is known: a gap left open, damage found, lines not recognised.
     KnownLoss,
+    /// A signal ended it.
+    Interrupted,
     /// What another program gave that was run on request, by the customs of shells.
     OfCommand(u8),
 }
@@ -37,6 +39,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::KnownLoss => 3,
+            Self::Interrupted => signal::INTERRUPTED,
             Self::OfCommand(code) => code,
         }
     }
@@ -103,6 +106,9 @@ fn exit(error: &anyhow::Error) -> Exit {
     let code = |cause: &(dyn std::error::Error + 'static)| {
         if is_usage(cause) {
             return Some(Exit::Usage);
+        }
+        if matches!(cause.downcast_ref(), Some(ExportError::Stopped)) {
+            return Some(Exit::Interrupted);
         }
         cause.downcast_ref::<Advised>().map(|advised| advised.exit)
     };

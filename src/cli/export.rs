@@ -4,7 +4,7 @@ mod text;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use indicatif::ProgressBar;
@@ -115,6 +115,7 @@ impl Chosen {
                 Extra::Unexpected => ExtraFields::Unexpected,
             },
             replace,
+            stop: Arc::default(),
         })
     }
 
@@ -148,7 +149,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
 fn parquet(common: &Common, args: &Parquet) -> Outcome {
     let options = args.chosen.options(args.force)?;
     let tape = common.open_tape()?;
-    let store = destination::open(&args.out, args.break_lock)?;
+    let store = destination::open(&args.out, args.break_lock, &options.stop)?;
     let bar = Bar::default();
     let report = export::run(&tape, store.as_ref(), &options, &destination::holder(), &|progress| bar.tell(progress))?;
     bar.finish();

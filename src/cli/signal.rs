@@ -1,6 +1,8 @@
 //! Ctrl-C and its relatives, and the runtime that listens for them.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
@@ -8,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::out::say;
 
 /// What shells give a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Runs an asynchronous command to its end. The first signal is passed on by the receiver, the second ends the process at once.
 pub(super) fn block_on<T, F: Future<Output = Result<T>>>(command: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<T> {
@@ -45,6 +47,20 @@ pub(super) fn block_on_and_hand_over<T, F: Future<Output = Result<T>>>(
 
 /// For work that does not listen: the first signal runs the last act and ends the process, the second ends it at once.
 pub(super) fn on_the_way_out(last_act: impl FnOnce() + Send + 'static) -> Result<()> {
+    on_the_first(move || {
+        last_act();
+        std::process::exit(INTERRUPTED.into());
+    })
+}
+
+/// For work that looks at a flag: the first signal sets it, the second ends the process.
+pub(super) fn set_on_the_first(flag: &Arc<AtomicBool>) -> Result<()> {
+    let flag = Arc::clone(flag);
+    on_the_first(move || flag.store(true, Ordering::Relaxed))
+}
+
+/// The first signal is acted on, the second ends the process.
+fn on_the_first(act: impl FnOnce() + Send + 'static) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start threads")?;
     let inside = runtime.enter();
     let mut listener = Listener::new().context("cannot listen for signals")?;
@@ -53,11 +69,9 @@ pub(super) fn on_the_way_out(last_act: impl FnOnce() + Send + 'static) -> Result
         runtime.block_on(async {
             listener.next().await;
             say("stopping; once more to stop at once");
-            tokio::select! {
-                _ = tokio::task::spawn_blocking(last_act) => {}
-                _ = listener.next() => {}
-            }
-            std::process::exit(INTERRUPTED);
+            drop(tokio::task::spawn_blocking(act));
+            listener.next().await;
+            std::process::exit(INTERRUPTED.into());
         })
     });
     Ok(())
@@ -84,7 +98,7 @@ async fn listen(stop: watch::Sender<bool>, words: &str) {
     say(words);
     stop.send_replace(true);
     listener.next().await;
-    std::process::exit(INTERRUPTED);
+    std::process::exit(INTERRUPTED.into());
 }
 
 /// What a person or the system wants of us.

@@ -165,7 +165,7 @@ impl Desk {
         let mut fallen = Fallen { desk: self, is_well: false };
         let done = match batch {
             Some(batch) => writer.write(&batch).map(|()| Ok(writer)),
-            None => writer.close().map(Err),
+            None => writer.close().map(|chunk| Err(Box::new(chunk))),
         };
         fallen.is_well = true;
         let mut state = self.state();
@@ -176,7 +176,7 @@ impl Desk {
                 column.n_done += 1;
                 column.writer = Some(writer);
             }
-            Ok(Err(chunk)) => column.chunk = Some(chunk),
+            Ok(Err(chunk)) => column.chunk = Some(*chunk),
             Err(error) => state.failed = Some(error),
         }
         self.changed.notify_all();

@@ -54,7 +54,7 @@ pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use drift::Drift;
 pub use s3::{S3Error, S3Options, S3Store};
@@ -88,6 +88,8 @@ pub struct Options {
     pub extra: ExtraFields,
     /// Whether another export at the destination is replaced.
     pub replace: bool,
+    /// Once it is set the export ends with [`ExportError::Stopped`] and takes back what was begun.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Which fields without a column of their own are kept in `extra`.
@@ -111,6 +113,9 @@ pub enum ExportError {
         /// What the holder wrote into the lock.
         holder: String,
     },
+    /// Somebody asked for it.
+    #[error("stopped; nothing is half done, run it again to go on")]
+    Stopped,
     /// Something that is no export of ours.
     #[error("{place} holds other files, such as `{file}`")]
     Strangers {
@@ -217,7 +222,7 @@ impl ExportError {
             Self::NoFile { .. } => Some("name a file or a directory with --out, or write to stdout: --out -"),
             Self::S3(error) => error.hint(),
             Self::Archive(error) => error.hint(),
-            Self::Parquet(_) | Self::Spool(_) => None,
+            Self::Parquet(_) | Self::Spool(_) | Self::Stopped => None,
         }
     }
 }
@@ -340,7 +345,7 @@ impl<'a> Reading<'a> {
             segments.push(of_source.collect());
         }
         let names = rows.iter().map(|row| row.name.clone()).collect();
-        let common = Common { tape: tape.info().tape.clone(), sources: names, segments };
+        let common = Common { tape: tape.info().tape.clone(), sources: names, segments, stop: Arc::clone(&options.stop) };
         let mut tables = options.tables.clone();
         tables.sort_unstable();
         tables.dedup();
@@ -385,7 +390,7 @@ impl<'a> Reading<'a> {
             return Ok(Gathered::default());
         }
         // The tape itself stays on this thread: its catalog is one connection.
-        let (wanted, tell, place) = (&self.wanted, self.tell, runs.place());
+        let (wanted, common, tell, place) = (&self.wanted, &self.common, self.tell, runs.place());
         tell(Progress::ToRead(tasks.iter().map(|task| task.piece.bytes).sum()));
         let threads = self.options.threads.clamp(1, tasks.len());
         // The rest is for the blocks at hand and for writing runs.
@@ -397,13 +402,14 @@ impl<'a> Reading<'a> {
             while let Some(task) = next(&tasks).filter(|_| !stop.load(Ordering::Relaxed)) {
                 let (bytes, mut failed) = (task.piece.bytes, None);
                 let read = task.piece.read(|record| {
-                    if failed.is_none() && (task.from_n..=task.to_n).contains(&record.n.0) {
+                    if failed.is_none() && !common.is_stopped() && (task.from_n..=task.to_n).contains(&record.n.0) {
                         failed = gatherer.record((task.source, task.name, task.provider), &record).err();
                     }
                 })?;
                 if let Some(source) = failed {
                     return Err(cannot_spool(&place, source));
                 }
+                common.go_on()?;
                 let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
                 damaged.extend(read.into_iter().map(|words| format!("{}: {words}", task.name)));
                 tell(Progress::Read(bytes));

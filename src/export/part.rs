@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
@@ -59,6 +61,18 @@ pub(super) struct Common {
     /// Names of sources, in the order of their numbers.
     pub(super) sources: Vec<String>,
     pub(super) segments: Vec<Vec<Segment>>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Common {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Not when somebody asked to stop.
+    pub(super) fn go_on(&self) -> Result<(), ExportError> {
+        if self.is_stopped() { Err(ExportError::Stopped) } else { Ok(()) }
+    }
 }
 
 /// What became of sightings.
@@ -310,6 +324,7 @@ pub(super) fn fill(mut rows: Rows<'_>, table: Table, mut merge: Merge, common: &
     let mut text = String::new();
     let mut joined = Joined::default();
     while let Some((key, bytes)) = merge.next().map_err(ExportError::Spool)? {
+        common.go_on()?;
         sources.add(common, &key);
         match table {
             Table::Tweets | Table::ProfileChanges | Table::Follows => {

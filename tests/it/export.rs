@@ -153,6 +153,53 @@ fn little_memory_gives_the_same_bytes() {
     assert_same(&desk.path("lake"), &desk.path("small"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_nothing_half_done() {
+    let desk = Desk::with_fixture();
+    let tmp = desk.path("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    let stopped = |args: &[&str], has_begun: &dyn Fn(&Path) -> bool| {
+        for round in 0..200 {
+            let out = desk.path(&format!("out-{round}"));
+            let mut command = desk.command(args);
+            command.arg("--out").arg(&out).env("TMPDIR", &tmp).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            while !has_begun(&out) && child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            // One that has ended already is not waited for yet, so its number is still its own.
+            finished(Command::new("kill").arg("-INT").arg(child.id().to_string()));
+            let ended = child.wait_with_output().unwrap();
+            let err = String::from_utf8(ended.stderr).unwrap();
+            let left: Vec<_> = [&out, &tmp].into_iter().filter(|dir| dir.is_dir()).flat_map(|dir| files_below(dir)).collect();
+            if ended.status.code() == Some(130) {
+                assert!(err.contains("stopping; once more") && err.contains("stopped; nothing is half done"), "{err}");
+                assert!(left.iter().all(|file| file.ends_with("_birdtape/lock") || file.ends_with("part-0.parquet")), "{left:?}");
+                let named =
+                    |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+                let hidden =
+                    named(&desk.path("")).into_iter().chain(named(&tmp)).find(|name| name.to_string_lossy().starts_with('.'));
+                assert_eq!(hidden, None);
+                return;
+            }
+            assert_eq!(ended.status.code(), Some(0), "{err}");
+            drop(std::fs::remove_dir_all(&out).or_else(|_| std::fs::remove_file(&out)));
+        }
+        panic!("every export ended before the signal came");
+    };
+    let of_directory = |out: &Path| {
+        let ours = std::fs::read_dir(out.join("_birdtape"));
+        ours.is_ok_and(|all| all.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("tmp-")))
+    };
+    stopped(&["export", "parquet", "--memory", "1KiB"], &of_directory);
+    let of_text = |_: &Path| {
+        let dir = std::fs::read_dir(desk.path("")).unwrap();
+        dir.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(".birdtape-"))
+    };
+    stopped(&["export", "jsonl", "--table", "events", "--memory", "1KiB"], &of_text);
+}
+
 /// Exports into a small disk of its own, as the first argument says, and lists what is left there.
 const ON_A_SMALL_DISK: &str =
     r#"mount -t tmpfs -o size="$1" birdtape lake && shift && { "$@"; code=$?; find lake -type f; exit $code; }"#;
@@ -164,7 +211,7 @@ fn a_destination_that_is_full_is_told_and_left_clean() {
     let on_disk = |size: &str| {
         let mut export = Command::new("unshare");
         export.args(["--mount", "--map-root-user", "sh", "-c", ON_A_SMALL_DISK, "sh", size]);
-        export.arg(env!("CARGO_BIN_EXE_birdtape")).args(&EXPORT).current_dir(desk.path(""));
+        export.arg(env!("CARGO_BIN_EXE_birdtape")).args(EXPORT).current_dir(desk.path(""));
         export
     };
     if !on_disk("64m").output().is_ok_and(|output| output.status.success()) {

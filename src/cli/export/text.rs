@@ -7,6 +7,7 @@ use super::{Bar, Chosen, exit, summary};
 use crate::cli::args::Common;
 use crate::cli::exit::{Outcome, usage};
 use crate::cli::out::{Closed, Out, count, say};
+use crate::cli::signal;
 use crate::export::text::{self, Form, Place};
 use crate::export::{ExportError, Options, Progress, Report, Table};
 
@@ -123,6 +124,7 @@ fn stream(common: &Common, args: &Text, form: Form, options: &Options) -> Outcom
         return Err(usage("CSV on stdout leaves no room for --json", "name a file with --out, or leave --json away"));
     }
     let tape = common.open_tape()?;
+    signal::set_on_the_first(&options.stop)?;
     let (bar, mut out) = (Bar::default(), Out::new());
     // As soon as rows come, the terminal is theirs.
     let tell = |progress| match progress {
@@ -155,6 +157,7 @@ fn files(common: &Common, args: &Text, form: Form, options: &Options, path: &Pat
     let is_dir = !is_one || path.is_dir() || path.as_os_str().to_string_lossy().ends_with('/');
     let place = if is_dir { Place::Dir(path.to_owned()) } else { Place::File(path.to_owned()) };
     let tape = common.open_tape()?;
+    signal::set_on_the_first(&options.stop)?;
     let bar = Bar::default();
     let report: Report = text::run(&tape, place, form, options, &|progress| bar.tell(progress))?;
     bar.finish();
