@@ -7,11 +7,12 @@ use std::path::Path;
 use super::coverage;
 use super::index::{ALL, Indexed, SourceIndex, speaks};
 use super::layout::{Found, Layout};
+use super::remains::Remains;
 use super::writer::segment_row;
 use super::{ArchiveError, Decode, Fact, Hole, Result};
-use crate::catalog::{Catalog, Change};
+use crate::catalog::{Catalog, Change, SegmentRow};
 use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
-use crate::segment::{self, BlockEnd, Disk, Line, Reader, Sealed, Trust, Walk};
+use crate::segment::{self, BlockEnd, Content, Disk, Line, Reader, Sealed, SegmentError, Trust, Walk};
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,23 @@ pub struct SourceReport {
     pub raw_bytes: u64,
     /// Last record.
     pub last_n: u64,
+    /// What was removed on purpose.
+    pub pruned: Option<PrunedReport>,
+}
+
+/// What is told of segments that were removed on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrunedReport {
+    /// How many.
+    pub segments: u64,
+    /// Their last record.
+    pub last_n: u64,
+    /// Their records.
+    pub records: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// When the last of their records was received.
+    pub until: UnixMicros,
 }
 
 /// Whether the catalog was compared.
@@ -120,9 +138,13 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             last_at: UnixMicros(0),
         };
         // What an interrupted sealing left beside them is no damage: nothing is lost by it.
-        let (found, _) = layout.found(disk, &name)?;
+        let (mut found, _) = layout.found(disk, &name)?;
         let mut changes = Vec::new();
-        let mut index = None;
+        let mut index = check.remains(&mut again)?;
+        // Neither are files that an interrupted pruning had still to remove: the next writer does.
+        if let Some(pruned) = &check.out.pruned {
+            found.retain(|segment| segment.first_n.0 > pruned.last_n);
+        }
         for (at, segment) in found.iter().enumerate() {
             let twin = segment.open && at > 0 && found[at - 1].first_n == segment.first_n && found[at - 1].day == segment.day;
             if twin {
@@ -179,6 +201,34 @@ impl Check<'_> {
         });
     }
 
+    /// Begins with what is told of pruned segments.
+    fn remains(&mut self, again: &mut Catalog) -> Result<Option<SourceIndex>> {
+        let remains = match Remains::read(self.disk, self.layout, self.tape, self.name) {
+            Ok(Some(remains)) => remains,
+            Ok(None) => return Ok(None),
+            Err(ArchiveError::Segment(SegmentError::Damaged { offset, why, .. })) => {
+                let path = self.layout.remains(self.name);
+                let place = path.strip_prefix(self.layout.dir()).unwrap_or(&path).display().to_string();
+                self.bad(&place, format!("block at byte {offset}: {why}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        again.apply(&remains.changes())?;
+        let rows = again.pruned(self.name)?;
+        self.out.provider.clone_from(&remains.source.provider);
+        self.out.last_n = remains.last_n.0;
+        self.last_at = UnixMicros(remains.source.last_us);
+        self.out.pruned = Some(PrunedReport {
+            segments: rows.len() as u64,
+            last_n: remains.last_n.0,
+            records: rows.iter().map(|row| row.records).sum(),
+            bytes: rows.iter().map(|row| row.bytes).sum(),
+            until: UnixMicros(rows.iter().map(|row| row.last_us).max().unwrap_or_default()),
+        });
+        Ok(Some(SourceIndex::load(again, &remains.source)?))
+    }
+
     fn segment(&mut self, segment: &Found, index: &mut Option<SourceIndex>, changes: &mut Vec<Change>) -> Result<()> {
         let path = if segment.open {
             self.layout.open(self.name, &segment.day, segment.first_n)
@@ -192,9 +242,17 @@ impl Check<'_> {
         self.out.segments += 1;
         self.out.bytes += bytes;
         self.out.open_segments += u64::from(segment.open);
-        let mut sealed = Sealed { blocks: Vec::new(), bytes, raw_bytes: 0, sha256: String::new(), hash: 0, torn_bytes: 0 };
+        let mut sealed = Sealed {
+            blocks: Vec::new(),
+            bytes,
+            raw_bytes: 0,
+            sha256: String::new(),
+            content: String::new(),
+            hash: 0,
+            torn_bytes: 0,
+        };
         let mut reader = Reader::open(self.disk, &path)?;
-        let mut walk = Walk::new(Trust::Chain);
+        let (mut walk, mut content) = (Walk::new(Trust::Chain), Content::default());
         let mut buffer = Vec::new();
         let (mut first, mut bad_lines, mut header_seen) = (None, Vec::new(), false);
         while let Some(block) = reader.block_into(buffer)? {
@@ -267,6 +325,7 @@ impl Check<'_> {
             if let Some(index) = index.as_mut() {
                 changes.extend(index.end_block(segment.first_n.0, &proven.span).map(Change::Block));
             }
+            content.update(&block.data[..proven.bytes]);
             sealed.raw_bytes += proven.bytes as u64;
             sealed.blocks.push(proven.span);
             buffer = block.data;
@@ -294,6 +353,7 @@ impl Check<'_> {
             Err(error) => self.bad(&place, error.to_string()),
         }
         sealed.sha256 = segment::sha256_of(self.disk, &path)?;
+        sealed.content = content.hex();
         if let Some(index) = index.as_mut() {
             changes.push(Change::Segment(segment_row(self.name, segment.first_n, &segment.day, &sealed)));
             index.take_changes(changes);
@@ -339,8 +399,9 @@ fn compare(
     let mut unsealed = unsealed.clone();
     let known = there.sources().unwrap_or_default();
     for source in again.sources()? {
-        let open = there.segments(&source.name).is_ok_and(|rows| rows.iter().any(|row| row.state == "open"));
-        if open || !known.iter().any(|row| row.name == source.name) {
+        let rows = there.segments(&source.name).unwrap_or_default();
+        let open = rows.iter().any(|row| row.state == "open");
+        if open || !known.iter().any(|row| row.name == source.name) || is_a_step_behind(again, &there, &source.name)? {
             unsealed.entry(source.name).or_insert(source.last_n);
         }
     }
@@ -375,6 +436,18 @@ fn compare(
         return Ok(CatalogCheck::Skipped(format!("{names} was not closed in good order; `birdtape recover` does so")));
     }
     Ok(CatalogCheck::Equal(ours.len()))
+}
+
+/// Whether a catalog does not know yet what compacting or pruning, killed before they could say so, have done.
+fn is_a_step_behind(again: &Catalog, there: &Catalog, source: &str) -> Result<bool> {
+    if there.pruned_until(source).is_ok_and(|there| again.pruned_until(source).is_ok_and(|again| there < again)) {
+        return Ok(true);
+    }
+    let known = there.segments(source).unwrap_or_default();
+    let is_same_content = |row: &SegmentRow| {
+        known.iter().any(|known| known.first_n == row.first_n && known.content == row.content && known.sha256 != row.sha256)
+    };
+    Ok(again.segments(source)?.iter().any(|row| row.state == "sealed" && is_same_content(row)))
 }
 
 /// What does not add up in a catalog's timelines, in words, for somebody who believes them without reading the segments.
