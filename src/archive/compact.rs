@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::index::block_row;
 use super::writer::segment_row;
-use super::{Archive, ArchiveError, Fact, Result};
+use super::{Archive, ArchiveError, Fact, Result, Tape};
 use crate::catalog::{BlockRow, Change, IdSet, SegmentRow};
 use crate::model::{Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockSpan, Packing};
@@ -25,16 +25,18 @@ pub enum Compacted {
     Stopped,
 }
 
-impl Archive {
+impl Tape {
     /// Whether a sealed segment was compacted before.
     ///
     /// # Errors
     /// When its file cannot be read.
     pub fn is_compact(&self, segment: &SegmentRow) -> Result<bool> {
-        let path = self.layout.sealed(&segment.source, &segment.day, Seq(segment.first_n));
-        Ok(segment::is_compact(&*self.disk, &path)?)
+        let path = self.layout().sealed(&segment.source, &segment.day, Seq(segment.first_n));
+        Ok(segment::is_compact(&**self.disk(), &path)?)
     }
+}
 
+impl Archive {
     /// Packs a sealed segment anew and puts it in its own place. What it unpacks to is read back and compared first; a kill
     /// at any moment leaves the file of before or the new one. The tape gets a note with the digests of both.
     ///

@@ -92,6 +92,10 @@ impl Layout {
         self.dir.join("reserve")
     }
 
+    pub(super) fn scrub(&self) -> PathBuf {
+        self.dir.join("scrub.json")
+    }
+
     pub(super) fn farewell(&self) -> PathBuf {
         self.dir.join("farewell.json")
     }

@@ -10,6 +10,7 @@
 //!   lock               held by the one writer; says who
 //!   reserve            1 MiB that is given up when the disk is full, so that the farewell can be written
 //!   farewell.json      left by a writer that the disk stopped; read and removed by the next one
+//!   scrub.json         how far the last look at all sealed segments has come
 //!   catalog.sqlite     index, rebuildable
 //!   segments/<source>/<UTC day>/<first n>.jsonl.zst[.open]
 //!   segments/<source>/pruned.jsonl.zst    what is kept of segments that were removed on purpose
@@ -69,7 +70,7 @@ pub use prune::Pruned;
 pub use reader::{Merged, Piece, Pieces, Record, Records, Span, Tape};
 pub use recover::{Hole, Recovery, SealedTail, rebuild};
 pub use restore::{Refused, Restored, damaged_files};
-pub use scrub::Looked;
+pub use scrub::{Looked, ScrubPlace};
 pub use verify::{CatalogCheck, Damage, PrunedReport, Report, SourceReport, verify};
 pub use writer::{Archive, Committed, Filling, Lost, Selected};
 

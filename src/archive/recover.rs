@@ -639,6 +639,26 @@ fn compacted(disk: &dyn Disk, path: &Path, row: &SegmentRow) -> Result<Option<Fa
     Ok(Some(Fact::Compacted { segment, bytes_before, sha256_before, bytes, sha256, content }))
 }
 
+/// Reads a segment whose file was replaced: what the catalog has to learn of it.
+pub(super) fn read_again(
+    layout: &Layout,
+    disk: &dyn Disk,
+    decode: Decode,
+    source: &SourceName,
+    row: &SegmentRow,
+    index: &mut BTreeMap<SourceName, SourceIndex>,
+) -> Result<Vec<Change>> {
+    let path = layout.sealed(source.as_str(), &row.day, Seq(row.first_n));
+    let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
+    let mut changes = vec![Change::ForgetSegment { source: source.to_string(), first_n: row.first_n }];
+    let known = index.remove(source);
+    let scanned = scan(disk, &path, &found, source, decode, known, &mut changes, &mut Recovery::default());
+    if let Some((scanned, ..)) = scanned.map_err(CatchUp::into_error)? {
+        index.insert(source.clone(), scanned);
+    }
+    Ok(changes)
+}
+
 /// What removing segments comes to: reads them once more, on top of what was told before, and gives what the catalog would
 /// know if the source had ended with them.
 pub(super) fn fold(

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::index::ALL;
 use super::layout::Layout;
-use super::{Archive, ArchiveError, Filling, KindResult, Result, Spent, Tape};
+use super::{Archive, ArchiveError, Decode, Filling, KindResult, Result, Spent, Tape, recover};
 use crate::catalog::SegmentRow;
 use crate::model::{GapState, Seq, SourceName, UnixMicros};
 use crate::segment::{Disk, Line, Reader, SegmentError, Trust, Walk};
@@ -57,7 +57,8 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
     /// SHA-256 of what it unpacks to.
     pub content: String,
-    /// Whether that is what the catalog says it was sealed with. Otherwise the catalog has to be made again.
+    /// Whether that is what the catalog says it was sealed with. Otherwise the catalog was made after the damage, and has to
+    /// be made again.
     pub is_known: bool,
     /// Numbers of the gaps that are settled by it.
     pub gaps: Vec<u64>,
@@ -74,6 +75,7 @@ impl Archive {
         segment: &SegmentRow,
         copy: &Tape,
         keep: bool,
+        decode: Decode,
         at: UnixMicros,
     ) -> Result<std::result::Result<Restored, Refused>> {
         self.check()?;
@@ -102,9 +104,24 @@ impl Archive {
         let kept = if keep { self.keep_aside(&path)? } else { None };
         let in_place = self.put_in_place(&partial, &path);
         self.guard(in_place)?;
+        let read_again = recover::read_again(&self.layout, &*self.disk, decode, source, segment, &mut self.index);
+        let changes = self.guard(read_again)?;
+        self.changes.extend(changes);
         let gaps = self.settle_restored(source, (segment.first_n, theirs.last_n), at)?;
-        let is_known = is_known && theirs.sha256 == segment.sha256;
         Ok(Ok(Restored { path, kept, content: looked.content, is_known, gaps }))
+    }
+
+    /// Numbers of the gaps that tell of lost records of a segment and are not settled by having them back.
+    pub fn gaps_of(&self, source: &SourceName, segment: &SegmentRow) -> Vec<u64> {
+        self.gaps_within(source, (segment.first_n, segment.last_n))
+    }
+
+    fn gaps_within(&self, source: &SourceName, (first, last): (u64, u64)) -> Vec<u64> {
+        let lies_in = |gap: &&super::GapRow| {
+            gap.lost_first_n.is_some_and(|n| n >= first) && gap.lost_last_n.is_some_and(|n| n <= last)
+        };
+        let gaps = self.index.get(source).into_iter().flat_map(|index| index.gaps());
+        gaps.filter(lies_in).filter(|gap| gap.state != GapState::Restored.name()).map(|gap| gap.n).collect()
     }
 
     /// What of the damaged file, as far as it can be read, is not the same in the copy.
@@ -163,13 +180,8 @@ impl Archive {
         Ok(kept)
     }
 
-    fn settle_restored(&mut self, source: &SourceName, (first, last): (u64, u64), at: UnixMicros) -> Result<Vec<u64>> {
-        let Some(index) = self.index.get(source) else { return Ok(Vec::new()) };
-        let lies_in = |gap: &&super::GapRow| {
-            gap.lost_first_n.is_some_and(|n| n >= first) && gap.lost_last_n.is_some_and(|n| n <= last)
-        };
-        let gaps: Vec<u64> =
-            index.gaps().filter(lies_in).filter(|gap| gap.state != GapState::Restored.name()).map(|gap| gap.n).collect();
+    fn settle_restored(&mut self, source: &SourceName, numbers: (u64, u64), at: UnixMicros) -> Result<Vec<u64>> {
+        let gaps = self.gaps_within(source, numbers);
         let whole = [KindResult { kind: ALL.to_owned(), state: "filled".to_owned(), why: String::new(), rest: Vec::new() }];
         for gap in &gaps {
             let detail = "the lost records were brought back from a copy of this tape, byte for byte";

@@ -1,9 +1,12 @@
 //! Looking at one sealed segment: does every byte of it still hold, and if not, which records are lost?
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Archive, Hole, Result, Tape};
-use crate::catalog::{BlockRow, SegmentRow};
+use serde::{Deserialize, Serialize};
+
+use super::{Archive, Hole, Layout, Result, Tape};
+use crate::catalog::{BlockRow, Change, SegmentRow};
 use crate::model::{Seq, SourceName, UnixMicros};
 use crate::segment::{self, BlockEnd, Content, Disk, Line, Reader, SegmentError, Trust, Walk};
 
@@ -139,8 +142,56 @@ fn hole(row: &SegmentRow, blocks: &[BlockRow], source: SourceName, first_n: Seq,
     }
 }
 
+/// Where a way through the tape stands: `scrub.json`. It is worth nothing but time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubPlace {
+    begun: String,
+    /// Whether it came to its end.
+    pub is_done: bool,
+    /// Source of the last segment that was looked at; empty at the beginning.
+    pub source: String,
+    /// First number of that segment.
+    pub first_n: u64,
+    /// Segments looked at.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Damaged ones among them.
+    pub damaged: u64,
+}
+
+impl ScrubPlace {
+    /// Stands at the beginning.
+    pub fn begin(at: UnixMicros) -> Self {
+        Self { begun: at.to_string(), ..Self::default() }
+    }
+
+    /// When it was begun.
+    pub fn begun(&self) -> UnixMicros {
+        UnixMicros::parse_rfc3339(&self.begun).unwrap_or_default()
+    }
+
+    /// Reads it from a tape; `None` when there is none, or none that can be read.
+    pub fn read(dir: &Path, disk: &dyn Disk) -> Option<Self> {
+        let mut text = String::new();
+        disk.open(&Layout::new(dir).scrub()).ok()?.take(64 << 10).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Writes it to a tape.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write(&self, dir: &Path, disk: &dyn Disk) -> Result<()> {
+        let layout = Layout::new(dir);
+        let text = serde_json::to_string(self).expect("strings and numbers only") + "\n";
+        layout.write_whole(disk, &layout.scrub(), text.as_bytes())
+    }
+}
+
 impl Archive {
-    /// Writes lost records into the ledger, unless it tells of them already. Gives the number of the new gap.
+    /// Writes lost records into the ledger, unless it tells of them already. Gives the number of the new gap. What was in
+    /// their blocks is known no more, so that history is asked for it.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -149,6 +200,20 @@ impl Archive {
             return Ok(None);
         }
         self.note_hole(hole, at)?;
-        Ok(Some(self.last_n(&hole.source).0))
+        let gap = self.last_n(&hole.source).0;
+        let source = hole.source.as_str();
+        for row in self.catalog.segments(source)? {
+            if row.state != "sealed" || row.last_n < hole.first_n.0 || hole.last_n.0 < row.first_n {
+                continue;
+            }
+            let blocks = self.catalog.blocks(source, row.first_n)?;
+            let lost = blocks.iter().filter(|block| hole.first_n.0 <= block.first_n && block.last_n <= hole.last_n.0);
+            self.changes.extend(lost.map(|block| Change::ForgetBlock {
+                source: source.to_owned(),
+                segment_n: row.first_n,
+                raw_offset: block.raw_offset,
+            }));
+        }
+        Ok(Some(gap))
     }
 }

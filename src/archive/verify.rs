@@ -1,7 +1,7 @@
 //! Verifying: every byte against its checksums, sequence numbers dense, the catalog equal to the segments, and each
 //! scope's timeline made of coverage and gaps without a hole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::coverage;
@@ -111,7 +111,7 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
     let mut report = Report { sources: Vec::new(), damage: Vec::new(), catalog: CatalogCheck::Differs };
     let mut again = Catalog::in_memory()?;
     again.apply(&[Change::Tape(info.tape.clone())])?;
-    let mut unsealed = BTreeMap::new();
+    let (mut unsealed, mut hurt) = (BTreeMap::new(), BTreeSet::new());
     let mut read = 0;
     for name in layout.sources(disk)? {
         let Ok(source) = SourceName::new(&name) else {
@@ -135,6 +135,7 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             damage: Vec::new(),
             lost: Vec::new(),
             jumps: Vec::new(),
+            hurt: Vec::new(),
             last_at: UnixMicros(0),
         };
         // What an interrupted sealing left beside them is no damage: nothing is lost by it.
@@ -159,13 +160,14 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             unsealed.insert(name.clone(), check.out.last_n);
         }
         again.apply(&changes)?;
+        hurt.extend(check.hurt.iter().map(|first_n| (name.clone(), first_n.to_string())));
         report.damage.extend(check.damage);
         report.sources.push(check.out);
     }
     report.catalog = if writing {
         CatalogCheck::Skipped("a recorder is writing".to_owned())
     } else {
-        compare(&layout, &again, &unsealed, &info.tape, &mut report.damage)?
+        compare(&layout, &again, (&unsealed, &hurt), &info.tape, &mut report.damage)?
     };
     if !writing {
         partition(&again, &mut report.damage)?;
@@ -187,6 +189,8 @@ struct Check<'a> {
     lost: Vec<(u64, u64)>,
     /// Holes in the numbers, with their place.
     jumps: Vec<(Hole, String)>,
+    /// First numbers of segments with blocks that cannot be read.
+    hurt: Vec<u64>,
     last_at: UnixMicros,
 }
 
@@ -317,9 +321,11 @@ impl Check<'_> {
                 Ok::<_, ArchiveError>(())
             })?;
             if let Some(why) = proven.damage {
+                self.hurt.push(segment.first_n.0);
                 self.bad(&place, format!("block at byte {}: {why}", block.offset));
             }
             if block.end == BlockEnd::Torn && !segment.open {
+                self.hurt.push(segment.first_n.0);
                 self.bad(&place, format!("the file ends in the middle of the block at byte {}", block.offset));
             }
             if let Some(index) = index.as_mut() {
@@ -373,11 +379,12 @@ impl Check<'_> {
 }
 
 /// Compares the tape's catalog with the one just made. Where a recorder was killed, the rows of its source may be a
-/// few commits behind (or, for its open segment, say "open"): they are left out.
+/// few commits behind (or, for its open segment, say "open"): they are left out. So are the rows of segments and blocks that
+/// cannot be read: what they were is no damage of the catalog.
 fn compare(
     layout: &Layout,
     again: &Catalog,
-    unsealed: &BTreeMap<String, u64>,
+    (unsealed, hurt): (&BTreeMap<String, u64>, &BTreeSet<(String, String)>),
     tape: &str,
     damage: &mut Vec<Damage>,
 ) -> Result<CatalogCheck> {
@@ -405,7 +412,10 @@ fn compare(
             unsealed.entry(source.name).or_insert(source.last_n);
         }
     }
-    let keep = |table: &str, first: &str, _: &str| table == "meta" || !unsealed.contains_key(first);
+    let keep = |table: &str, first: &str, second: &str| {
+        let is_hurt = || matches!(table, "segment" | "block") && hurt.contains(&(first.to_owned(), second.to_owned()));
+        table == "meta" || !(unsealed.contains_key(first) || is_hurt())
+    };
     let (ours, theirs) = (again.dump(keep)?, there.dump(keep));
     let theirs = match theirs {
         Ok(rows) => rows,

@@ -504,6 +504,10 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
                 ],
             )
         }
+        Change::ForgetBlock { source, segment_n, raw_offset } => run(
+            "DELETE FROM block WHERE source = ?1 AND segment_n = ?2 AND raw_offset = ?3",
+            &[source, &(*segment_n as i64), &(*raw_offset as i64)],
+        ),
         Change::PlaceBlock { source, segment_n, raw_offset, offset, bytes } => run(
             "UPDATE block SET offset = ?4, bytes = ?5 WHERE source = ?1 AND segment_n = ?2 AND raw_offset = ?3",
             &[source, &(*segment_n as i64), &(*raw_offset as i64), &(*offset as i64), &(*bytes as i64)],

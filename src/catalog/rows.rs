@@ -104,6 +104,15 @@ pub enum Change {
     },
     /// A block.
     Block(BlockRow),
+    /// A block cannot be read any more.
+    ForgetBlock {
+        /// Its source.
+        source: String,
+        /// First number of its segment.
+        segment_n: u64,
+        /// Its place in the uncompressed segment.
+        raw_offset: u64,
+    },
     /// A block lies elsewhere now; what it holds is the same.
     PlaceBlock {
         /// Its source.

@@ -82,9 +82,7 @@ fn compacting_keeps_every_byte_and_the_digest_of_the_content() {
     }
     bench.check("compacted");
     rebuilds_equal(&bench, "compacted");
-    let archive = bench.open().unwrap();
-    assert!(archive.is_compact(&digests[0]).unwrap());
-    drop(archive);
+    assert!(bench.tape().is_compact(&digests[0]).unwrap());
     bench.live().unwrap();
     bench.check("recording goes on");
 }
@@ -366,7 +364,7 @@ fn a_flipped_bit_is_found_told_once_and_brought_back() {
     let mut archive = bench.open().unwrap();
     assert_eq!(archive.note_loss(&hole, at(30_003)).unwrap(), None, "also by the next process");
 
-    let restored = archive.restore(&alpha(), &row, &copy, true, at(30_004)).unwrap().unwrap();
+    let restored = archive.restore(&alpha(), &row, &copy, true, decode_record, at(30_004)).unwrap().unwrap();
     assert_eq!((restored.is_known, &restored.gaps[..], &restored.path), (true, &[gap][..], &path));
     assert_eq!(data_of(&bench.disk, &path), sound, "byte for byte");
     let kept = restored.kept.unwrap();
@@ -393,7 +391,7 @@ fn a_copy_is_believed_by_the_records_that_are_left() {
     let mut archive = bench.open().unwrap();
     let damaged = archive.sealed_segments(&alpha()).unwrap()[1].clone();
     assert!(damaged.records < row.records, "the index knows only what is left");
-    let restored = archive.restore(&alpha(), &damaged, &copy, false, at(30_004)).unwrap().unwrap();
+    let restored = archive.restore(&alpha(), &damaged, &copy, false, decode_record, at(30_004)).unwrap().unwrap();
     assert_eq!((restored.is_known, restored.kept), (false, None));
     assert_eq!(data_of(&bench.disk, &path_of(&bench, &row)), sound);
     archive.close(at(30_005)).unwrap();
@@ -408,11 +406,11 @@ fn what_is_no_copy_brings_nothing_back() {
     bend(&bench, &row, 0.5);
     let bent = data_of(&bench.disk, &path_of(&bench, &row));
     let mut archive = bench.open().unwrap();
-    let refused = archive.restore(&alpha(), &row, &other.tape(), true, at(30_000)).unwrap();
+    let refused = archive.restore(&alpha(), &row, &other.tape(), true, decode_record, at(30_000)).unwrap();
     assert_eq!(refused, Err(Refused::OtherTape));
     // A copy that was made after the damage.
     let (_dir, copy) = copied(&bench);
-    let refused = archive.restore(&alpha(), &row, &copy, true, at(30_000)).unwrap();
+    let refused = archive.restore(&alpha(), &row, &copy, true, decode_record, at(30_000)).unwrap();
     assert!(matches!(refused, Err(Refused::Damaged(_))), "{refused:?}");
     assert_eq!(data_of(&bench.disk, &path_of(&bench, &row)), bent);
     assert_eq!(damaged_files(&bench.path(), &bench.disk).unwrap(), [""; 0].map(PathBuf::from));
@@ -424,7 +422,7 @@ fn a_crash_while_restoring_leaves_old_or_new() {
     let row = rows(&probe, &alpha())[1].clone();
     let restore = |bench: &Bench, row: &SegmentRow, copy: &Tape| -> Result<()> {
         let mut archive = bench.open()?;
-        archive.restore(&alpha(), row, copy, true, at(30_004))?.unwrap();
+        archive.restore(&alpha(), row, copy, true, decode_record, at(30_004))?.unwrap();
         archive.close(at(30_005)).map(drop)
     };
     let (_dir, copy) = copied(&probe);
@@ -447,7 +445,7 @@ fn a_crash_while_restoring_leaves_old_or_new() {
             let now = data_of(&bench.disk, &path_of(&bench, &row));
             assert!(now == sound || now == bent, "point {point}, {unsynced:?}");
             let mut archive = bench.open().unwrap();
-            archive.restore(&alpha(), &row, &copy, true, at(36_000)).unwrap().unwrap();
+            archive.restore(&alpha(), &row, &copy, true, decode_record, at(36_000)).unwrap().unwrap();
             archive.close(at(36_001)).unwrap();
             assert_eq!(data_of(&bench.disk, &path_of(&bench, &row)), sound);
         }
