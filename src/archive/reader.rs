@@ -141,7 +141,7 @@ impl Tape {
     /// # Errors
     /// When the catalog cannot be read.
     pub fn first_n_from(&self, source: &str, from: UnixMicros) -> Result<Seq> {
-        let mut behind = Seq(1);
+        let mut behind = Seq(self.catalog.pruned_until(source)?.map_or(0, |(last_n, _)| last_n) + 1);
         for segment in self.catalog.segments(source)? {
             for block in self.catalog.blocks(source, segment.first_n)? {
                 if block.last_us >= from.0 {

@@ -132,9 +132,9 @@ pub async fn follow<P: Pen>(
                 AFTER_TROUBLE
             }
         };
+        let left = async { drop(leaving.wait_for(|leave| *leave).await) };
         tokio::select! {
-            // Whoever tells us to leave may be gone; that is the same.
-            _ = leaving.wait_for(|leave| *leave) => return,
+            () = left => return,
             () = sleep(wait) => {}
         }
     }
@@ -217,9 +217,11 @@ impl<'a> Pass<'a> {
                 Ok::<_, ArchiveError>(looked.map(|looked| (untold(&tape, &of, &looked), looked)))
             });
             let mut look = std::pin::pin!(look);
+            // Whoever tells us to leave may be gone; that is the same.
+            let left = async { drop(leaving.wait_for(|leave| *leave).await) };
             let looked = tokio::select! {
                 looked = &mut look => looked,
-                _ = leaving.wait_for(|leave| *leave) => {
+                () = left => {
                     self.paced.stop();
                     // It ends with its next read.
                     drop(look.await);
