@@ -7,7 +7,7 @@
 use super::coverage::pruned_until;
 use super::layout::Found;
 use super::recover;
-use super::remains::{PRUNED, Remains};
+use super::remains::Remains;
 use super::{Archive, ArchiveError, Decode, Fact, Result};
 use crate::catalog::SegmentRow;
 use crate::model::{GapState, Seq, SourceName, UnixMicros};
@@ -101,7 +101,7 @@ impl Archive {
 
         self.remark(source, at, &remains.fact)?;
         self.changes.extend(remains.removed());
-        // What is not on the tape any more is settled by what the catalog will say.
+        // Gaps are settled by what the catalog says.
         self.commit(at)?;
         self.settle_pruned(at)?;
         self.commit(at)?;
@@ -133,30 +133,5 @@ impl Archive {
             }
         }
         Ok(settled)
-    }
-
-    /// Segments of a source that have a file and are sealed, ascending.
-    ///
-    /// # Errors
-    /// When the catalog cannot be read.
-    pub fn sealed_segments(&self, source: &SourceName) -> Result<Vec<SegmentRow>> {
-        let mut rows = self.catalog.segments(source.as_str())?;
-        rows.retain(|row| row.state == "sealed");
-        Ok(rows)
-    }
-
-    /// Segments of a source that were removed on purpose, ascending.
-    ///
-    /// # Errors
-    /// When the catalog cannot be read.
-    pub fn pruned_segments(&self, source: &SourceName) -> Result<Vec<SegmentRow>> {
-        let rows = self.catalog.pruned(source.as_str())?;
-        debug_assert!(rows.iter().all(|row| row.state == PRUNED));
-        Ok(rows)
-    }
-
-    /// Names of all sources.
-    pub fn sources(&self) -> Vec<SourceName> {
-        self.index.keys().cloned().collect()
     }
 }
