@@ -78,7 +78,7 @@ use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
 pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow, SegmentRow, SourceRow};
-pub use crate::segment::{Disk, Packing, SegmentError, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
+pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, Packing, RealDisk, SegmentError, Unsynced};
 
 /// Reads an envelope of a provider; handed in, because this room knows no provider's JSON.
 pub type Decode = fn(Provider, Via, &[u8]) -> Decoded;

@@ -121,11 +121,8 @@ impl Archive {
             let Some((_, last_us)) = self.catalog.pruned_until(source.as_str()).map_err(ArchiveError::from)? else { continue };
             let until = pruned_until(UnixMicros(last_us), self.horizon(&source).as_micros() as i64);
             let index = &self.index[&source];
-            let gone: Vec<(u64, Option<i64>)> = index
-                .open_gaps()
-                .filter(|gap| gap.to_us.is_some_and(|to| to <= until.0))
-                .map(|gap| (gap.n, gap.to_us))
-                .collect();
+            let gone: Vec<(u64, Option<i64>)> =
+                index.open_gaps().filter(|gap| gap.to_us.is_some_and(|to| to <= until.0)).map(|gap| (gap.n, gap.to_us)).collect();
             for (gap, to) in gone {
                 let detail = "what was received around it was removed from the tape on purpose";
                 self.step(&source, at, gap, GapState::Pruned, None, to.map(UnixMicros), detail)?;

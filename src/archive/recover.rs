@@ -251,7 +251,8 @@ pub(super) fn remove_pruned(disk: &dyn Disk, layout: &Layout, name: &str, found:
     for of_day in pruned.chunk_by(|a, b| a.day == b.day) {
         let dir = layout.day(name, &of_day[0].day);
         for one in of_day {
-            let path = if one.open { layout.open(name, &one.day, one.first_n) } else { layout.sealed(name, &one.day, one.first_n) };
+            let path =
+                if one.open { layout.open(name, &one.day, one.first_n) } else { layout.sealed(name, &one.day, one.first_n) };
             remove(disk, &path)?;
             disk.reached("a pruned file removed").map_err(io("cannot remove", &path))?;
         }
@@ -603,7 +604,9 @@ fn take_remains(
     let path = layout.remains(name);
     match (disk.len(&path).map_err(io("cannot look at", &path))?, known) {
         (None, None) => return Ok(()),
-        (None, Some(_)) => return Err(CatchUp::StartAgain(format!("it knew of pruned segments of {name}, and the tape does not"))),
+        (None, Some(_)) => {
+            return Err(CatchUp::StartAgain(format!("it knew of pruned segments of {name}, and the tape does not")));
+        }
         (Some(_), _) => {}
     }
     let told = Remains::last_n(disk, layout, name)?;

@@ -117,9 +117,8 @@ impl Archive {
     }
 
     fn gaps_within(&self, source: &SourceName, (first, last): (u64, u64)) -> Vec<u64> {
-        let lies_in = |gap: &&super::GapRow| {
-            gap.lost_first_n.is_some_and(|n| n >= first) && gap.lost_last_n.is_some_and(|n| n <= last)
-        };
+        let lies_in =
+            |gap: &&super::GapRow| gap.lost_first_n.is_some_and(|n| n >= first) && gap.lost_last_n.is_some_and(|n| n <= last);
         let gaps = self.index.get(source).into_iter().flat_map(|index| index.gaps());
         gaps.filter(lies_in).filter(|gap| gap.state != GapState::Restored.name()).map(|gap| gap.n).collect()
     }
@@ -138,7 +137,8 @@ impl Archive {
             return Ok(Some(format!("it ends with record {}, and this one with {}", theirs.last_n, segment.last_n)));
         }
         let mut ours = HashMap::new();
-        let is_there = self.disk.len(path).map_err(|source| ArchiveError::Io { what: "cannot look at", path: path.to_owned(), source })?;
+        let is_there =
+            self.disk.len(path).map_err(|source| ArchiveError::Io { what: "cannot look at", path: path.to_owned(), source })?;
         if is_there.is_some() {
             each_record(&*self.disk, path, |n, line| {
                 ours.insert(n, xxh3_128(line));
@@ -199,9 +199,8 @@ impl Archive {
 /// When a directory cannot be read.
 pub fn damaged_files(dir: &Path, disk: &dyn Disk) -> Result<Vec<PathBuf>> {
     let layout = Layout::new(dir);
-    let list = |dir: &Path| {
-        disk.list(dir).map_err(|source| ArchiveError::Io { what: "cannot read", path: dir.to_owned(), source })
-    };
+    let list =
+        |dir: &Path| disk.list(dir).map_err(|source| ArchiveError::Io { what: "cannot read", path: dir.to_owned(), source });
     let mut found = Vec::new();
     for source in layout.sources(disk)? {
         let dir = layout.segments().join(&source);

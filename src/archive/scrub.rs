@@ -57,7 +57,8 @@ impl Tape {
             None if is_still_there => {
                 let path = self.layout().sealed(&row.source, &row.day, Seq(row.first_n));
                 let flaws = vec!["the file is not there".to_owned()];
-                let lost = SourceName::new(&row.source).ok().map(|source| hole(row, &blocks, source, Seq(row.first_n), Seq(row.last_n)));
+                let lost =
+                    SourceName::new(&row.source).ok().map(|source| hole(row, &blocks, source, Seq(row.first_n), Seq(row.last_n)));
                 Ok(Some(Looked { path, bytes: 0, flaws, lost: lost.into_iter().collect(), content: String::new() }))
             }
             _ => Ok(None),
@@ -65,13 +66,7 @@ impl Tape {
     }
 }
 
-fn look(
-    disk: &dyn Disk,
-    path: PathBuf,
-    row: &SegmentRow,
-    blocks: &[BlockRow],
-    source: Option<SourceName>,
-) -> Result<Looked> {
+fn look(disk: &dyn Disk, path: PathBuf, row: &SegmentRow, blocks: &[BlockRow], source: Option<SourceName>) -> Result<Looked> {
     let (mut reader, mut walk, mut content) = (Reader::open(disk, &path)?, Walk::new(Trust::Chain), Content::default());
     let (mut flaws, mut missing, mut next) = (Vec::new(), Vec::new(), row.first_n);
     let (mut bytes, mut sizes, mut buffer) = (0, Vec::new(), Vec::new());

@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Only segments in which everything is older than that: 7d, 12h
     #[arg(long, value_name = "AGE", value_parser = args::duration)]
     older_than: Option<Duration>,
-    /// Level of zstd, 1 (quick) to 19 (small, and some thirty times slower)
+    /// Level of zstd, 1 (quick) to 19 (a tenth smaller, and some twenty times slower)
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), default_value_t = PACKING.level)]
     level: i32,
     /// Blocks are joined up to this size before compression, at most 32MiB
@@ -172,7 +172,8 @@ fn summarise(common: &Common, outcome: &CompactOutcome) -> Outcome {
         let ratio = |bytes: u64| format!("{:.1}", raw_bytes as f64 / bytes.max(1) as f64);
         let (before, after) = (size(bytes_before), size(bytes_after));
         let saved = 100.0 * (1.0 - bytes_after as f64 / bytes_before.max(1) as f64);
-        let words = format!("{before} became {after}, {saved:.0} % less (ratio {} -> {})", ratio(bytes_before), ratio(bytes_after));
+        let words =
+            format!("{before} became {after}, {saved:.0} % less (ratio {} -> {})", ratio(bytes_before), ratio(bytes_after));
         out.line(&format!("{}: {words}", count(smaller, "segment")))?;
         if as_before > 0 {
             out.line(&format!("{} would not be smaller", count(as_before, "segment")))?;

@@ -101,7 +101,9 @@ fn print(out: &mut Out, outcome: &RepairOutcome, kept: &[PathBuf]) -> Result<()>
         (_, 0) => out.line("nothing is damaged any more")?,
         (_, left) => {
             out.line(&format!("{} still damaged", count(left as u64, "segment")))?;
-            say("hint: `birdtape backfill` asks history for what they lost; a copy of the tape (--from-tape) gives it back exactly");
+            say(
+                "hint: `birdtape backfill` asks history for what they lost; a copy of the tape (--from-tape) gives it back exactly",
+            );
         }
     }
     if !kept.is_empty() {

@@ -475,12 +475,7 @@ impl Writer {
     }
 
     /// Records of a sealed segment, perhaps of a source that is not recorded now, are lost.
-    fn hole(
-        &mut self,
-        hole: &Hole,
-        at: UnixMicros,
-        told: oneshot::Sender<Result<(), PenError>>,
-    ) -> Result<(), ArchiveError> {
+    fn hole(&mut self, hole: &Hole, at: UnixMicros, told: oneshot::Sender<Result<(), PenError>>) -> Result<(), ArchiveError> {
         let opened = self.archive.note_loss(hole, at)?;
         self.owed.push(told);
         self.is_ledger_changed |= opened.is_some();

@@ -72,7 +72,8 @@ pub fn compact(
     remove_if_there(disk, partial)?;
     let file = disk.create(partial).map_err(|e| io("cannot create", partial, e))?;
     let mut out = Output::new(partial, file);
-    let mut joined = Joined { reader: Reader::open(disk, from)?, walk: Walk::new(Trust::Chain), ahead: None, limit: packing.block_bytes };
+    let mut joined =
+        Joined { reader: Reader::open(disk, from)?, walk: Walk::new(Trust::Chain), ahead: None, limit: packing.block_bytes };
     let mut content = Content::default();
     loop {
         let mut group = Vec::new();

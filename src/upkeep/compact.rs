@@ -13,7 +13,7 @@ use crate::net::Clock;
 use crate::provider::decode_record;
 
 /// How segments are packed where nobody says otherwise: most of the gain is in the larger blocks, and beyond this level the
-/// last tenth costs ten times the work.
+/// last tenth costs twenty times the work.
 pub const PACKING: Packing = Packing { level: 12, block_bytes: 16 << 20, threads: NonZeroUsize::MIN };
 
 /// Uncompressed bytes below which a segment is not worth a note on the tape.

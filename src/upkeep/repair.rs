@@ -100,7 +100,8 @@ pub fn repair(
     let info = Layout::new(&options.tape).require_info(&**disk)?;
     let copy = options.from.as_ref().map(|from| open(from, disk)).transpose()?;
     let (archive_options, holder) = (options.archive.clone(), &options.holder);
-    let mut archive = Archive::open(&options.tape, Arc::clone(disk), archive_options.clone(), decode_record, holder, clock.wall())?;
+    let mut archive =
+        Archive::open(&options.tape, Arc::clone(disk), archive_options.clone(), decode_record, holder, clock.wall())?;
     let mut outcome = RepairOutcome::default();
     let tape = open(&options.tape, disk)?;
     for segment in sealed(&tape, &options.sources)? {

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Paced, off_the_runtime, open, sealed};
-use crate::archive::{self, Archive, ArchiveError, Disk, Hole, Layout, Leaf, Looked, Pen, PenError, ScrubPlace, SegmentRow, Tape, Writing};
+use crate::archive::{
+    self, Archive, ArchiveError, Disk, Hole, Layout, Leaf, Looked, Pen, PenError, ScrubPlace, SegmentRow, Tape, Writing,
+};
 use crate::model::{GapState, UnixMicros};
 use crate::net::Clock;
 use crate::provider::decode_record;

@@ -26,8 +26,7 @@ fn recorded(desk: &Desk, dir: &str) -> Vec<Envelope> {
     let envelopes = broadcast(PROVIDER);
     let (name, horizon) = (SourceName::from(PROVIDER), default_lateness_horizon(PROVIDER));
     let options = Options { block_bytes: 16 << 10, segment_bytes: 128 << 10, ..Options::default() };
-    let mut archive =
-        Archive::open(&desk.path(dir), Arc::new(RealDisk), options, decode_record, "a test", second(0)).unwrap();
+    let mut archive = Archive::open(&desk.path(dir), Arc::new(RealDisk), options, decode_record, "a test", second(0)).unwrap();
     archive.add_source(&name, PROVIDER).unwrap();
     archive.start_source(&name, horizon, ("boot".to_owned(), Duration::ZERO), second(0)).unwrap();
     archive.live(&name, "*", horizon, second(0), "the first frame").unwrap();
@@ -208,7 +207,8 @@ fn what_was_pruned_is_said_everywhere() {
         files.map(|path| std::fs::read(path).unwrap()).collect()
     };
     let before = files("before");
-    let archive = Archive::open(&desk.path("tape"), Arc::new(RealDisk), Options::default(), decode_record, "a test", second(1_300));
+    let archive =
+        Archive::open(&desk.path("tape"), Arc::new(RealDisk), Options::default(), decode_record, "a test", second(1_300));
     let mut archive = archive.unwrap();
     let (name, again) = (SourceName::from(PROVIDER), envelopes.last().unwrap());
     let body = Body::Bytes(again.bytes.clone());
@@ -308,9 +308,15 @@ fn what_a_damaged_block_lost_comes_from_history() {
 fn nobody_works_on_a_tape_that_is_recorded() {
     let desk = Desk::new();
     recorded(&desk, "tape");
-    let _recorder =
-        Archive::open(&desk.path("tape"), Arc::new(RealDisk), Options::default(), decode_record, "birdtape record", second(1_300))
-            .unwrap();
+    let _recorder = Archive::open(
+        &desk.path("tape"),
+        Arc::new(RealDisk),
+        Options::default(),
+        decode_record,
+        "birdtape record",
+        second(1_300),
+    )
+    .unwrap();
     for args in [&["compact"][..], &["prune", "--older-than", "1d"], &["scrub"], &["repair"]] {
         desk.run(args).fails(1, &["is being written by another process (birdtape record)", "hint: "]);
     }

@@ -45,7 +45,10 @@ fn compact_all(bench: &Bench) -> Result<(u64, u64)> {
 /// What each sealed segment unpacks to, by its path.
 fn contents(disk: &MemDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let sealed = disk.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "zst"));
-    sealed.filter(|(path, _)| !path.ends_with("pruned.jsonl.zst")).map(|(path, data)| (path, zstd::decode_all(&data[..]).unwrap())).collect()
+    sealed
+        .filter(|(path, _)| !path.ends_with("pruned.jsonl.zst"))
+        .map(|(path, data)| (path, zstd::decode_all(&data[..]).unwrap()))
+        .collect()
 }
 
 /// Paths of segments that are gone or unpack to something else.
@@ -176,7 +179,8 @@ fn prune(bench: &Bench, name: &SourceName, last_n: u64) -> Result<Option<Pruned>
 
 /// The catalog without what pruning is meant to change: segments and blocks of what was removed, and the notes about it.
 fn facts(path: &Path) -> Vec<String> {
-    let keep = |table: &str| ["scope: ", "connection: ", "last_seen: ", "gap_kind: ", "audit: "].iter().any(|t| table.starts_with(t));
+    let keep =
+        |table: &str| ["scope: ", "connection: ", "last_seen: ", "gap_kind: ", "audit: "].iter().any(|t| table.starts_with(t));
     dump(path).into_iter().filter(|row| keep(row)).collect()
 }
 
@@ -289,7 +293,11 @@ fn a_bent_file_of_remains_is_damage_and_not_believed() {
         let in_table = bit / 8 + 8 * 2 + 17 >= data.len();
         assert!(!report.is_whole() || in_table || report.damage.is_empty(), "bit {bit}");
         if !report.is_whole() {
-            assert!(report.damage.iter().any(|damage| damage.place.ends_with("pruned.jsonl.zst")), "bit {bit}: {:?}", report.damage);
+            assert!(
+                report.damage.iter().any(|damage| damage.place.ends_with("pruned.jsonl.zst")),
+                "bit {bit}: {:?}",
+                report.damage
+            );
         }
     }
     // The catalog still knows; without it nobody does, and that is told as a loss.
@@ -297,7 +305,8 @@ fn a_bent_file_of_remains_is_damage_and_not_believed() {
     let before = dump(&bench.path());
     bench.open().unwrap().close(at(50_000)).unwrap();
     assert_eq!(dump(&bench.path()), before);
-    let (recovery, _) = rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(50_001)).unwrap();
+    let (recovery, _) =
+        rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(50_001)).unwrap();
     assert_eq!(recovery.holes.iter().map(|hole| (hole.first_n.0, hole.last_n.0)).collect::<Vec<_>>(), [(1, cut)]);
 }
 
