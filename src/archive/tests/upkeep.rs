@@ -22,6 +22,14 @@ fn lived() -> Bench {
     bench
 }
 
+/// One life: enough where many tapes are made.
+fn lived_once() -> Bench {
+    let mut bench = Bench::new();
+    bench.live().unwrap();
+    bench.announced = bench.sent.clone();
+    bench
+}
+
 fn rows(bench: &Bench, name: &SourceName) -> Vec<SegmentRow> {
     bench.tape().catalog().segments(name.as_str()).unwrap()
 }
@@ -108,7 +116,7 @@ fn compacting_that_is_stopped_leaves_the_tape_as_it_was() {
 /// At every named point, in each way a disk can forget: the file of before or the new one, and the same content.
 #[test]
 fn a_crash_while_compacting_leaves_old_or_new() {
-    let probe = lived();
+    let probe = lived_once();
     let begun = probe.disk.points().len();
     compact_all(&probe).unwrap();
     let points = probe.disk.points()[begun..].to_vec();
@@ -116,13 +124,13 @@ fn a_crash_while_compacting_leaves_old_or_new() {
     let mut seen = std::collections::BTreeSet::new();
     for (point, name) in points.iter().enumerate() {
         // Each point of the first segments, then those that are new.
-        if point > 14 && !seen.insert(*name) {
+        if point > 8 && !seen.insert(*name) {
             continue;
         }
         seen.insert(*name);
         for unsynced in WAYS {
             let what = format!("{name} ({point}, {unsynced:?})");
-            let mut bench = lived();
+            let mut bench = lived_once();
             let before = contents(&bench.disk);
             bench.disk.crash_at(point);
             assert!(compact_all(&bench).is_err() && bench.disk.is_down(), "{what}: the point was reached");
@@ -141,12 +149,12 @@ fn a_crash_while_compacting_leaves_old_or_new() {
 
 #[test]
 fn a_failed_write_while_compacting_loses_nothing() {
-    let probe = lived();
+    let probe = lived_once();
     let begun = probe.disk.ops();
     compact_all(&probe).unwrap();
     let ops = probe.disk.ops() - begun;
-    for op in (1..ops).filter(|op| *op < 40 || op % 11 == 0) {
-        let mut bench = lived();
+    for op in (1..ops).filter(|op| *op < 16 || op % 13 == 0) {
+        let mut bench = lived_once();
         let before = contents(&bench.disk);
         bench.disk.fail_at(op, std::io::ErrorKind::StorageFull, op % 2 == 0);
         let ended = compact_all(&bench);
@@ -241,7 +249,7 @@ fn what_was_pruned_is_told_and_rebuilds_equal() {
 
 #[test]
 fn a_crash_while_pruning_leaves_a_tape_that_opens() {
-    let probe = lived();
+    let probe = lived_once();
     let all = rows(&probe, &alpha());
     let cut = all[all.len() / 2].last_n;
     let begun = probe.disk.points().len();
@@ -251,7 +259,7 @@ fn a_crash_while_pruning_leaves_a_tape_that_opens() {
     for (point, name) in points.iter().enumerate() {
         for unsynced in WAYS {
             let what = format!("{name} ({point}, {unsynced:?})");
-            let mut bench = lived();
+            let mut bench = lived_once();
             let (frames_before, facts_before) = (bench.frames(&alpha()), facts(&bench.path()));
             bench.disk.crash_at(point);
             assert!(prune(&bench, &alpha(), cut).is_err() && bench.disk.is_down(), "{what}: the point was reached");
@@ -427,7 +435,7 @@ fn what_is_no_copy_brings_nothing_back() {
 
 #[test]
 fn a_crash_while_restoring_leaves_old_or_new() {
-    let probe = lived();
+    let probe = lived_once();
     let row = rows(&probe, &alpha())[1].clone();
     let restore = |bench: &Bench, row: &SegmentRow, copy: &Tape| -> Result<()> {
         let mut archive = bench.open()?;
@@ -441,7 +449,7 @@ fn a_crash_while_restoring_leaves_old_or_new() {
     let points = probe.disk.points().len() - begun;
     for point in 0..points {
         for unsynced in WAYS {
-            let bench = lived();
+            let bench = lived_once();
             let (_dir, copy) = copied(&bench);
             let row = rows(&bench, &alpha())[1].clone();
             let sound = data_of(&bench.disk, &path_of(&bench, &row));
