@@ -17,7 +17,7 @@ use crate::provider::decode_record;
 pub const PACKING: Packing = Packing { level: 12, block_bytes: 16 << 20, threads: NonZeroUsize::MIN };
 
 /// Uncompressed bytes below which a segment is not worth a note on the tape.
-const TOO_SMALL: u64 = if cfg!(test) { 0 } else { 64 << 10 };
+const TOO_SMALL: u64 = if cfg!(test) { 1 } else { 64 << 10 };
 
 /// What is to be packed, and how.
 #[derive(Clone, Debug)]
