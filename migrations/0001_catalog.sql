@@ -50,7 +50,7 @@ CREATE TABLE segment (
     source    TEXT NOT NULL,
     first_n   INTEGER NOT NULL,          -- also the file's name
     last_n    INTEGER NOT NULL,
-    state     TEXT NOT NULL,             -- 'open' or 'sealed'
+    state     TEXT NOT NULL,             -- 'open', 'sealed', or 'pruned': its file was removed on purpose
     day       TEXT NOT NULL,             -- directory
     first_us  INTEGER NOT NULL,
     last_us   INTEGER NOT NULL,
@@ -58,6 +58,7 @@ CREATE TABLE segment (
     bytes     INTEGER NOT NULL,          -- of the file; of an open one: as of the last commit
     raw_bytes INTEGER NOT NULL,
     sha256    TEXT NOT NULL,             -- of a sealed file, lower-case hex; else empty
+    content   TEXT NOT NULL,             -- SHA-256 of what a sealed file unpacks to: compacting does not change it
     PRIMARY KEY (source, first_n)
 ) STRICT, WITHOUT ROWID;
 
@@ -104,6 +105,8 @@ CREATE TABLE gap (
     to_us     INTEGER,                   -- NULL while it grows
     opened_us INTEGER NOT NULL,          -- when it was noticed
     detail    TEXT NOT NULL,
+    lost_first_n INTEGER,                -- records that are lost with it, where that is what it is
+    lost_last_n  INTEGER,
     PRIMARY KEY (source, n)
 ) STRICT, WITHOUT ROWID;
 

@@ -29,6 +29,7 @@ use crate::archive;
 use crate::backfill::{self, Budget, Budgets};
 use crate::model::{Framing, Provider, Secret, SourceName};
 use crate::provider::{self, Auth, Base, Credentials, Settings};
+use crate::upkeep::ScrubOptions;
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_FILE: &str = "birdtape.toml";
@@ -71,6 +72,8 @@ pub struct Config {
     pub limits: Limits,
     /// How gaps are filled.
     pub backfill: Backfill,
+    /// How a recorder looks at what it has sealed.
+    pub scrub: ScrubOptions,
     /// What to record, by name; may be empty, see [`require_sources`](Self::require_sources).
     pub sources: Vec<Source>,
     /// For messages: where all this was read.
@@ -192,6 +195,7 @@ impl Config {
         let archive = archive_options(&page.table(&["archive"]), &typed.archive)?;
         let limits = limits(&page.table(&["limits"]), &typed.limits)?;
         let backfill = filling(&page.table(&["backfill"]), &typed.backfill)?;
+        let scrub = scrubbing(&page.table(&["upkeep"]), &typed.upkeep)?;
         let mut sources = Vec::with_capacity(typed.source.len());
         for (name, typed) in &typed.source {
             let table = page.table(&["source", name]);
@@ -200,7 +204,7 @@ impl Config {
             sources.push(source(&table, name, typed, env)?);
         }
         refuse_rivals(&page, &sources)?;
-        Ok(Self { tape: tape(env, typed.tape), archive, limits, backfill, sources, origin })
+        Ok(Self { tape: tape(env, typed.tape), archive, limits, backfill, scrub, sources, origin })
     }
 
     /// Finds the tape's directory for a command that needs nothing else: no key is looked for, no source checked.
@@ -255,7 +259,7 @@ impl Config {
         let sources = vec![source(&table, SourceName::from(provider), &typed, env)?];
         let tape = tape(env, None);
         let (archive, limits, backfill) = (archive::Options::default(), Limits::default(), Backfill::default());
-        Ok(Self { tape, archive, limits, backfill, sources, origin })
+        Ok(Self { tape, archive, limits, backfill, scrub: ScrubOptions::default(), sources, origin })
     }
 
     /// Refuses a configuration that gives a recorder nothing to do.
@@ -548,6 +552,7 @@ typed! {
         archive: TypedArchive,
         limits: TypedLimits,
         backfill: TypedBackfill,
+        upkeep: TypedUpkeep,
         source: BTreeMap<String, TypedSource>,
     }
 }
@@ -583,6 +588,15 @@ typed! {
         total_usd_per_day: Option<f64>,
         pace: Option<String>,
         look_twice: Option<bool>,
+    }
+}
+
+typed! {
+    /// `[upkeep]`
+    TypedUpkeep {
+        scrub: Option<bool>,
+        scrub_pace: Option<String>,
+        scrub_every: Option<String>,
     }
 }
 
@@ -633,7 +647,12 @@ impl<'a> Page<'a> {
     /// Checks the keys' names, then their sorts of value.
     fn typed(&self) -> Result<TypedFile, ConfigError> {
         self.check_keys(&self.tree, &[], TypedFile::KEYS)?;
-        let tables = [("archive", TypedArchive::KEYS), ("limits", TypedLimits::KEYS), ("backfill", TypedBackfill::KEYS)];
+        let tables = [
+            ("archive", TypedArchive::KEYS),
+            ("limits", TypedLimits::KEYS),
+            ("backfill", TypedBackfill::KEYS),
+            ("upkeep", TypedUpkeep::KEYS),
+        ];
         for (name, keys) in tables {
             if let Some(table) = find(&self.tree, name).and_then(|(_, value)| value.as_table()) {
                 self.check_keys(table, &[name], keys)?;
@@ -868,6 +887,14 @@ fn filling(table: &Table<'_>, typed: &TypedBackfill) -> Result<Backfill, ConfigE
     let index_delay = table.duration("index_delay", typed.index_delay.as_ref(), default.index_delay, ZERO..=7 * DAY)?;
     let look_twice = typed.look_twice.unwrap_or(default.look_twice);
     Ok(Backfill { automatic: typed.automatic.unwrap_or(default.automatic), index_delay, day, day_in_all, pace, look_twice })
+}
+
+fn scrubbing(table: &Table<'_>, typed: &TypedUpkeep) -> Result<ScrubOptions, ConfigError> {
+    let default = ScrubOptions::default();
+    let pace = typed.scrub_pace.as_ref().map(|text| text.strip_suffix("/s").unwrap_or(text).to_owned());
+    let bytes_per_second = table.size("scrub_pace", pace.as_ref(), default.bytes_per_second, KIB..=GIB)?;
+    let every = table.duration("scrub_every", typed.scrub_every.as_ref(), default.every, Duration::from_secs(60)..=365 * DAY)?;
+    Ok(ScrubOptions { automatic: typed.scrub.unwrap_or(default.automatic), bytes_per_second, every })
 }
 
 fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>) -> Result<Source, ConfigError> {
@@ -1418,11 +1445,11 @@ mod tests {
             ("{\"json\": true}".into(), "birdtape.toml line 1: not valid TOML: "),
             (
                 "tapes = 1".into(),
-                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, backfill, source\ndid you mean `tape`?",
+                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, backfill, upkeep, source\ndid you mean `tape`?",
             ),
             (
                 "[sources.alpha]".into(),
-                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, backfill, source\ndid you mean `source`?",
+                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, backfill, upkeep, source\ndid you mean `source`?",
             ),
             (
                 "[archive]\n\nlevle = 3".into(),

@@ -9,7 +9,7 @@
 //!            cli                      arguments, printing, exit codes
 //!          testing                    a fake provider in a few lines
 //!           config                    file + environment -> checked options
-//!   record  backfill  import  replay  fixture  export   the jobs
+//!   record  backfill  import  replay  fixture  export  upkeep   the jobs
 //!   archive   provider   net          a durable tape | protocols without I/O | sockets and clocks
 //!   segment   catalog                 the files that are the truth | the index that can be made again
 //!            model                    the words everybody speaks
@@ -29,6 +29,7 @@
 //! | [`replay`] | archive → provider's fake server + net | dialling out |
 //! | [`export`] | archive → tables in columns, with proof that nothing is lost on the way | providers' JSON |
 //! | [`fixture`] | archive → a few envelopes, redacted, and fewer | the network |
+//! | [`upkeep`] | archive → a sounder and smaller one: scrub, repair, compact, prune | what happens to one segment |
 //! | [`testing`] | the short way to a replay for tests in Rust | what a replay does |
 //! | [`config`] | what was typed → what it means | jobs' work |
 //! | [`cli`] | what a person or a script meets | everything else |
@@ -49,7 +50,7 @@
 //! | envelope | one provider message, byte-exact |
 //! | record | one line of a segment: an envelope (`frame`) or a fact of ours (`open`, `close`, `sent`, `http`, `note`) |
 //! | `n` | a record's number in its source, dense from 1; a hole is damage |
-//! | segment | a file of records; open while it is written, then sealed and never changed |
+//! | segment | a file of records; open while it is written, then sealed: what it unpacks to never changes |
 //! | block | one zstd frame in a segment |
 //! | commit | flush, sync, catalog transaction, in that order; what it covers may be announced |
 //! | event | one identified thing inside an envelope: a post's content, its meta, a follow |
@@ -64,6 +65,11 @@
 //! | table | a kind of row that an export writes; has columns, and a partition for each date |
 //! | sighting | what one envelope says of one row of a table; several make one row |
 //! | pen | through which pages of history and steps of gaps reach the tape's one writer |
+//! | scrub | to read every sealed byte again, slowly; damage becomes a gap |
+//! | repair | to bring a damaged segment back from a copy of the tape, or its records from history |
+//! | compact | to pack a sealed segment harder; what it unpacks to (its content) stays, byte for byte |
+//! | prune | to remove the oldest sealed segments on purpose |
+//! | remains | what a tape keeps of pruned segments: scopes, gaps, coverage, digests |
 //! | provenance (`via`) | how a record came: `ws`, `sse`, `lines`, `import` … |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make their own instants"))]
@@ -84,6 +90,7 @@ pub mod fixture;
 pub mod import;
 pub mod record;
 pub mod replay;
+pub mod upkeep;
 
 pub mod config;
 

@@ -1,7 +1,9 @@
 //! A statement of completeness: what a tape holds of a window, by class, and what it lacks.
 //!
 //! It is made of the catalog alone, which is made of the segments alone, so the same tape gives the same bytes; the
-//! digests of the sealed segments stand in it, so that everybody can see which bytes it speaks of.
+//! digests of the sealed segments stand in it, so that everybody can see which bytes it speaks of. `sha256` is that of the
+//! file, `content` that of what it unpacks to (`zstd -dc FILE | sha256sum`): compacting changes the first and never the
+//! second. Segments that were removed on purpose stand there too, with the digests they had.
 //!
 //! Classes are those of [`coverage`](super::coverage); beside them `pending` is what no evidence reaches yet.
 
@@ -16,7 +18,7 @@ use crate::catalog::GapRow;
 use crate::model::{IntervalSet, UnixMicros};
 
 /// Version of the statement's form.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// The statement; serialised it is one line of JSON with its keys in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,6 +62,8 @@ struct ClassStatement {
     missing: Intervals,
     unverifiable: Intervals,
     pending: Intervals,
+    #[serde(skip_serializing_if = "Intervals::is_empty")]
+    pruned: Intervals,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -87,6 +91,13 @@ struct SegmentStatement {
     state: String,
     bytes: u64,
     sha256: String,
+    content: String,
+}
+
+impl Intervals {
+    fn is_empty(&self) -> bool {
+        self.intervals.is_empty()
+    }
 }
 
 impl From<&IntervalSet> for Intervals {
@@ -107,12 +118,15 @@ impl Certificate {
         let mut gaps = catalog.gaps(Some(source)).map_err(ArchiveError::from)?;
         gaps.retain(touches);
         let scopes = tape.coverage(source)?.iter().filter_map(|scope| ScopeStatement::of(scope, from, to)).collect();
-        let segments = catalog.segments(source).map_err(ArchiveError::from)?.into_iter().map(|segment| SegmentStatement {
+        let pruned = catalog.pruned(source).map_err(ArchiveError::from)?;
+        let segments = catalog.segments(source).map_err(ArchiveError::from)?;
+        let segments = pruned.into_iter().chain(segments).map(|segment| SegmentStatement {
             first_n: segment.first_n,
             last_n: segment.last_n,
             state: segment.state,
             bytes: segment.bytes,
             sha256: segment.sha256,
+            content: segment.content,
         });
         let statement = |gap: GapRow| GapStatement {
             gap: format!("{}-{}", gap.source, gap.n),
@@ -168,6 +182,7 @@ impl Certificate {
             ("missing", sum(|of| of.missing.us)),
             ("unverifiable", sum(|of| of.unverifiable.us)),
             ("pending", sum(|of| of.pending.us)),
+            ("pruned", sum(|of| of.pruned.us)),
         ];
         let parts: Vec<_> = parts.iter().filter(|(_, us)| *us > 0).map(|(name, us)| format!("{} {name}", seconds(*us))).collect();
         let verdict = if self.is_whole() { "whole" } else { "not whole" };
@@ -194,6 +209,7 @@ impl ClassStatement {
             missing: Intervals::from(&within.missing),
             unverifiable: Intervals::from(&within.unverifiable),
             pending: Intervals::from(&within.rest(from, to)),
+            pruned: Intervals::from(&within.pruned),
         }
     }
 
@@ -202,7 +218,7 @@ impl ClassStatement {
     }
 
     fn open_us(&self) -> i64 {
-        self.missing.us + self.unverifiable.us + self.pending.us
+        self.missing.us + self.unverifiable.us + self.pending.us + self.pruned.us
     }
 }
 

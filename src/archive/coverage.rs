@@ -7,9 +7,10 @@
 //! | `audited` | live, and history was asked later and had nothing that is not on the tape |
 //! | `missing` | inside a gap through which loss is possible |
 //! | `unverifiable` | inside a gap that nobody can fill, or that somebody decided to live with |
+//! | `pruned` | was one of the others, and what was received of it was removed from the tape on purpose |
 //!
-//! Live and audited come from evidence and are rows of the catalog; the other three follow from the gaps and from what
-//! history proved of each kind. Where gaps overlap, the worst of them counts: missing before unverifiable before
+//! Live and audited come from evidence and are rows of the catalog; pruned reaches up to a horizon behind the last record that
+//! was removed; the other three follow from the gaps and from what history proved of each kind. Where gaps overlap, the worst of them counts: missing before unverifiable before
 //! backfilled. No instant is in two classes; an instant in none, up to the last that is in one, is a silent hole.
 //!
 //! The first entry of a scope, without a kind, is what it comes to: whole is what is proven of every kind that history
@@ -40,17 +41,20 @@ pub struct Classes {
     pub missing: IntervalSet,
     /// Nobody can tell.
     pub unverifiable: IntervalSet,
+    /// Removed on purpose.
+    pub pruned: IntervalSet,
 }
 
 impl Classes {
     /// Each class with its name, in the order of the table.
-    pub fn named(&self) -> [(&'static str, &IntervalSet); 5] {
+    pub fn named(&self) -> [(&'static str, &IntervalSet); 6] {
         [
             ("live", &self.live),
             ("backfilled", &self.backfilled),
             ("audited", &self.audited),
             ("missing", &self.missing),
             ("unverifiable", &self.unverifiable),
+            ("pruned", &self.pruned),
         ]
     }
 
@@ -64,6 +68,7 @@ impl Classes {
             audited: cut(&self.audited),
             missing: cut(&self.missing),
             unverifiable: cut(&self.unverifiable),
+            pruned: cut(&self.pruned),
         }
     }
 
@@ -73,6 +78,16 @@ impl Classes {
         covered.add(&self.backfilled);
         covered.add(&self.audited);
         covered
+    }
+
+    /// Everything before that instant is not on the tape any more.
+    fn prune(&mut self, until: UnixMicros) {
+        let mut pruned = IntervalSet::new();
+        self.named().iter().for_each(|(_, set)| pruned.add(&set.within(UnixMicros(i64::MIN), until)));
+        for set in [&mut self.live, &mut self.backfilled, &mut self.audited, &mut self.missing, &mut self.unverifiable] {
+            set.subtract(&pruned);
+        }
+        self.pruned = pruned;
     }
 
     /// What of `[from, to)` is in no class.
@@ -123,11 +138,25 @@ pub(super) fn of_source(catalog: &Catalog, source: &str) -> Result<Vec<ScopeCove
     let kinds = catalog.gap_kinds(source).map_err(ArchiveError::from)?;
     let evidence = catalog.coverage(source).map_err(ArchiveError::from)?;
     let scopes = catalog.scopes(source).map_err(ArchiveError::from)?;
-    Ok(of(&scopes, &gaps, &kinds, &evidence))
+    let pruned = catalog.pruned_until(source).map_err(ArchiveError::from)?.map(|(_, last_us)| UnixMicros(last_us));
+    Ok(of(&scopes, &gaps, &kinds, &evidence, pruned))
 }
 
-/// Coverage as it follows from rows: scopes by name and version, the rest in any order.
-pub(super) fn of(scopes: &[ScopeRow], gaps: &[GapRow], kinds: &[GapKindRow], evidence: &[CoverageRow]) -> Vec<ScopeCoverage> {
+/// Up to where nothing is promised any more, when the last record that was removed was received at `last`: what it speaks of
+/// may be a little later than that, by another clock.
+pub(super) fn pruned_until(last: UnixMicros, horizon_us: i64) -> UnixMicros {
+    UnixMicros(last.0.saturating_add(horizon_us.max(0)))
+}
+
+/// Coverage as it follows from rows: scopes by name and version, the rest in any order; and from when the last record was
+/// received that was removed on purpose.
+pub(super) fn of(
+    scopes: &[ScopeRow],
+    gaps: &[GapRow],
+    kinds: &[GapKindRow],
+    evidence: &[CoverageRow],
+    pruned: Option<UnixMicros>,
+) -> Vec<ScopeCoverage> {
     let mut out = Vec::new();
     for (at, row) in scopes.iter().enumerate() {
         let next = scopes.get(at + 1).filter(|next| next.scope == row.scope).map(|next| next.since_us);
@@ -144,7 +173,13 @@ pub(super) fn of(scopes: &[ScopeRow], gaps: &[GapRow], kinds: &[GapKindRow], evi
             set.insert(UnixMicros(row.from_us), UnixMicros(row.to_us));
         }
         let (since, end) = (UnixMicros(row.since_us), UnixMicros(until.unwrap_or(i64::MAX)));
-        let classes = |kind: Option<&str>| classes(&mine, &live, kind).within(since, end);
+        let classes = |kind: Option<&str>| {
+            let mut classes = classes(&mine, &live, kind).within(since, end);
+            if let Some(last) = pruned {
+                classes.prune(pruned_until(last, row.horizon_us));
+            }
+            classes
+        };
         let named: BTreeSet<_> = mine.iter().flat_map(|(_, kinds)| kinds).map(|kind| kind.kind.as_str()).collect();
         let named = named.into_iter().filter(|kind| *kind != ALL);
         out.push(ScopeCoverage {
@@ -269,8 +304,11 @@ mod tests {
         CoverageRow { class: AUDITED.to_owned(), ..live(ALL, from_us, to_us) }
     }
 
+    /// All classes but the last.
     fn us(classes: &Classes) -> [i64; 5] {
-        classes.named().map(|(_, set)| set.len_us())
+        let [all @ .., pruned] = classes.named().map(|(_, set)| set.len_us());
+        assert_eq!(pruned, 0);
+        all
     }
 
     #[test]
@@ -290,7 +328,7 @@ mod tests {
             kind(4, ALL, Filled, "[]"),
         ];
         let evidence = [live(ALL, 100, 200), live(ALL, 350, 420), audited(120, 150)];
-        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &evidence);
+        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &evidence, None);
         let [of_all] = &found[..] else { panic!("{found:?}") };
         let upto = |classes: &Classes| us(&classes.within(UnixMicros(0), UnixMicros(500)));
         assert_eq!(upto(&of_all.classes), [70 + 70, 70 + 20, 30, 30 + 80, 30]);
@@ -311,7 +349,7 @@ mod tests {
             kind(2, ALL, Partial, "[[320,400]]"),
             kind(2, "dm_typing", Unfillable, "[]"),
         ];
-        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &[]);
+        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &[], None);
         let [of_all] = &found[..] else { panic!("{found:?}") };
         assert_eq!(us(&of_all.classes), [0, 50 + 30 + 20, 0, 20, 80], "posts of 170 to 200 came from history");
         assert_eq!(us(&of_all.every_kind), [0, 50 + 20, 0, 50, 80]);
@@ -322,7 +360,7 @@ mod tests {
         use GapState::{Filled, Open, Unfillable};
         let gaps = [gap(1, Filled, 100, 200), gap(2, Open, 150, 180), gap(3, Unfillable, 170, 190)];
         let kinds = [kind(1, "tweet", Filled, ""), kind(3, "tweet", Unfillable, "")];
-        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &[]);
+        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &kinds, &[], None);
         assert_eq!(us(&found[0].classes), [0, 60, 0, 30, 10]);
     }
 
@@ -330,7 +368,7 @@ mod tests {
     fn versions_end_where_the_next_begins() {
         let scopes =
             [scope("r", 1, 100, None), scope("r", 2, 200, Some(300)), scope("r", 3, 400, None), scope("r", 4, 400, None)];
-        let found = of(&scopes, &[], &[], &[live("r", 100, 300), live("r", 400, 450)]);
+        let found = of(&scopes, &[], &[], &[live("r", 100, 300), live("r", 400, 450)], None);
         let found: Vec<_> =
             found.iter().map(|of| (of.version, of.since.0, of.until.map(|at| at.0), us(&of.classes)[0])).collect();
         assert_eq!(found, [(1, 100, Some(200), 100), (2, 200, Some(300), 100), (4, 400, None, 50)]);
@@ -339,7 +377,20 @@ mod tests {
     #[test]
     fn a_silent_hole_is_found() {
         let evidence = [live(ALL, 100, 200), live(ALL, 250, 300)];
-        let found = of(&[scope(ALL, 1, 100, None)], &[gap(1, GapState::Open, 200, 240)], &[], &evidence);
+        let found = of(&[scope(ALL, 1, 100, None)], &[gap(1, GapState::Open, 200, 240)], &[], &evidence, None);
         assert_eq!(found[0].silent_hole(), Some((UnixMicros(240), UnixMicros(250))));
+    }
+
+    #[test]
+    fn what_was_pruned_is_nothing_else() {
+        use GapState::{Filled, Open};
+        let gaps = [gap(1, Filled, 150, 200), gap(2, Open, 220, 260)];
+        let evidence = [live(ALL, 100, 150), live(ALL, 200, 220), live(ALL, 260, 400)];
+        let found = of(&[scope(ALL, 1, 100, None)], &gaps, &[kind(1, ALL, Filled, "[]")], &evidence, Some(UnixMicros(235)));
+        let named = found[0].classes.named().map(|(name, set)| (name, set.len_us()));
+        // The horizon of five comes on top.
+        let want = [("live", 140), ("backfilled", 0), ("audited", 0), ("missing", 20), ("unverifiable", 0), ("pruned", 140)];
+        assert_eq!(named, want);
+        assert_eq!(found[0].silent_hole(), None);
     }
 }

@@ -122,6 +122,46 @@ pub enum Fact {
         /// Their bytes.
         bytes: u64,
     },
+    /// A sealed segment was packed anew; what it unpacks to stayed.
+    Compacted {
+        /// First number of the segment.
+        segment: u64,
+        /// Bytes of its file before.
+        bytes_before: u64,
+        /// SHA-256 of that file.
+        sha256_before: String,
+        /// Bytes of its file now.
+        bytes: u64,
+        /// SHA-256 of this file.
+        sha256: String,
+        /// SHA-256 of what both unpack to.
+        content: String,
+    },
+    /// The oldest segments were removed on purpose; what they come to is kept beside those that are left.
+    Pruned {
+        /// First record that was removed with them.
+        first_n: u64,
+        /// Last record that was removed with them.
+        last_n: u64,
+        /// When the first of them was received.
+        #[serde(with = "stamp")]
+        from: UnixMicros,
+        /// When the last of them was received.
+        #[serde(with = "stamp")]
+        to: UnixMicros,
+        /// How many segments.
+        segments: u64,
+        /// How many records could be read in them.
+        records: u64,
+        /// Envelopes among those.
+        envelopes: u64,
+        /// Bytes of the files.
+        bytes: u64,
+        /// Uncompressed bytes.
+        raw_bytes: u64,
+        /// By which rule.
+        why: String,
+    },
     /// An open segment was found and sealed up to its last good commit.
     Recovered {
         /// First number of the segment.

@@ -17,7 +17,7 @@ use crate::catalog::{
     AuditRow, BlockRow, Catalog, CatalogError, Change, ConnectionRow, CoverageRow, GapKindRow, GapRow, GapStepRow, IdSet,
     LastSeenRow, ScopeRow, SourceRow,
 };
-use crate::model::{Event, EventId, EventKind, RecordKind, Seq, UnixMicros, Via};
+use crate::model::{Event, EventId, EventKind, GapState, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::BlockSpan;
 
 /// The scope that stands for everything a source delivers.
@@ -195,6 +195,19 @@ impl SourceIndex {
         self.gaps.get(&n)
     }
 
+    /// Whether the ledger says already that these records are lost.
+    pub(super) fn is_told_lost(&self, first_n: Seq, last_n: Seq) -> bool {
+        let mut told = self.gaps.values().filter(|gap| gap.state != GapState::Restored.name());
+        told.any(|gap| {
+            gap.lost_first_n.is_some_and(|first| first <= first_n.0) && gap.lost_last_n.is_some_and(|last| last_n.0 <= last)
+        })
+    }
+
+    /// Gaps of any state, by number.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = &GapRow> {
+        self.gaps.values()
+    }
+
     pub(super) fn open_gaps(&self) -> impl Iterator<Item = &GapRow> {
         self.gaps.values().filter(|gap| is_open(&gap.state))
     }
@@ -333,7 +346,9 @@ impl SourceIndex {
                 // A gap of everything may reach beyond the beginning of what is new.
                 timeline.remember_gaps(bounded.into_iter());
             }
-            Fact::Gap { scope, cause, from, to, detail, lost_n: _ } => self.gap_opened(record, scope, cause, from, to, detail),
+            Fact::Gap { scope, cause, from, to, detail, lost_n } => {
+                self.gap_opened(record, scope, cause, (from, to), detail, lost_n);
+            }
             Fact::GapStep { gap, state, cause, to, detail, cursor, kinds, spent } => {
                 self.gap_stepped(record, Stepped { gap, state, cause, to, detail, cursor, kinds, spent });
             }
@@ -354,7 +369,12 @@ impl SourceIndex {
                     self.dirty.coverage_all.insert(scope);
                 }
             }
-            Fact::Alive { .. } | Fact::Clock { .. } | Fact::Dropped { .. } | Fact::Recovered { .. } => {}
+            Fact::Alive { .. }
+            | Fact::Clock { .. }
+            | Fact::Dropped { .. }
+            | Fact::Compacted { .. }
+            | Fact::Pruned { .. }
+            | Fact::Recovered { .. } => {}
         }
     }
 
@@ -363,9 +383,9 @@ impl SourceIndex {
         record: &Indexed<'_>,
         scope: String,
         cause: String,
-        from: UnixMicros,
-        to: Option<UnixMicros>,
+        (from, to): (UnixMicros, Option<UnixMicros>),
         detail: String,
+        lost_n: Option<(u64, u64)>,
     ) {
         self.settle();
         let row = GapRow {
@@ -378,6 +398,8 @@ impl SourceIndex {
             to_us: to.map(|t| t.0),
             opened_us: record.at.0,
             detail,
+            lost_first_n: lost_n.map(|(first, _)| first),
+            lost_last_n: lost_n.map(|(_, last)| last),
         };
         for (name, scope) in &mut self.scopes {
             if row.scope != ALL && &row.scope != name {
@@ -458,7 +480,7 @@ impl SourceIndex {
                 set.iter().map(|of| row(&self.name, name, class, of)).collect::<Vec<_>>()
             };
             let evidence = [rows(LIVE, scope.live()), rows(AUDITED, scope.audited())].concat();
-            for of in super::coverage::of(std::slice::from_ref(&scope.row), &gaps, &kinds, &evidence) {
+            for of in super::coverage::of(std::slice::from_ref(&scope.row), &gaps, &kinds, &evidence, None) {
                 assert_eq!(of.silent_hole(), None, "source {}, scope {name}", self.name);
             }
         }
@@ -537,7 +559,7 @@ fn row(source: &str, scope: &str, class: &str, (from, to): (UnixMicros, UnixMicr
 }
 
 /// A block's row.
-fn block_row(source: &str, segment_n: u64, span: &BlockSpan, ids: IdSet) -> BlockRow {
+pub(super) fn block_row(source: &str, segment_n: u64, span: &BlockSpan, ids: IdSet) -> BlockRow {
     BlockRow {
         source: source.to_owned(),
         segment_n,

@@ -9,6 +9,9 @@ use super::{ArchiveError, Result};
 use crate::model::{Seq, UnixMicros};
 use crate::segment::{Disk, FORMAT, LockRefused, OPEN_SUFFIX, PARTIAL_SUFFIX, SEALED_SUFFIX};
 
+/// Name of what is kept of pruned segments.
+const REMAINS: &str = "pruned";
+
 /// What `tape.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapeInfo {
@@ -70,12 +73,27 @@ impl Layout {
         self.day(source, day).join(format!("{:020}{OPEN_SUFFIX}", first_n.0))
     }
 
+    /// What is kept of a source's segments that were removed on purpose. It stands beside the days, so that nobody takes
+    /// it for records.
+    pub fn remains(&self, source: &str) -> PathBuf {
+        self.segments().join(source).join(format!("{REMAINS}{SEALED_SUFFIX}"))
+    }
+
+    /// The same while it is written: open, then partial.
+    pub(super) fn remains_aside(&self, source: &str) -> [PathBuf; 2] {
+        [OPEN_SUFFIX, PARTIAL_SUFFIX].map(|suffix| self.segments().join(source).join(format!("{REMAINS}{suffix}")))
+    }
+
     pub(super) fn partial(&self, source: &str, day: &str, first_n: Seq) -> PathBuf {
         self.day(source, day).join(format!("{:020}{PARTIAL_SUFFIX}", first_n.0))
     }
 
     pub(super) fn reserve(&self) -> PathBuf {
         self.dir.join("reserve")
+    }
+
+    pub(super) fn scrub(&self) -> PathBuf {
+        self.dir.join("scrub.json")
     }
 
     pub(super) fn farewell(&self) -> PathBuf {
@@ -171,7 +189,7 @@ impl Layout {
     pub(super) fn found(&self, disk: &dyn Disk, source: &str) -> Result<(Vec<Found>, Vec<PathBuf>)> {
         let (mut found, mut partial) = (Vec::new(), Vec::new());
         let dir = self.segments().join(source);
-        for day in self.list(disk, &dir)? {
+        for day in self.list(disk, &dir)?.into_iter().filter(|name| !name.starts_with(REMAINS)) {
             for name in self.list(disk, &dir.join(&day))? {
                 let number =
                     |suffix: &str| name.strip_suffix(suffix).filter(|n| n.len() == 20).and_then(|n| n.parse().ok()).map(Seq);

@@ -10,8 +10,10 @@
 //!   lock               held by the one writer; says who
 //!   reserve            1 MiB that is given up when the disk is full, so that the farewell can be written
 //!   farewell.json      left by a writer that the disk stopped; read and removed by the next one
+//!   scrub.json         how far the last look at all sealed segments has come
 //!   catalog.sqlite     index, rebuildable
 //!   segments/<source>/<UTC day>/<first n>.jsonl.zst[.open]
+//!   segments/<source>/pruned.jsonl.zst    what is kept of segments that were removed on purpose
 //! ```
 //!
 //! | file | holds |
@@ -27,18 +29,28 @@
 //! | `recover.rs` | what opening does: leftovers, torn tails, catching up, rebuilding |
 //! | `reader.rs` | [`Tape`], any number of readers, beside a writer |
 //! | `verify.rs` | [`verify`], every byte and every row |
+//! | `scrub.rs` | a look at one sealed segment, and what to write down of it |
+//! | `compact.rs` | a sealed segment packed anew |
+//! | `prune.rs` | the oldest segments removed on purpose |
+//! | `remains.rs` | what is kept of those |
+//! | `restore.rs` | a damaged segment brought back from a copy of the tape |
 //!
 //! One [`Archive`] a tape, moved between threads at will but used by one; any number of [`Tape`]s.
 
 mod certificate;
+mod compact;
 mod coverage;
 mod fact;
 mod frontier;
 mod index;
 mod layout;
 mod pen;
+mod prune;
 mod reader;
 mod recover;
+mod remains;
+mod restore;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -48,22 +60,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use certificate::Certificate;
+pub use compact::Compacted;
 pub use coverage::{Classes, ScopeCoverage};
 pub use fact::{Closed, Fact, KindResult, Opened, Spent, Stretch};
 pub use index::ALL;
 pub use layout::{Layout, TapeInfo};
 pub use pen::{Leaf, Pen, PenError, Writing};
+pub use prune::Pruned;
 pub use reader::{Merged, Piece, Pieces, Record, Records, Span, Tape};
 pub use recover::{Hole, Recovery, SealedTail, rebuild};
-pub use verify::{CatalogCheck, Damage, Report, SourceReport, verify};
+pub use restore::{Refused, Restored, damaged_files};
+pub use scrub::{Looked, ScrubPlace};
+pub use verify::{CatalogCheck, Damage, PrunedReport, Report, SourceReport, verify};
 pub use writer::{Archive, Committed, Filling, Lost, Selected};
 
 use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
 pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow, SegmentRow, SourceRow};
-use crate::segment::SegmentError;
-pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, RealDisk, Unsynced};
+pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, Packing, RealDisk, SegmentError, Unsynced};
 
 /// Reads an envelope of a provider; handed in, because this room knows no provider's JSON.
 pub type Decode = fn(Provider, Via, &[u8]) -> Decoded;

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::{Archive, ArchiveError, Filling, KindResult, Spent};
+use super::{Archive, ArchiveError, Filling, Hole, KindResult, Spent};
 use crate::model::{Decoded, Draft, GapState, SourceName, UnixMicros};
 
 /// What is written together: an answer of a provider's history, if one came, and the step it is for its gap. An answer
@@ -62,6 +62,12 @@ pub trait Pen: Send + Sync {
     /// # Errors
     /// When it cannot be written, or nobody writes any more.
     fn write(&mut self, leaf: Leaf) -> Writing<'_>;
+
+    /// Hands records over that were found lost, and waits until the ledger tells of them, unless it did before.
+    ///
+    /// # Errors
+    /// When it cannot be written, or nobody writes any more.
+    fn lose(&mut self, hole: Hole, at: UnixMicros) -> Writing<'_>;
 }
 
 impl Archive {

@@ -92,6 +92,11 @@ impl Tape {
         &self.layout
     }
 
+    /// The disk it lies on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// Its catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
@@ -136,7 +141,7 @@ impl Tape {
     /// # Errors
     /// When the catalog cannot be read.
     pub fn first_n_from(&self, source: &str, from: UnixMicros) -> Result<Seq> {
-        let mut behind = Seq(1);
+        let mut behind = Seq(self.catalog.pruned_until(source)?.map_or(0, |(last_n, _)| last_n) + 1);
         for segment in self.catalog.segments(source)? {
             for block in self.catalog.blocks(source, segment.first_n)? {
                 if block.last_us >= from.0 {
@@ -175,7 +180,9 @@ impl Tape {
     /// When the catalog or an open segment cannot be read.
     pub fn pieces(&self, source: &str, from_n: Seq) -> Result<Pieces> {
         let committed = Seq(self.source(source)?.last_n);
-        let (mut pieces, mut holes, mut next) = (Vec::new(), Vec::new(), from_n);
+        // What was removed on purpose is no hole.
+        let pruned = self.catalog.pruned_until(source)?.map_or(0, |(last_n, _)| last_n);
+        let (mut pieces, mut holes, mut next) = (Vec::new(), Vec::new(), from_n.max(Seq(pruned + 1)));
         for row in self.catalog.segments(source)?.into_iter().filter(|row| row.last_n >= from_n.0 || row.state == "open") {
             let mut add = |first: u64, last: u64, bytes: u64, place: Place| {
                 if first > next.0 {
@@ -237,7 +244,7 @@ impl Tape {
                 let segments = self.catalog.segments(&source.name)?;
                 let Some(row) = segments.iter().find(|s| s.first_n == block.segment_n) else { continue };
                 let path = existing(&self.layout, &*self.disk, row);
-                take(block_at(&*self.disk, &path, block.offset)?.data.into(), Seq(source.last_n));
+                take(block_with(&*self.disk, &path, block.offset, Seq(block.first_n))?.data.into(), Seq(source.last_n));
             }
             self.each_unindexed(&source.name, |block| take(block, Seq(source.last_n)))?;
         }
@@ -314,10 +321,10 @@ impl Piece {
     /// When the file cannot be read; damage is no error.
     pub fn read(self, mut each: impl FnMut(Record)) -> Result<Vec<String>> {
         match self.place {
-            Place::Block { disk, path, offset, committed } => match block_at(&*disk, &path, offset) {
+            Place::Block { disk, path, offset, committed } => match block_with(&*disk, &path, offset, self.first_n) {
                 Ok(block) => {
                     each_record(&block.data.into(), |record| {
-                        if record.n <= committed {
+                        if (self.first_n..=self.last_n.min(committed)).contains(&record.n) {
                             each(record);
                         }
                     });
@@ -337,6 +344,33 @@ impl Piece {
             }
         }
     }
+}
+
+/// The block at `offset` that holds record `first_n`. Where the segment was compacted since its rows were read, the block
+/// lies elsewhere, and is looked for.
+fn block_with(disk: &dyn Disk, path: &Path, offset: u64, first_n: Seq) -> std::result::Result<Block, SegmentError> {
+    /// Goes on at records until it is told enough.
+    fn any(block: &Block, mut is_it: impl FnMut(Seq) -> Option<bool>) -> bool {
+        let found = walk_lines(&block.data, |line| match Line::parse(line) {
+            Some(Line::Record(record)) => is_it(record.n).map_or(Ok(()), Err),
+            _ => Ok(()),
+        });
+        found == Err(true)
+    }
+    let error = match block_at(disk, path, offset) {
+        Ok(block) if any(&block, |n| Some(n == first_n)) => return Ok(block),
+        Err(error @ SegmentError::Io { .. }) => return Err(error),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    };
+    let mut reader = Reader::open(disk, path)?;
+    while let Some(block) = reader.next_block()? {
+        if block.end == BlockEnd::Whole && any(&block, |n| (n == first_n).then_some(true)) {
+            return Ok(block);
+        }
+    }
+    let gone = || SegmentError::Damaged { path: path.to_owned(), offset, why: format!("record {first_n} is not there") };
+    Err(error.unwrap_or_else(gone))
 }
 
 /// A segment's file: an open one may have been sealed since its row was read.
@@ -419,8 +453,12 @@ impl Records {
             && row.first_n == block.segment_n
         {
             let row = self.segments.pop_front().expect("looked at above");
-            let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
-            reader.seek(block.offset)?;
+            let path = existing(&self.layout, &*self.disk, &row);
+            let mut reader = Reader::open(&*self.disk, &path)?;
+            // One that was compacted meanwhile is read from its beginning.
+            if self.disk.len(&path).is_ok_and(|bytes| bytes == Some(row.bytes)) {
+                reader.seek(block.offset)?;
+            }
             self.current = Some((reader, Walk::new(Trust::Checksum), true));
         }
         Ok(())

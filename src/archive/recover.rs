@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use super::index::{Indexed, SourceIndex, speaks};
 use super::layout::{Found, Layout};
+use super::remains::{PRUNED, Remains};
 use super::writer::segment_row;
 use super::{Archive, ArchiveError, Decode, Fact, Options, Result};
 use crate::catalog::{Catalog, Change, SegmentRow};
-use crate::model::{Decoded, Provider, Seq, SourceName, UnixMicros};
-use crate::segment::{self, BlockEnd, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
+use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::segment::{self, BlockEnd, Content, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
 
 /// What opening had to mend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Recovery {
     pub caught_up: u64,
     /// What the last writer could still say when the disk stopped it.
     pub farewell: Option<String>,
+    /// Compacting and pruning that was done and not yet written down.
+    pub settled: Vec<(SourceName, Fact)>,
     /// Ranges of lost records that a note already tells of.
     told: Vec<(SourceName, u64, u64)>,
 }
@@ -101,7 +104,7 @@ pub(super) fn recover(
     let salvaged = !recovery.holes.is_empty();
     let caught_up = match there {
         Some(mut catalog) if keep == Index::Keep && !salvaged => {
-            match catch_up(layout, disk, decode, &mut catalog, &mut recovery) {
+            match catch_up(layout, disk, decode, tape, &mut catalog, &mut recovery) {
                 Ok(index) => Ok((catalog, index)),
                 Err(CatchUp::StartAgain(reason)) => Err(Some(reason)),
                 Err(CatchUp::Failed(error)) => return Err(error),
@@ -156,7 +159,7 @@ fn renew(
     clear(&aside)?;
     let mut catalog = Catalog::open(&aside)?;
     catalog.apply(&[Change::Tape(tape.to_owned())])?;
-    let index = catch_up(layout, disk, decode, &mut catalog, recovery).map_err(CatchUp::into_error)?;
+    let index = catch_up(layout, disk, decode, tape, &mut catalog, recovery).map_err(CatchUp::into_error)?;
     // Closing it writes its log back; from then on it is one file.
     drop(catalog);
     clear(&path)?;
@@ -201,9 +204,21 @@ fn mend_source(
     at: UnixMicros,
     recovery: &mut Recovery,
 ) -> Result<()> {
-    let (found, partial) = layout.found(disk, name)?;
+    let (mut found, mut partial) = layout.found(disk, name)?;
+    for path in layout.remains_aside(name) {
+        partial.extend(disk.len(&path).map_err(io("cannot look at", &path))?.map(|_| path));
+    }
     for path in partial {
         remove(disk, &path)?;
+    }
+    if let Some(last_n) = Remains::last_n(disk, layout, name)?
+        && found.iter().any(|f| f.first_n <= last_n)
+        // Only what is proven to be told is removed.
+        && let (Ok(Some(remains)), Ok(source)) = (Remains::read(disk, layout, tape, name), SourceName::new(name))
+    {
+        remove_pruned(disk, layout, name, &found, last_n)?;
+        found.retain(|f| f.first_n > last_n);
+        recovery.settled.push((source, remains.fact));
     }
     let sealed: Vec<&Found> = found.iter().filter(|f| !f.open).collect();
     for open in found.iter().filter(|f| f.open) {
@@ -225,6 +240,25 @@ fn mend_source(
                 salvage(layout, disk, options, tape, &source, open, &why, at, recovery)?;
             }
             Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of segments that are told as pruned, oldest first.
+pub(super) fn remove_pruned(disk: &dyn Disk, layout: &Layout, name: &str, found: &[Found], last_n: Seq) -> Result<()> {
+    let pruned: Vec<_> = found.iter().filter(|f| f.first_n <= last_n).collect();
+    for of_day in pruned.chunk_by(|a, b| a.day == b.day) {
+        let dir = layout.day(name, &of_day[0].day);
+        for one in of_day {
+            let path =
+                if one.open { layout.open(name, &one.day, one.first_n) } else { layout.sealed(name, &one.day, one.first_n) };
+            remove(disk, &path)?;
+            disk.reached("a pruned file removed").map_err(io("cannot remove", &path))?;
+        }
+        disk.sync_dir(&dir).map_err(io("cannot make durable", &dir))?;
+        if disk.list(&dir).map_err(io("cannot read", &dir))?.is_empty() {
+            disk.remove_empty_dir(&dir).map_err(io("cannot remove", &dir))?;
         }
     }
     Ok(())
@@ -489,6 +523,7 @@ fn catch_up(
     layout: &Layout,
     disk: &dyn Disk,
     decode: Decode,
+    tape: &str,
     catalog: &mut Catalog,
     recovery: &mut Recovery,
 ) -> std::result::Result<BTreeMap<SourceName, SourceIndex>, CatchUp> {
@@ -504,6 +539,7 @@ fn catch_up(
     }
     for name in on_disk {
         let Ok(source) = SourceName::new(&name) else { continue };
+        take_remains(layout, disk, tape, &source, catalog, &mut index)?;
         let known: BTreeMap<u64, SegmentRow> = catalog.segments(&name)?.into_iter().map(|row| (row.first_n, row)).collect();
         let (found, _) = layout.found(disk, &name)?;
         if let Some(gone) = known.keys().find(|n| !found.iter().any(|f| f.first_n.0 == **n)) {
@@ -516,7 +552,10 @@ fn catch_up(
             match known.get(&segment.first_n.0) {
                 Some(row) if as_known(row) => continue,
                 Some(row) if row.state == "sealed" => {
-                    return Err(CatchUp::StartAgain(format!("segment {} of {name} is not what it was", segment.first_n)));
+                    let Some(fact) = compacted(disk, &path, row)? else {
+                        return Err(CatchUp::StartAgain(format!("segment {} of {name} is not what it was", segment.first_n)));
+                    };
+                    recovery.settled.push((source.clone(), fact));
                 }
                 _ => {}
             }
@@ -525,7 +564,7 @@ fn catch_up(
                 changes.push(Change::ForgetSegment { source: name.clone(), first_n: segment.first_n.0 });
             }
             let scan = scan(disk, &path, &segment, &source, decode, index.remove(&source), &mut changes, recovery)?;
-            let Some((scanned, records)) = scan else { continue };
+            let Some((scanned, records, _)) = scan else { continue };
             index.insert(source.clone(), scanned);
             if records == 0 {
                 // A header alone is what a recorder leaves that ended before its first commit; anything else is evidence.
@@ -539,7 +578,8 @@ fn catch_up(
     }
     for (name, source) in &mut index {
         let known = catalog.segments(name.as_str())?;
-        let newest = known.iter().map(|row| row.last_n).max().unwrap_or(0);
+        let pruned = catalog.pruned_until(name.as_str())?.map(|(last_n, _)| last_n);
+        let newest = known.iter().map(|row| row.last_n).max().max(pruned).unwrap_or(0);
         if source.last_n().0 > newest {
             return Err(CatchUp::StartAgain(format!("it was ahead of the segments of {name}")));
         }
@@ -550,7 +590,118 @@ fn catch_up(
     Ok(index)
 }
 
-/// Reads a sealed segment into the index; `None` when its header cannot be read.
+/// Lets a catalog know what is told of pruned segments, where it does not yet.
+fn take_remains(
+    layout: &Layout,
+    disk: &dyn Disk,
+    tape: &str,
+    source: &SourceName,
+    catalog: &mut Catalog,
+    index: &mut BTreeMap<SourceName, SourceIndex>,
+) -> std::result::Result<(), CatchUp> {
+    let name = source.as_str();
+    let known = catalog.pruned_until(name)?.map(|(last_n, _)| last_n);
+    let path = layout.remains(name);
+    match (disk.len(&path).map_err(io("cannot look at", &path))?, known) {
+        (None, None) => return Ok(()),
+        (None, Some(_)) => {
+            return Err(CatchUp::StartAgain(format!("it knew of pruned segments of {name}, and the tape does not")));
+        }
+        (Some(_), _) => {}
+    }
+    let told = Remains::last_n(disk, layout, name)?;
+    if told.is_none() || told.map(|n| n.0) == known {
+        return Ok(());
+    }
+    let remains = match Remains::read(disk, layout, tape, name) {
+        Ok(Some(remains)) => remains,
+        // What cannot be proven is not believed; the catalog knows it still, or the records are lost and will be told so.
+        Ok(None) | Err(ArchiveError::Segment(SegmentError::Damaged { .. })) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    match index.get(source) {
+        Some(there) if there.last_n() < remains.last_n || known > Some(remains.last_n.0) => {
+            return Err(CatchUp::StartAgain(format!("it did not fit what was pruned of {name}")));
+        }
+        Some(_) => catalog.apply(&remains.removed())?,
+        None => {
+            catalog.apply(&remains.changes())?;
+            index.insert(source.clone(), SourceIndex::load(catalog, &remains.source)?);
+        }
+    }
+    Ok(())
+}
+
+/// What to write down of a sealed file that is not the one the catalog knows but unpacks to the same: it was compacted by
+/// somebody who did not come to say so.
+fn compacted(disk: &dyn Disk, path: &Path, row: &SegmentRow) -> Result<Option<Fact>> {
+    let Some(content) = super::scrub::content_of(disk, path)?.filter(|content| *content == row.content) else { return Ok(None) };
+    let bytes = disk.len(path).map_err(io("cannot look at", path))?.unwrap_or(0);
+    let sha256 = segment::sha256_of(disk, path)?;
+    let (segment, bytes_before, sha256_before) = (row.first_n, row.bytes, row.sha256.clone());
+    Ok(Some(Fact::Compacted { segment, bytes_before, sha256_before, bytes, sha256, content }))
+}
+
+/// Reads a segment whose file was replaced: what the catalog has to learn of it.
+pub(super) fn read_again(
+    layout: &Layout,
+    disk: &dyn Disk,
+    decode: Decode,
+    source: &SourceName,
+    row: &SegmentRow,
+    index: &mut BTreeMap<SourceName, SourceIndex>,
+) -> Result<Vec<Change>> {
+    let path = layout.sealed(source.as_str(), &row.day, Seq(row.first_n));
+    let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
+    let mut changes = vec![Change::ForgetSegment { source: source.to_string(), first_n: row.first_n }];
+    let known = index.remove(source);
+    let scanned = scan(disk, &path, &found, source, decode, known, &mut changes, &mut Recovery::default());
+    if let Some((scanned, ..)) = scanned.map_err(CatchUp::into_error)? {
+        index.insert(source.clone(), scanned);
+    }
+    Ok(changes)
+}
+
+/// What removing segments comes to: reads them once more, on top of what was told before, and gives what the catalog would
+/// know if the source had ended with them.
+pub(super) fn fold(
+    layout: &Layout,
+    disk: &dyn Disk,
+    decode: Decode,
+    (source, provider): (&SourceName, &str),
+    before: Option<&Remains>,
+    doomed: &[SegmentRow],
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Catalog, SourceIndex, u64)> {
+    let name = source.as_str();
+    let mut catalog = Catalog::in_memory()?;
+    let mut index = match before {
+        Some(remains) => {
+            catalog.apply(&remains.changes())?;
+            SourceIndex::load(&catalog, &remains.source)?
+        }
+        None => SourceIndex::new(name, provider),
+    };
+    let mut n_envelopes = 0;
+    for row in doomed {
+        let path = layout.sealed(name, &row.day, Seq(row.first_n));
+        let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
+        let (mut changes, mut recovery) = (Vec::new(), Recovery::default());
+        let scanned = scan(disk, &path, &found, source, decode, Some(index), &mut changes, &mut recovery);
+        let scanned = scanned.map_err(CatchUp::into_error)?.expect("a source that is known is read");
+        index = scanned.0;
+        n_envelopes += scanned.2;
+        // Of its blocks nothing is left; of a damaged file what it was counts.
+        changes.retain(|change| !matches!(change, Change::Block(_) | Change::Segment(_)));
+        changes.push(Change::Segment(SegmentRow { state: PRUNED.to_owned(), ..row.clone() }));
+        catalog.apply(&changes)?;
+        progress(row.bytes);
+    }
+    Ok((catalog, index, n_envelopes))
+}
+
+/// Reads a sealed segment into the index; gives it with the number of records and of envelopes among them, or `None` when
+/// the segment's header cannot be read.
 #[allow(clippy::too_many_arguments, reason = "a straight walk over one file")]
 fn scan(
     disk: &dyn Disk,
@@ -561,7 +712,7 @@ fn scan(
     index: Option<SourceIndex>,
     changes: &mut Vec<Change>,
     recovery: &mut Recovery,
-) -> std::result::Result<Option<(SourceIndex, u64)>, CatchUp> {
+) -> std::result::Result<Option<(SourceIndex, u64, u64)>, CatchUp> {
     let provider = match (&index, provider_of(disk, path)?) {
         (Some(index), _) => index.provider().to_owned(),
         (None, Some(provider)) => provider,
@@ -577,11 +728,12 @@ fn scan(
         bytes: disk.len(path).map_err(io("cannot look at", path))?.unwrap_or(0),
         raw_bytes: 0,
         sha256: segment::sha256_of(disk, path)?,
+        content: String::new(),
         hash: 0,
         torn_bytes: 0,
     };
     let mut reader = Reader::open(disk, path)?;
-    let mut walk = Walk::new(Trust::Checksum);
+    let (mut walk, mut content, mut n_envelopes) = (Walk::new(Trust::Checksum), Content::default(), 0);
     let begins_anew = segment.first_n > index.last_n();
     let (mut last, mut why) = (begins_anew.then(|| (index.last_n(), index.last_at())), None);
     let mut buffer = Vec::new();
@@ -600,6 +752,7 @@ fn scan(
                     }
                 }
                 last = Some((record.n, record.at));
+                n_envelopes += u64::from(record.kind == RecordKind::Frame);
                 if let Some(Fact::Gap { lost_n: Some((first, last)), .. }) =
                     record.fact().and_then(|f| serde_json::from_str(f).ok())
                 {
@@ -624,12 +777,14 @@ fn scan(
         })?;
         why = why.or(proven.damage).or((block.end == BlockEnd::Torn).then(|| "the file ends in the middle".to_owned()));
         changes.extend(index.end_block(segment.first_n.0, &proven.span).map(Change::Block));
+        content.update(&block.data[..proven.bytes]);
         sealed.raw_bytes += proven.bytes as u64;
         sealed.blocks.push(proven.span);
         buffer = block.data;
     }
+    sealed.content = content.hex();
     let records = sealed.records();
     changes.push(Change::Segment(segment_row(source.as_str(), segment.first_n, &segment.day, &sealed)));
     index.take_changes(changes);
-    Ok(Some((index, records)))
+    Ok(Some((index, records, n_envelopes)))
 }

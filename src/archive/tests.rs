@@ -1,5 +1,7 @@
 //! The durable order: stop at each named point, reopen, compare with a plain model.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,17 +1,18 @@
 //! Verifying: every byte against its checksums, sequence numbers dense, the catalog equal to the segments, and each
 //! scope's timeline made of coverage and gaps without a hole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::coverage;
 use super::index::{ALL, Indexed, SourceIndex, speaks};
 use super::layout::{Found, Layout};
+use super::remains::Remains;
 use super::writer::segment_row;
 use super::{ArchiveError, Decode, Fact, Hole, Result};
-use crate::catalog::{Catalog, Change};
+use crate::catalog::{Catalog, Change, SegmentRow};
 use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
-use crate::segment::{self, BlockEnd, Disk, Line, Reader, Sealed, Trust, Walk};
+use crate::segment::{self, BlockEnd, Content, Disk, Line, Reader, Sealed, SegmentError, Trust, Walk};
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,23 @@ pub struct SourceReport {
     pub raw_bytes: u64,
     /// Last record.
     pub last_n: u64,
+    /// What was removed on purpose.
+    pub pruned: Option<PrunedReport>,
+}
+
+/// What is told of segments that were removed on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrunedReport {
+    /// How many.
+    pub segments: u64,
+    /// Their last record.
+    pub last_n: u64,
+    /// Their records.
+    pub records: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// When the last of their records was received.
+    pub until: UnixMicros,
 }
 
 /// Whether the catalog was compared.
@@ -93,7 +111,7 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
     let mut report = Report { sources: Vec::new(), damage: Vec::new(), catalog: CatalogCheck::Differs };
     let mut again = Catalog::in_memory()?;
     again.apply(&[Change::Tape(info.tape.clone())])?;
-    let mut unsealed = BTreeMap::new();
+    let (mut unsealed, mut hurt) = (BTreeMap::new(), BTreeSet::new());
     let mut read = 0;
     for name in layout.sources(disk)? {
         let Ok(source) = SourceName::new(&name) else {
@@ -117,12 +135,17 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             damage: Vec::new(),
             lost: Vec::new(),
             jumps: Vec::new(),
+            hurt: Vec::new(),
             last_at: UnixMicros(0),
         };
         // What an interrupted sealing left beside them is no damage: nothing is lost by it.
-        let (found, _) = layout.found(disk, &name)?;
+        let (mut found, _) = layout.found(disk, &name)?;
         let mut changes = Vec::new();
-        let mut index = None;
+        let mut index = check.remains(&mut again)?;
+        // Neither are files that an interrupted pruning had still to remove: the next writer does.
+        if let Some(pruned) = &check.out.pruned {
+            found.retain(|segment| segment.first_n.0 > pruned.last_n);
+        }
         for (at, segment) in found.iter().enumerate() {
             let twin = segment.open && at > 0 && found[at - 1].first_n == segment.first_n && found[at - 1].day == segment.day;
             if twin {
@@ -137,13 +160,14 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
             unsealed.insert(name.clone(), check.out.last_n);
         }
         again.apply(&changes)?;
+        hurt.extend(check.hurt.iter().map(|first_n| (name.clone(), first_n.to_string())));
         report.damage.extend(check.damage);
         report.sources.push(check.out);
     }
     report.catalog = if writing {
         CatalogCheck::Skipped("a recorder is writing".to_owned())
     } else {
-        compare(&layout, &again, &unsealed, &info.tape, &mut report.damage)?
+        compare(&layout, &again, (&unsealed, &hurt), &info.tape, &mut report.damage)?
     };
     if !writing {
         partition(&again, &mut report.damage)?;
@@ -165,6 +189,8 @@ struct Check<'a> {
     lost: Vec<(u64, u64)>,
     /// Holes in the numbers, with their place.
     jumps: Vec<(Hole, String)>,
+    /// First numbers of segments with blocks that cannot be read.
+    hurt: Vec<u64>,
     last_at: UnixMicros,
 }
 
@@ -177,6 +203,34 @@ impl Check<'_> {
             known: false,
             lost: None,
         });
+    }
+
+    /// Begins with what is told of pruned segments.
+    fn remains(&mut self, again: &mut Catalog) -> Result<Option<SourceIndex>> {
+        let remains = match Remains::read(self.disk, self.layout, self.tape, self.name) {
+            Ok(Some(remains)) => remains,
+            Ok(None) => return Ok(None),
+            Err(ArchiveError::Segment(SegmentError::Damaged { offset, why, .. })) => {
+                let path = self.layout.remains(self.name);
+                let place = path.strip_prefix(self.layout.dir()).unwrap_or(&path).display().to_string();
+                self.bad(&place, format!("block at byte {offset}: {why}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        again.apply(&remains.changes())?;
+        let rows = again.pruned(self.name)?;
+        self.out.provider.clone_from(&remains.source.provider);
+        self.out.last_n = remains.last_n.0;
+        self.last_at = UnixMicros(remains.source.last_us);
+        self.out.pruned = Some(PrunedReport {
+            segments: rows.len() as u64,
+            last_n: remains.last_n.0,
+            records: rows.iter().map(|row| row.records).sum(),
+            bytes: rows.iter().map(|row| row.bytes).sum(),
+            until: UnixMicros(rows.iter().map(|row| row.last_us).max().unwrap_or_default()),
+        });
+        Ok(Some(SourceIndex::load(again, &remains.source)?))
     }
 
     fn segment(&mut self, segment: &Found, index: &mut Option<SourceIndex>, changes: &mut Vec<Change>) -> Result<()> {
@@ -192,9 +246,17 @@ impl Check<'_> {
         self.out.segments += 1;
         self.out.bytes += bytes;
         self.out.open_segments += u64::from(segment.open);
-        let mut sealed = Sealed { blocks: Vec::new(), bytes, raw_bytes: 0, sha256: String::new(), hash: 0, torn_bytes: 0 };
+        let mut sealed = Sealed {
+            blocks: Vec::new(),
+            bytes,
+            raw_bytes: 0,
+            sha256: String::new(),
+            content: String::new(),
+            hash: 0,
+            torn_bytes: 0,
+        };
         let mut reader = Reader::open(self.disk, &path)?;
-        let mut walk = Walk::new(Trust::Chain);
+        let (mut walk, mut content) = (Walk::new(Trust::Chain), Content::default());
         let mut buffer = Vec::new();
         let (mut first, mut bad_lines, mut header_seen) = (None, Vec::new(), false);
         while let Some(block) = reader.block_into(buffer)? {
@@ -259,14 +321,17 @@ impl Check<'_> {
                 Ok::<_, ArchiveError>(())
             })?;
             if let Some(why) = proven.damage {
+                self.hurt.push(segment.first_n.0);
                 self.bad(&place, format!("block at byte {}: {why}", block.offset));
             }
             if block.end == BlockEnd::Torn && !segment.open {
+                self.hurt.push(segment.first_n.0);
                 self.bad(&place, format!("the file ends in the middle of the block at byte {}", block.offset));
             }
             if let Some(index) = index.as_mut() {
                 changes.extend(index.end_block(segment.first_n.0, &proven.span).map(Change::Block));
             }
+            content.update(&block.data[..proven.bytes]);
             sealed.raw_bytes += proven.bytes as u64;
             sealed.blocks.push(proven.span);
             buffer = block.data;
@@ -287,13 +352,14 @@ impl Check<'_> {
         match segment::seek_table(self.disk, &path) {
             Ok(table) => {
                 let walked: Vec<_> = sealed.blocks.iter().map(|b| (b.bytes, b.raw_bytes)).collect();
-                if table != walked {
+                if table != walked && !self.hurt.contains(&segment.first_n.0) {
                     self.bad(&place, "its seek table does not fit its blocks");
                 }
             }
             Err(error) => self.bad(&place, error.to_string()),
         }
         sealed.sha256 = segment::sha256_of(self.disk, &path)?;
+        sealed.content = content.hex();
         if let Some(index) = index.as_mut() {
             changes.push(Change::Segment(segment_row(self.name, segment.first_n, &segment.day, &sealed)));
             index.take_changes(changes);
@@ -313,11 +379,12 @@ impl Check<'_> {
 }
 
 /// Compares the tape's catalog with the one just made. Where a recorder was killed, the rows of its source may be a
-/// few commits behind (or, for its open segment, say "open"): they are left out.
+/// few commits behind (or, for its open segment, say "open"): they are left out. So are the rows of segments and blocks that
+/// cannot be read, and what was counted in them: that the catalog knows what they were is no damage of the catalog.
 fn compare(
     layout: &Layout,
     again: &Catalog,
-    unsealed: &BTreeMap<String, u64>,
+    (unsealed, hurt): (&BTreeMap<String, u64>, &BTreeSet<(String, String)>),
     tape: &str,
     damage: &mut Vec<Damage>,
 ) -> Result<CatalogCheck> {
@@ -339,12 +406,20 @@ fn compare(
     let mut unsealed = unsealed.clone();
     let known = there.sources().unwrap_or_default();
     for source in again.sources()? {
-        let open = there.segments(&source.name).is_ok_and(|rows| rows.iter().any(|row| row.state == "open"));
-        if open || !known.iter().any(|row| row.name == source.name) {
+        let rows = there.segments(&source.name).unwrap_or_default();
+        let open = rows.iter().any(|row| row.state == "open");
+        if open || !known.iter().any(|row| row.name == source.name) || is_a_step_behind(again, &there, &source.name)? {
             unsealed.entry(source.name).or_insert(source.last_n);
         }
     }
-    let keep = |table: &str, first: &str, _: &str| table == "meta" || !unsealed.contains_key(first);
+    let keep = |table: &str, first: &str, second: &str| {
+        let is_hurt = match table {
+            "segment" | "block" => hurt.contains(&(first.to_owned(), second.to_owned())),
+            "last_seen" | "connection" => hurt.iter().any(|(source, _)| source == first),
+            _ => false,
+        };
+        table == "meta" || !(unsealed.contains_key(first) || is_hurt)
+    };
     let (ours, theirs) = (again.dump(keep)?, there.dump(keep));
     let theirs = match theirs {
         Ok(rows) => rows,
@@ -375,6 +450,18 @@ fn compare(
         return Ok(CatalogCheck::Skipped(format!("{names} was not closed in good order; `birdtape recover` does so")));
     }
     Ok(CatalogCheck::Equal(ours.len()))
+}
+
+/// Whether a catalog does not know yet what compacting or pruning, killed before they could say so, have done.
+fn is_a_step_behind(again: &Catalog, there: &Catalog, source: &str) -> Result<bool> {
+    if there.pruned_until(source).is_ok_and(|there| again.pruned_until(source).is_ok_and(|again| there < again)) {
+        return Ok(true);
+    }
+    let known = there.segments(source).unwrap_or_default();
+    let is_same_content = |row: &SegmentRow| {
+        known.iter().any(|known| known.first_n == row.first_n && known.content == row.content && known.sha256 != row.sha256)
+    };
+    Ok(again.segments(source)?.iter().any(|row| row.state == "sealed" && is_same_content(row)))
 }
 
 /// What does not add up in a catalog's timelines, in words, for somebody who believes them without reading the segments.

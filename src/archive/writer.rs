@@ -292,6 +292,7 @@ impl Archive {
                 bytes: recording.writer.bytes(),
                 raw_bytes: recording.writer.raw_bytes(),
                 sha256: String::new(),
+                content: String::new(),
             }));
         }
         self.reached("segments durable, catalog behind")?;
@@ -699,7 +700,7 @@ impl Archive {
         self.index.get(source).map_or(Seq(0), SourceIndex::last_n)
     }
 
-    fn horizon(&self, source: &SourceName) -> Duration {
+    pub(super) fn horizon(&self, source: &SourceName) -> Duration {
         let us = self.index[source].scopes.get(ALL).map_or(60_000_000, |scope| scope.row.horizon_us);
         Duration::from_micros(us.max(0) as u64)
     }
@@ -729,6 +730,10 @@ impl Archive {
     /// Writes into the tape what opening found, so that a rebuild finds it too.
     fn write_recovery_notes(&mut self, at: UnixMicros) -> Result<()> {
         let recovery = self.recovery.clone();
+        for (source, fact) in &recovery.settled {
+            self.remark(source, at, fact)?;
+        }
+        let is_settled = self.settle_pruned(at)? || !recovery.settled.is_empty();
         for sealed in &recovery.sealed {
             let fact = Fact::Recovered { segment: sealed.first_n.0, kept_n: sealed.last_n.0, torn_bytes: sealed.torn_bytes };
             self.remark(&sealed.source, at, &fact)?;
@@ -737,7 +742,7 @@ impl Archive {
             self.note_hole(hole, at)?;
         }
         let buried = self.bury(at)?;
-        if buried || !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
+        if buried || is_settled || !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
             self.commit(at)?;
         }
         if recovery.farewell.is_some() {
@@ -783,17 +788,17 @@ impl Archive {
 
     // Failing.
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.poisoned { Err(ArchiveError::Poisoned) } else { Ok(()) }
     }
 
-    fn reached(&self, point: &'static str) -> Result<()> {
+    pub(super) fn reached(&self, point: &'static str) -> Result<()> {
         let path = self.layout.dir().to_owned();
         self.disk.reached(point).map_err(|source| ArchiveError::Io { what: "cannot write", path, source })
     }
 
     /// After a failed write nothing more is written but the farewell.
-    fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+    pub(super) fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && !self.poisoned
         {
@@ -837,5 +842,6 @@ pub(super) fn segment_row(source: &str, first_n: Seq, day: &str, sealed: &Sealed
         bytes: sealed.bytes,
         raw_bytes: sealed.raw_bytes,
         sha256: sealed.sha256.clone(),
+        content: sealed.content.clone(),
     }
 }

@@ -14,7 +14,7 @@ use super::known::Held;
 use super::sample::{Field, Window, upper_bound};
 use super::selectors::Selectors;
 use super::{BackfillError, Event, Hand, Options, Planned, Source, horizon_of};
-use crate::archive::{ALL, Archive, ArchiveError, Disk, Fact, GapRow, KindResult, Leaf, Lost, Pen, Spent, Tape, Writing};
+use crate::archive::{ALL, Archive, ArchiveError, Disk, Fact, GapRow, Hole, KindResult, Leaf, Lost, Pen, Spent, Tape, Writing};
 use crate::model::{Cause, EventKind, GapState, IntervalSet, Provider, SourceName, UnixMicros};
 use crate::net::Clock;
 use crate::provider::decode_record;
@@ -312,6 +312,10 @@ struct Nowhere;
 
 impl Pen for Nowhere {
     fn write(&mut self, _: Leaf) -> Writing<'_> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn lose(&mut self, _: Hole, _: UnixMicros) -> Writing<'_> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -52,7 +52,7 @@ pub use self::follow::{Due, Following, INDEX_DELAY, Sink, due, follow};
 pub use self::purse::{AUTOMATIC_DAY, Budget, Budgets, spent_on_day};
 pub use self::sample::Window;
 use self::selectors::Selectors;
-use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Leaf, Pen, PenError, ScopeRow, Tape, Writing};
+use crate::archive::{self, Archive, ArchiveError, Disk, GapRow, Hole, Leaf, Pen, PenError, ScopeRow, Tape, Writing};
 use crate::model::{GapState, Provider, Seq, SourceName, UnixMicros};
 use crate::net::{Clock, Network};
 use crate::provider::Settings;
@@ -522,6 +522,14 @@ impl Pen for Hand {
         Box::pin(self.with(move |archive| {
             archive.keep(&leaf)?;
             archive.commit(leaf.at)?;
+            Ok::<_, PenError>(())
+        }))
+    }
+
+    fn lose(&mut self, hole: Hole, at: UnixMicros) -> Writing<'_> {
+        Box::pin(self.with(move |archive| {
+            archive.note_loss(&hole, at)?;
+            archive.commit(at)?;
             Ok::<_, PenError>(())
         }))
     }

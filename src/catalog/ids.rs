@@ -1,7 +1,7 @@
 //! Post ids of a block, packed.
 
 /// A set of post ids as ascending LEB128 differences: three to five bytes an id.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct IdSet {
     packed: Vec<u8>,
     range: Option<(u64, u64)>,

@@ -219,14 +219,32 @@ impl Catalog {
         self.list("SELECT name, provider, last_n, last_us, running, listed_us FROM source ORDER BY name", [], rows::source)
     }
 
-    /// Segments of a source, ascending.
+    /// Segments of a source that have a file, ascending.
     ///
     /// # Errors
     /// When SQLite refuses.
     pub fn segments(&self, source: &str) -> Result<Vec<SegmentRow>> {
-        let sql = "SELECT source, first_n, last_n, state, day, first_us, last_us, records, bytes, raw_bytes, sha256
-                   FROM segment WHERE source = ?1 ORDER BY first_n";
-        self.list(sql, [source], rows::segment)
+        self.list(&format!("{SEGMENT} AND state <> 'pruned' ORDER BY first_n"), [source], rows::segment)
+    }
+
+    /// Segments of a source whose files were removed on purpose, ascending.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn pruned(&self, source: &str) -> Result<Vec<SegmentRow>> {
+        self.list(&format!("{SEGMENT} AND state = 'pruned' ORDER BY first_n"), [source], rows::segment)
+    }
+
+    /// How far a source was pruned: its last record that was removed on purpose, and the last instant one of those was
+    /// received.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn pruned_until(&self, source: &str) -> Result<Option<(u64, i64)>> {
+        let sql = "SELECT max(last_n), max(last_us) FROM segment WHERE source = ?1 AND state = 'pruned'";
+        let read = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+        let (last_n, last_us) = self.ask(|conn| conn.prepare_cached(sql)?.query_row([source], read))?;
+        Ok(last_n.map(|n| n as u64).zip(last_us))
     }
 
     /// Blocks of a segment, ascending.
@@ -292,7 +310,7 @@ impl Catalog {
     /// # Errors
     /// When SQLite refuses.
     pub fn gaps(&self, source: Option<&str>) -> Result<Vec<GapRow>> {
-        let sql = "SELECT source, n, scope, cause, state, from_us, to_us, opened_us, detail FROM gap
+        let sql = "SELECT source, n, scope, cause, state, from_us, to_us, opened_us, detail, lost_first_n, lost_last_n FROM gap
                    WHERE ?1 IS NULL OR source = ?1 ORDER BY source, n";
         self.list(sql, [source], rows::gap)
     }
@@ -407,6 +425,9 @@ impl Catalog {
     }
 }
 
+const SEGMENT: &str = "SELECT source, first_n, last_n, state, day, first_us, last_us, records, bytes, raw_bytes, sha256, content
+     FROM segment WHERE source = ?1";
+
 const BLOCK: &str =
     "source, segment_n, raw_offset, raw_bytes, offset, bytes, first_n, last_n, first_us, last_us, records, min_id, max_id, ids";
 
@@ -441,7 +462,7 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             ],
         ),
         Change::Segment(r) => run(
-            "INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             &[
                 &r.source,
                 &(r.first_n as i64),
@@ -454,6 +475,7 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
                 &(r.bytes as i64),
                 &(r.raw_bytes as i64),
                 &r.sha256,
+                &r.content,
             ],
         ),
         Change::ForgetSegment { source, first_n } => {
@@ -482,6 +504,10 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
                 ],
             )
         }
+        Change::ForgetBlock { source, segment_n, raw_offset } => run(
+            "DELETE FROM block WHERE source = ?1 AND segment_n = ?2 AND raw_offset = ?3",
+            &[source, &(*segment_n as i64), &(*raw_offset as i64)],
+        ),
         Change::PlaceBlock { source, segment_n, raw_offset, offset, bytes } => run(
             "UPDATE block SET offset = ?4, bytes = ?5 WHERE source = ?1 AND segment_n = ?2 AND raw_offset = ?3",
             &[source, &(*segment_n as i64), &(*raw_offset as i64), &(*offset as i64), &(*bytes as i64)],
@@ -491,8 +517,20 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
             &[&r.source, &r.scope, &r.kind, &r.id, &r.published_us, &r.received_us, &(r.n as i64), &(r.events as i64)],
         ),
         Change::Gap(r) => run(
-            "INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            &[&r.source, &(r.n as i64), &r.scope, &r.cause, &r.state, &r.from_us, &r.to_us, &r.opened_us, &r.detail],
+            "INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            &[
+                &r.source,
+                &(r.n as i64),
+                &r.scope,
+                &r.cause,
+                &r.state,
+                &r.from_us,
+                &r.to_us,
+                &r.opened_us,
+                &r.detail,
+                &r.lost_first_n.map(|n| n as i64),
+                &r.lost_last_n.map(|n| n as i64),
+            ],
         ),
         Change::GapStep(r) => run(
             "INSERT OR REPLACE INTO gap_step VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",

@@ -1,6 +1,7 @@
 //! Rows. Times are microseconds since 1970, UTC; see `migrations/` for what each column means.
 
 use rusqlite::Row;
+use serde::{Deserialize, Serialize};
 
 use super::IdSet;
 
@@ -8,7 +9,7 @@ macro_rules! rows {
     ($($(#[$doc:meta])* $name:ident / $read:ident { $($field:ident : $type:ty $(as $wire:ident)?),+ $(,)? })+) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Debug, Default, PartialEq, Eq)]
+            #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
             #[allow(missing_docs, reason = "each column is documented once, in the migration")]
             pub struct $name { $(pub $field: $type),+ }
 
@@ -43,7 +44,7 @@ rows! {
     /// A segment.
     SegmentRow / segment {
         source: String, first_n: u64 as int, last_n: u64 as int, state: String, day: String, first_us: i64, last_us: i64,
-        records: u64 as int, bytes: u64 as int, raw_bytes: u64 as int, sha256: String,
+        records: u64 as int, bytes: u64 as int, raw_bytes: u64 as int, sha256: String, content: String,
     }
 
     /// A block.
@@ -60,6 +61,7 @@ rows! {
     /// A gap as it stands.
     GapRow / gap {
         source: String, n: u64 as int, scope: String, cause: String, state: String, from_us: i64, to_us: Option<i64>, opened_us: i64, detail: String,
+        lost_first_n: Option<u64> as maybe, lost_last_n: Option<u64> as maybe,
     }
 
     /// One step in a gap's life.
@@ -102,6 +104,15 @@ pub enum Change {
     },
     /// A block.
     Block(BlockRow),
+    /// A block cannot be read any more.
+    ForgetBlock {
+        /// Its source.
+        source: String,
+        /// First number of its segment.
+        segment_n: u64,
+        /// Its place in the uncompressed segment.
+        raw_offset: u64,
+    },
     /// A block lies elsewhere now; what it holds is the same.
     PlaceBlock {
         /// Its source.
@@ -134,4 +145,11 @@ pub enum Change {
         /// The scope.
         scope: String,
     },
+}
+
+impl Change {
+    /// Forgets a segment with its blocks and knows it anew.
+    pub fn replace_segment(row: SegmentRow) -> [Self; 2] {
+        [Self::ForgetSegment { source: row.source.clone(), first_n: row.first_n }, Self::Segment(row)]
+    }
 }

@@ -183,6 +183,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     seconds.or_else(|| humantime::parse_duration(text).ok()).ok_or_else(|| known.to_owned())
 }
 
+/// Reads bytes in a second (`20MB/s`); 0 is without a bound (`max`).
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    if text == "max" {
+        return Ok(0);
+    }
+    let size = text.strip_suffix("/s").unwrap_or(text).parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64());
+    size.filter(|size| *size > 0).ok_or_else(|| "a rate is written as 500KB/s, 20MB/s, or max".to_owned())
+}
+
 /// Reads a number of things.
 pub(super) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "a whole number is wanted, 1 or more".to_owned())
@@ -234,6 +243,14 @@ mod tests {
         assert_eq!(lengths, [2_000, 1_500, 250, 90_000]);
         for bad in ["", "-1", "soon", "inf", "NaN", "1e300"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_rates() {
+        assert_eq!(["20MB/s", "1MiB", "500KB/s", "max"].map(|text| rate(text).unwrap()), [20_000_000, 1 << 20, 500_000, 0]);
+        for bad in ["", "fast", "0MB/s", "-1MB/s", "20MB/h"] {
+            assert!(rate(bad).is_err(), "{bad}");
         }
     }
 

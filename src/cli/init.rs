@@ -122,6 +122,21 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # look_twice = false
 
 
+# ---- keeping the tape sound ----
+
+# [upkeep]
+
+# Whether `birdtape record` reads sealed segments again, slowly, to find damage. What is damaged becomes a gap, and is
+# filled as any other. Also: --no-scrub.
+# scrub = true
+
+# How many bytes of files it reads in a second, at most.
+# scrub_pace = "1MB/s"
+
+# How long it rests, at least, from the beginning of one pass to that of the next, "1m" to "365d".
+# scrub_every = "7d"
+
+
 # ---- what is recorded: one table per source ----
 #
 # The name after the dot is yours: 1 to 64 of a-z, 0-9, _ and -. It becomes a directory on the tape, so keep it.
@@ -222,6 +237,7 @@ mod tests {
     use crate::archive;
     use crate::config::{Backfill, Config, Limits};
     use crate::provider;
+    use crate::upkeep::ScrubOptions;
 
     /// The setting in a commented line, if it is one.
     fn setting(line: &str) -> Option<&str> {
@@ -256,6 +272,7 @@ mod tests {
         let config = load(TEMPLATE);
         assert!(config.require_sources().is_err());
         assert_eq!((config.limits, config.backfill), (Limits::default(), Backfill::default()));
+        assert_eq!(config.scrub, ScrubOptions::default());
         assert!(TEMPLATE.lines().all(|line| line.is_empty() || line.starts_with('#')));
     }
 
@@ -281,7 +298,7 @@ mod tests {
         let shown = &all.archive;
         assert_eq!((shown.commit_every, shown.level), (default.commit_every, default.level));
         assert_eq!((shown.segment_bytes, shown.block_bytes), (default.segment_bytes, default.block_bytes));
-        assert_eq!(all.limits, Limits::default());
+        assert_eq!((all.limits, all.scrub), (Limits::default(), ScrubOptions::default()));
         let (shown, default) = (all.backfill, Backfill::default());
         assert_eq!((shown.automatic, shown.index_delay), (default.automatic, default.index_delay));
         let (shown, default) = (shown.automatic_budgets().day, default.automatic_budgets().day);

@@ -24,6 +24,7 @@ mod cat;
 mod certify;
 mod check;
 mod command;
+mod compact;
 mod control;
 mod demo;
 mod destination;
@@ -37,10 +38,13 @@ pub mod init;
 pub mod log;
 mod merge;
 mod out;
+mod prune;
 mod rebuild;
 mod record;
 mod recover;
+mod repair;
 mod replay;
+mod scrub;
 mod signal;
 mod status;
 mod summary;
@@ -107,8 +111,12 @@ enum Command {
     Certify(certify::Args),
     Export(export::Args),
     Verify(verify::Args),
+    Scrub(scrub::Args),
+    Repair(repair::Args),
     Recover(recover::Args),
     Rebuild(rebuild::Args),
+    Compact(compact::Args),
+    Prune(prune::Args),
 }
 
 /// Runs the program with these arguments, the first of which is its name, and tells how it ended.
@@ -151,8 +159,12 @@ impl Cli {
             Command::Certify(args) => certify::run(common, &args),
             Command::Export(args) => export::run(common, &args),
             Command::Verify(args) => verify::run(common, &args),
+            Command::Scrub(args) => scrub::run(common, &args),
+            Command::Repair(args) => repair::run(common, &args),
             Command::Recover(args) => recover::run(common, &args),
             Command::Rebuild(args) => rebuild::run(common, &args),
+            Command::Compact(args) => compact::run(common, &args),
+            Command::Prune(args) => prune::run(common, &args),
         }
     }
 }

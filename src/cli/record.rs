@@ -14,7 +14,7 @@ use super::args::{self, Common, now};
 use super::backfill::{self, DayBudget};
 use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, length, say, size};
-use super::{log, signal};
+use super::{log, scrub, signal};
 use crate::archive::{RealDisk, Spent};
 use crate::backfill::{Budget, Budgets, Event as FillEvent, Following};
 use crate::config::{Config, ProviderFlags};
@@ -22,6 +22,7 @@ use crate::model::{Cause, GapState, Provider, SourceName, UnixMicros};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 use crate::provider::{Fault, Loudness};
 use crate::record::{self, Event, OVERLOAD_WAIT, Options, SourceOutcome, World};
+use crate::upkeep::{ScrubEvent, ScrubOptions, Scrubbing};
 
 /// Events that wait to be printed. Beyond that they are left out: a slow reader of ours must not slow the recorder.
 const EVENTS: usize = 16 << 10;
@@ -40,6 +41,9 @@ const STOPPING: &str = "stopping; once more to stop at once (what was not yet co
 ///
 /// Gaps are filled from the providers' history as it goes, slowly and within a budget of each day (UTC): 1,000 requests and
 /// 1 USD for each source, unless the configuration or a flag says otherwise. --no-backfill leaves them open.
+///
+/// Sealed segments are read again once a week, at most 1 MB in a second, so that damage is found while it can be mended;
+/// the configuration's [upkeep] says otherwise, --no-scrub leaves it.
 ///
 /// It ends on Ctrl-C (twice: at once), after --for, when --until-idle is over, or when every source has given up. Exit code 0;
 /// 3 when a gap of these sources is open or cannot be filled, or a source ended on a drop; 1 when a key was refused.
@@ -84,6 +88,9 @@ pub(super) struct Args {
     /// Do not fill gaps from history
     #[arg(long)]
     no_backfill: bool,
+    /// Do not read sealed segments again to find damage
+    #[arg(long)]
+    no_scrub: bool,
     #[command(flatten)]
     day: DayBudget,
 }
@@ -126,6 +133,7 @@ fn configuration(common: &Common, args: &Args) -> Result<Config> {
         config.sources.iter_mut().for_each(|source| source.settings.auto_reconnect = false);
     }
     config.backfill.automatic &= !args.no_backfill;
+    config.scrub.automatic &= !args.no_scrub;
     args.day.lay_over(&mut config.backfill);
     let day = config.backfill.day;
     if [day.requests, day.rows, day.micro_usd].contains(&Some(0)) {
@@ -152,7 +160,8 @@ fn promise(config: &Config) -> String {
 }
 
 fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
-    let beside = if config.backfill.automatic { Some(filler(&config, teller)?) } else { None };
+    let filler = if config.backfill.automatic { Some(filler(&config, teller)?) } else { None };
+    let beside = both(filler, config.scrub.automatic.then(|| scrubber(&config, teller)));
     let sources = config.sources.into_iter().map(|source| {
         let tls = TlsOptions { ca_file: source.ca_file, allow_plain: source.allow_plain };
         let network = SystemNetwork::new(tls).with_context(|| format!("source {} cannot be reached", source.name))?;
@@ -193,6 +202,30 @@ fn filler(config: &Config, teller: &Teller) -> Result<record::Beside> {
         let record::Desk { pen, ledger, leaving } = desk;
         Box::pin(crate::backfill::follow(following, pen, clock, disk, ledger, leaving, tell))
     }))
+}
+
+/// Looks at what was sealed, slowly; what it finds damaged is written down by the recorder.
+fn scrubber(config: &Config, teller: &Teller) -> record::Beside {
+    let ScrubOptions { bytes_per_second, every, .. } = config.scrub;
+    let scrubbing = Scrubbing { tape: config.tape.clone(), bytes_per_second, every };
+    let tell = teller.scrubbing_sink();
+    Box::new(move |desk: record::Desk| {
+        let (clock, disk) = (Arc::new(SystemClock::new()), Arc::new(RealDisk));
+        let record::Desk { pen, leaving, .. } = desk;
+        Box::pin(crate::upkeep::follow(scrubbing, pen, clock, disk, leaving, tell))
+    })
+}
+
+/// Two jobs beside the recorder as one.
+fn both(one: Option<record::Beside>, other: Option<record::Beside>) -> Option<record::Beside> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(Box::new(move |desk: record::Desk| {
+            Box::pin(async move {
+                tokio::join!(one(desk.clone()), other(desk));
+            })
+        })),
+        (one, other) => one.or(other),
+    }
 }
 
 /// What became of gaps in this run.
@@ -334,6 +367,7 @@ fn event_json(event: &Event) -> Value {
 enum News {
     Event(Event),
     Filling(FillEvent),
+    Scrubbing(ScrubEvent),
     End,
 }
 
@@ -364,6 +398,16 @@ impl Teller {
         Arc::new(move |event| {
             filling.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
             if sender.try_send(News::Filling(event)).is_err() {
+                left_out.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn scrubbing_sink(&self) -> crate::upkeep::Sink {
+        let (sender, left_out) = (self.sender.clone(), Arc::clone(&self.left_out));
+        Arc::new(move |event| {
+            // How far it is in between is nobody's news.
+            if !matches!(event, ScrubEvent::Looked { .. }) && sender.try_send(News::Scrubbing(event)).is_err() {
                 left_out.fetch_add(1, Ordering::Relaxed);
             }
         })
@@ -449,6 +493,7 @@ impl Voice {
                         match news {
                             News::Event(event) => self.event(&mut out, &event),
                             News::Filling(event) => self.filling(&mut out, &event),
+                            News::Scrubbing(event) => self.scrubbing(&mut out, &event),
                             News::End => return self.end(out),
                         }
                         let Ok(next) = receiver.try_recv() else { break };
@@ -513,6 +558,18 @@ impl Voice {
         };
         self.tell_changed();
         self.say(loudness, &backfill::words_of(event));
+    }
+
+    fn scrubbing(&mut self, out: &mut Option<Out>, event: &ScrubEvent) {
+        if let Some(out) = out.as_mut().filter(|_| self.reading) {
+            let mut value = scrub::event_json(event);
+            value["event"] = format!("scrub_{}", value["event"].as_str().unwrap_or_default()).into();
+            self.reading = out.json(&value).is_ok();
+        }
+        if let Some(words) = scrub::words_of(event) {
+            self.tell_changed();
+            self.say(Loudness::Warn, &words);
+        }
     }
 
     fn tell_changed(&mut self) {

@@ -9,7 +9,7 @@ use super::args::{self, Common};
 use super::exit::{Exit, Outcome};
 use super::out::{Out, count};
 use super::verify;
-use crate::archive::{self, Archive, Layout, Recovery};
+use crate::archive::{self, Archive, Fact, Layout, Recovery};
 use crate::provider;
 use crate::segment::RealDisk;
 
@@ -35,7 +35,7 @@ pub(super) fn run(common: &Common, _: &Args) -> Outcome {
     // Sealed segments are not read on opening; here somebody asked for it.
     let report = verify::prove(&dir)?;
     for hole in report.damage.into_iter().filter(|damage| !damage.known).filter_map(|damage| damage.lost) {
-        archive.note_hole(&hole, args::now())?;
+        archive.note_loss(&hole, args::now())?;
         recovery.holes.push(hole);
     }
     archive.close(args::now())?;
@@ -67,6 +67,14 @@ fn print(out: &mut Out, recovery: &Recovery) -> Result<()> {
     if recovery.caught_up > 0 {
         out.line(&format!("the catalog learnt of {}", count(recovery.caught_up, "segment")))?;
     }
+    for (source, fact) in &recovery.settled {
+        let what = match fact {
+            Fact::Pruned { last_n, .. } => format!("pruning up to record {last_n}"),
+            Fact::Compacted { segment, .. } => format!("compacting segment {segment}"),
+            _ => continue,
+        };
+        out.line(&format!("finished what was begun: {source}, {what}"))?;
+    }
     if let Some(why) = &recovery.rebuilt {
         out.line(&format!("the catalog was made again: {why}"))?;
     }
@@ -87,6 +95,7 @@ fn print_json(out: &mut Out, recovery: &Recovery) -> Result<()> {
         "sealed": sealed.collect::<Vec<_>>(),
         "holes": holes.collect::<Vec<_>>(),
         "caught_up": recovery.caught_up,
+        "settled": recovery.settled.len(),
         "rebuilt": recovery.rebuilt,
         "farewell": recovery.farewell,
     }))

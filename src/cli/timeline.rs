@@ -13,8 +13,14 @@ use crate::model::UnixMicros;
 const CELLS_MAX: usize = 120;
 
 /// Worst first: name, character, and its colour (SGR).
-const CELLS: [(&str, char, &str); 5] =
-    [("missing", '!', "31"), ("unverifiable", '?', "33"), ("backfilled", '▒', "34"), ("live", '█', "32"), ("audited", '▓', "36")];
+const CELLS: [(&str, char, &str); 6] = [
+    ("missing", '!', "31"),
+    ("unverifiable", '?', "33"),
+    ("pruned", '·', "90"),
+    ("backfilled", '▒', "34"),
+    ("live", '█', "32"),
+    ("audited", '▓', "36"),
+];
 
 /// Draws each source's coverage from `from` to `to` into lines of `columns` characters.
 pub(super) fn draw(

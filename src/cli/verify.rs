@@ -1,16 +1,18 @@
 //! `birdtape verify`: the proof.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::args::Common;
+use super::args::{self, Common};
 use super::exit::{Exit, Outcome};
-use super::out::{self, Out, count, say, table};
-use crate::archive::{self, CatalogCheck, Report};
+use super::out::{self, Out, count, say, stamp, table};
+use crate::archive::{self, CatalogCheck, Disk, Report};
 use crate::provider;
 use crate::segment::RealDisk;
+use crate::upkeep::Paced;
 
 /// Prove every byte of a tape
 ///
@@ -21,12 +23,17 @@ use crate::segment::RealDisk;
 #[command(after_help = "\
 Examples:
   birdtape verify
+  birdtape verify --pace 20MB/s
   birdtape --tape /mnt/copy verify --json | jq .ok")]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Bytes of files read in a second at most, where others need the disk: 500KB/s, 20MB/s, or max
+    #[arg(long, value_name = "RATE", value_parser = args::rate, default_value = "max")]
+    pace: u64,
+}
 
-pub(super) fn run(common: &Common, _: &Args) -> Outcome {
+pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let dir = common.tape_dir()?;
-    let report = prove(&dir)?;
+    let report = prove_on(&dir, &Paced::new(Arc::new(RealDisk), args.pace))?;
     let mut out = Out::new();
     if common.json {
         out.json(&to_json(&report))?;
@@ -39,9 +46,13 @@ pub(super) fn run(common: &Common, _: &Args) -> Outcome {
 
 /// Verifies with a bar on stderr.
 pub(super) fn prove(dir: &Path) -> Result<Report> {
+    prove_on(dir, &RealDisk)
+}
+
+fn prove_on(dir: &Path, disk: &dyn Disk) -> Result<Report> {
     let bar = out::progress(Some(segment_bytes(dir)), "verifying");
     let mut last = 0;
-    let report = archive::verify(dir, &RealDisk, provider::decode_record, |bytes| {
+    let report = archive::verify(dir, disk, provider::decode_record, |bytes| {
         last = bytes.max(last);
         bar.set_position(last);
     })?;
@@ -65,6 +76,12 @@ fn print(out: &mut Out, dir: &Path, report: &Report) -> Result<()> {
         [vec![s.name.clone(), s.provider.clone()], numbers.to_vec()].concat()
     });
     out.lines(&table(&["source", "provider", "records", "envelopes", "segments", "on disk"], rows))?;
+    for (source, pruned) in report.sources.iter().filter_map(|source| Some((source, source.pruned.as_ref()?))) {
+        let (segments, records) = (count(pruned.segments, "segment"), count(pruned.records, "record"));
+        let until = stamp(pruned.until);
+        let what = format!("{segments} with {records} up to number {}, received until {until}", pruned.last_n);
+        out.line(&format!("pruned on purpose: {}, {what}", source.name))?;
+    }
     let catalog = match &report.catalog {
         CatalogCheck::Equal(rows) => format!("equal to the segments, {}", count(*rows as u64, "row")),
         CatalogCheck::Differs => "differs from the segments".to_owned(),
@@ -92,6 +109,9 @@ pub(super) fn to_json(report: &Report) -> Value {
         json!({
             "source": s.name, "provider": s.provider, "records": s.records, "envelopes": s.envelopes, "last_n": s.last_n,
             "segments": s.segments, "open_segments": s.open_segments, "bytes": s.bytes, "raw_bytes": s.raw_bytes,
+            "pruned": s.pruned.as_ref().map(|p| json!({
+                "segments": p.segments, "last_n": p.last_n, "records": p.records, "bytes": p.bytes, "until": p.until.to_string(),
+            })),
         })
     });
     let damage = report.damage.iter();

@@ -84,7 +84,7 @@ fn makes(gap: &GapRow, class: &str) -> bool {
     let state: Option<GapState> = gap.state.parse().ok();
     match class {
         "missing" => state.is_some_and(GapState::is_open),
-        "backfilled" => matches!(state, Some(GapState::Filled | GapState::Partial | GapState::Audited)),
+        "backfilled" => matches!(state, Some(GapState::Filled | GapState::Partial | GapState::Audited | GapState::Restored)),
         _ => !state.is_some_and(GapState::is_open),
     }
 }

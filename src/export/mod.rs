@@ -148,6 +148,17 @@ pub enum ExportError {
         /// What the tape says.
         provider: String,
     },
+    /// Files that would have to be written again, without what they were made of.
+    #[error(
+        "files of this export hold records of {source_name} up to number {last_n}, which were pruned from the tape since, and \
+         newer records belong into the same files"
+    )]
+    Pruned {
+        /// The source.
+        source_name: String,
+        /// Last record that was pruned.
+        last_n: u64,
+    },
     /// The operating system, or a store, refused.
     #[error("{what} {path}")]
     Io {
@@ -209,6 +220,7 @@ impl ExportError {
             Self::Other { .. } | Self::Manifest { .. } => {
                 Some("name another directory with --out, or replace what is there with --force")
             }
+            Self::Pruned { .. } => Some("what is there stays as it is; name a new directory for what is left, with --out"),
             Self::UnknownProvider { .. } => Some("use a newer birdtape, or leave the source out with --source"),
             Self::Io { source, .. } => match source.kind() {
                 StorageFull => Some("free some space and run it again; files that are in their place are whole"),
@@ -594,6 +606,11 @@ impl<'a> Job<'a> {
                 of_days.flat_map(|(_, set)| set.range((source, 0)..=(source, u64::MAX)).map(|(_, granule)| *granule)).collect();
             let Some(first) = granules.first().filter(|_| to_n > 0) else { continue };
             let name = &self.reading.common.sources[source as usize];
+            // Merged anew without them, the files would lose rows.
+            let pruned = self.reading.tape.catalog().pruned_until(name).map_err(ArchiveError::from)?;
+            if let Some((last_n, _)) = pruned.filter(|(last_n, _)| manifest::numbers((*first, *first)).0 <= *last_n) {
+                return Err(ExportError::Pruned { source_name: name.clone(), last_n });
+            }
             let from_n = manifest::numbers((*first, *first)).0.max(1);
             for piece in self.reading.tape.pieces(name, Seq(from_n))?.pieces {
                 let has = granules.range(piece.first_n.0 / sight::GRANULE..=piece.last_n.0 / sight::GRANULE).next().is_some();

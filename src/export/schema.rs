@@ -516,7 +516,14 @@ const COVERAGE: &[Column] = &[
     c(2, "scope", Word, "-", "`*` for everything it delivers, else a rule, a monitor, a topic").always(),
     c(3, "version", Count, "-", "the scope's version").always(),
     c(4, "kind", Word, "-", "of which kind of event; null for what it all comes to, `*` for kinds that no history was asked for"),
-    c(5, "class", Word, "-", "`live`, `backfilled`, `audited` (whole), `missing`, `unverifiable`").always(),
+    c(
+        5,
+        "class",
+        Word,
+        "-",
+        "`live`, `backfilled`, `audited` (whole), `missing`, `unverifiable`, `pruned` (removed from the tape on purpose)",
+    )
+    .always(),
     c(6, "starts_at", Time, "-", "first instant of published time").always(),
     c(7, "ends_at", Time, "-", "first instant that is no longer in it; null while it has no end"),
     c(8, "gap_id", Word, "-", "the gap it lies in"),

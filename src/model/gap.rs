@@ -110,6 +110,10 @@ words! {
         Ignored = "ignored",
         /// Checked again later.
         Audited = "audited",
+        /// The records it lost are back, byte for byte.
+        Restored = "restored",
+        /// What was received around it was removed from the tape on purpose: nobody fills it any more.
+        Pruned = "pruned",
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::queue::{Entry, Item, Queue};
-use crate::archive::{self, Leaf, PenError, Writing};
+use crate::archive::{self, Hole, Leaf, PenError, Writing};
+use crate::model::UnixMicros;
 use crate::net;
 
 /// Writes through a running recorder: each leaf is one entry of its queue, behind what comes live.
@@ -28,6 +29,17 @@ impl archive::Pen for Pen {
                 return Err(PenError::Gone);
             }
             // A writer that ends drops what it did not commit.
+            heard.await.unwrap_or(Err(PenError::Gone))
+        })
+    }
+
+    fn lose(&mut self, hole: Hole, at: UnixMicros) -> Writing<'_> {
+        Box::pin(async move {
+            let (told, heard) = oneshot::channel();
+            let entry = Entry { slot: 0, at, arrived: net::now().into_std(), item: Item::Hole(Box::new(hole), told) };
+            if self.0.push_behind(entry).await.is_err() {
+                return Err(PenError::Gone);
+            }
             heard.await.unwrap_or(Err(PenError::Gone))
         })
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
 
 use super::Writing;
-use crate::archive::{Closed, Leaf, Opened, PenError};
+use crate::archive::{Closed, Hole, Leaf, Opened, PenError};
 use crate::model::{Body, Cause, Decoded, UnixMicros, Via};
 use crate::provider::Scope;
 
@@ -94,6 +94,8 @@ pub(super) enum Item {
     },
     /// A page of history and the step of its gap; whoever asked for it is told when it is durable. Of no connection.
     Leaf(Box<Leaf>, oneshot::Sender<Result<(), PenError>>),
+    /// Records that were found lost in a sealed segment. Of no connection.
+    Hole(Box<Hole>, oneshot::Sender<Result<(), PenError>>),
 }
 
 impl Item {

@@ -641,6 +641,9 @@ impl Disk for SlowDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.create_dir(dir)
     }
+    fn remove_empty_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.remove_empty_dir(dir)
+    }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         RealDisk.list(dir)
     }

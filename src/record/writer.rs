@@ -21,7 +21,7 @@ use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
-use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Leaf, Lost, PenError, Selected};
+use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Hole, Leaf, Lost, PenError, Selected};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::net::{self, Clock};
 use crate::provider::{self, Scope};
@@ -459,6 +459,7 @@ impl Writer {
             }
             Item::Overflow { since, envelopes, bytes } => self.overflow(slot, since, at, envelopes, bytes)?,
             Item::Leaf(leaf, told) => self.leaf(&leaf, told)?,
+            Item::Hole(hole, told) => self.hole(&hole, at, told)?,
         }
         Ok(())
     }
@@ -469,6 +470,21 @@ impl Writer {
             Ok(()) => self.owed.push(told),
             Err(PenError::Archive(error)) => return Err(error),
             Err(refusal) => drop(told.send(Err(refusal))),
+        }
+        Ok(())
+    }
+
+    /// Records of a sealed segment, perhaps of a source that is not recorded now, are lost.
+    fn hole(&mut self, hole: &Hole, at: UnixMicros, told: oneshot::Sender<Result<(), PenError>>) -> Result<(), ArchiveError> {
+        let opened = self.archive.note_loss(hole, at)?;
+        self.owed.push(told);
+        self.is_ledger_changed |= opened.is_some();
+        let source = self.sources.iter_mut().find(|source| source.outcome.name == hole.source);
+        if let (Some(n), Some(source)) = (opened, source)
+            && let Some(row) = self.archive.gap(&hole.source, n)
+        {
+            let (scope, cause, detail) = (row.scope.clone(), row.cause.clone(), row.detail.clone());
+            source.news.push(Event::Gap { source: hole.source.clone(), n, scope, cause, detail });
         }
         Ok(())
     }

@@ -64,6 +64,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the system says.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Removes a directory if nothing is in it.
+    ///
+    /// # Errors
+    /// As the system says; that something is in it is none.
+    fn remove_empty_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names in a directory, sorted; a directory that is not there is empty.
     ///
     /// # Errors
@@ -154,6 +159,13 @@ impl Disk for RealDisk {
             _ => {}
         }
         self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { &parent })
+    }
+
+    fn remove_empty_dir(&self, dir: &Path) -> io::Result<()> {
+        match std::fs::remove_dir(dir) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -261,6 +261,10 @@ impl Disk for MemDisk {
         self.state().op()
     }
 
+    fn remove_empty_dir(&self, _dir: &Path) -> io::Result<()> {
+        self.state().op()
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
         state.check()?;

@@ -39,7 +39,8 @@
 //!   `zstd` and costs a few percent; a frame per commit costs a quarter of the ratio.
 //! - *An open segment is only ever written by the process that created it.* After a crash it is sealed up to its
 //!   last good commit, and recording goes on in a new one. There is one way to finish a segment, and it verifies.
-//! - *The uncompressed bytes do not change when sealing*: the commit lines stay, so anybody can check the chain.
+//! - *The uncompressed bytes do not change when sealing*, nor when compacting: the commit lines stay, so anybody can check
+//!   the chain, and the SHA-256 of what a file unpacks to stays what it was.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -50,11 +51,13 @@
 //! | `writer.rs` | [`Writer`], an open segment |
 //! | `reader.rs` | [`Reader`], blocks and lines of open and sealed segments, damage and torn tails |
 //! | `seal.rs` | [`seal`]: copy what is proven, pack anew what was flushed often, read back |
+//! | `compact.rs` | [`compact`]: a sealed segment again, in larger blocks and packed harder |
 //!
 //! [RFC 8878]: https://www.rfc-editor.org/rfc/rfc8878
 //! [zstd seekable format]: https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/zstd_seekable_compression_format.md
 
 mod chain;
+mod compact;
 mod disk;
 mod line;
 mod mem_disk;
@@ -67,11 +70,12 @@ mod writer;
 use std::path::PathBuf;
 
 pub use chain::Chain;
+pub use compact::{Packing, compact, is_compact};
 pub use disk::{Disk, DiskFile, DiskRead, LockRefused, RealDisk};
 pub use line::{Commit, Header, Line, RecordRef, encode_commit, encode_header, encode_record};
 pub use mem_disk::{MemDisk, Unsynced};
 pub use reader::{Block, BlockEnd, MAX_BLOCK_BYTES, Proven, Reader, Trust, Walk, block_at, walk_lines};
-pub use seal::{Sealed, seal, seek_table, sha256_of};
+pub use seal::{Content, Sealed, seal, seek_table, sha256_of};
 pub use writer::{BlockSpan, Writer};
 
 /// The format version this code writes, and the newest it reads.

@@ -27,6 +27,8 @@ pub struct Sealed {
     pub raw_bytes: u64,
     /// SHA-256 of the file, lower-case hex.
     pub sha256: String,
+    /// SHA-256 of the uncompressed bytes, lower-case hex: what `zstd -dc FILE | sha256sum` says.
+    pub content: String,
     /// Last commit's hash.
     pub hash: u64,
     /// Bytes of the open file behind the last good commit; they were never announced.
@@ -60,7 +62,7 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
         disk.remove(partial).map_err(|e| io("cannot remove", partial, e))?;
     }
     let file = disk.create(partial).map_err(|e| io("cannot create", partial, e))?;
-    let mut out = Output { path: partial, file, digest: Sha256::new(), written: 0, blocks: Vec::new() };
+    let (mut out, mut content) = (Output::new(partial, file), Content::default());
     let mut reader = Reader::open(disk, open)?;
     let mut walk = Walk::new(Trust::Chain);
     let mut packer = encoder(level).map_err(|e| io("cannot start zstd for", partial, e))?;
@@ -84,13 +86,12 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
                 check_pack(&packed, &block.data[..proven.bytes], partial, out.written)?;
                 packed
             };
+            content.update(&block.data[..proven.bytes]);
             out.block(&packed, proven.span)?;
         }
         buffer = block.data;
     }
-    let table = table_of(&out.blocks).map_err(|e| io("cannot make the seek table of", partial, e))?;
-    out.put(&table)?;
-    out.file.sync().map_err(|e| io("cannot sync", partial, e))?;
+    out.finish()?;
     disk.reached("sealed written, not verified").map_err(|e| io("cannot seal", open, e))?;
     let sha256 = hex(&out.digest.finalize());
     read_back(disk, partial, &sha256)?;
@@ -102,18 +103,48 @@ pub fn seal(disk: &dyn Disk, open: &Path, partial: &Path, sealed: &Path, level: 
     disk.reached("sealed durable, open file still there").map_err(|e| io("cannot seal", open, e))?;
     disk.remove(open).map_err(|e| io("cannot remove", open, e))?;
     let raw_bytes = out.blocks.iter().map(|b| b.raw_bytes).sum();
-    Ok(Sealed { blocks: out.blocks, bytes: out.written, raw_bytes, sha256, hash: walk.last_hash, torn_bytes })
+    let (blocks, bytes, content, hash) = (out.blocks, out.written, content.hex(), walk.last_hash);
+    Ok(Sealed { blocks, bytes, raw_bytes, sha256, content, hash, torn_bytes })
 }
 
-struct Output<'a> {
+/// The digest of uncompressed bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Content(Sha256);
+
+impl Content {
+    /// Takes bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// SHA-256, lower-case hex.
+    pub fn hex(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+/// A sealed file that is being written.
+pub(super) struct Output<'a> {
     path: &'a Path,
     file: Box<dyn DiskFile>,
-    digest: Sha256,
-    written: u64,
-    blocks: Vec<BlockSpan>,
+    pub(super) digest: Sha256,
+    pub(super) written: u64,
+    pub(super) blocks: Vec<BlockSpan>,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    pub(super) fn new(path: &'a Path, file: Box<dyn DiskFile>) -> Self {
+        Self { path, file, digest: Sha256::new(), written: 0, blocks: Vec::new() }
+    }
+
+    /// Writes the seek table and makes everything durable.
+    pub(super) fn finish(&mut self) -> Result<(), SegmentError> {
+        let io = |what, source| SegmentError::io(what, self.path, source);
+        let table = table_of(&self.blocks).map_err(|e| io("cannot make the seek table of", e))?;
+        self.put(&table)?;
+        self.file.sync().map_err(|e| SegmentError::io("cannot sync", self.path, e))
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.file.append(bytes).map_err(|e| SegmentError::io("cannot write", self.path, e))?;
         self.digest.update(bytes);
@@ -121,7 +152,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn block(&mut self, packed: &[u8], span: BlockSpan) -> Result<(), SegmentError> {
+    pub(super) fn block(&mut self, packed: &[u8], span: BlockSpan) -> Result<(), SegmentError> {
         let span = BlockSpan { offset: self.written, bytes: packed.len() as u64, ..span };
         self.put(packed)?;
         self.blocks.push(span);
@@ -129,7 +160,7 @@ impl Output<'_> {
     }
 }
 
-fn pack(packer: &mut Encoder<'static>, data: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn pack(packer: &mut Encoder<'static>, data: &[u8]) -> std::io::Result<Vec<u8>> {
     packer.reinit()?;
     let mut packed = Vec::with_capacity(data.len() / 4 + 1_024);
     let mut input = InBuffer::around(data);
@@ -160,7 +191,7 @@ fn table_of(blocks: &[BlockSpan]) -> std::io::Result<Vec<u8>> {
 }
 
 /// A block packed anew must unpack to what was proven, before anything relies on it.
-fn check_pack(packed: &[u8], data: &[u8], path: &Path, offset: u64) -> Result<(), SegmentError> {
+pub(super) fn check_pack(packed: &[u8], data: &[u8], path: &Path, offset: u64) -> Result<(), SegmentError> {
     let unpacked = zstd::bulk::decompress(packed, data.len()).map_err(|e| SegmentError::io("cannot unpack", path, e))?;
     if unpacked == data {
         return Ok(());
@@ -169,7 +200,7 @@ fn check_pack(packed: &[u8], data: &[u8], path: &Path, offset: u64) -> Result<()
 }
 
 /// The file must hold what was written: its blocks were proven, copied or checked, on their way into it.
-fn read_back(disk: &dyn Disk, path: &Path, sha256: &str) -> Result<(), SegmentError> {
+pub(super) fn read_back(disk: &dyn Disk, path: &Path, sha256: &str) -> Result<(), SegmentError> {
     let found = sha256_of(disk, path)?;
     if found == sha256 {
         return Ok(());

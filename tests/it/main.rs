@@ -27,3 +27,4 @@ mod round_trip;
 mod server;
 mod simulate;
 mod stock;
+mod upkeep;

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 const GROUND: &[&str] = &["model"];
 const JOB: &[&str] = &["model", "archive", "provider", "net"];
-const CONFIG: &[&str] = &["model", "archive", "provider", "record", "backfill", "replay", "export"];
+const CONFIG: &[&str] = &["model", "archive", "provider", "record", "backfill", "replay", "export", "upkeep"];
 const ALL: &[&str] = &[
     "archive", "backfill", "catalog", "cli", "config", "export", "fixture", "import", "model", "net", "provider", "record",
-    "replay", "segment", "testing",
+    "replay", "segment", "testing", "upkeep",
 ];
 
 /// A room and what it may import besides itself. A new room gets a line here.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("segment", GROUND),
     ("catalog", GROUND),
@@ -28,6 +28,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("export", JOB),
     ("import", JOB),
     ("fixture", JOB),
+    ("upkeep", JOB),
     ("config", CONFIG),
     // The short way to a replay, from a path.
     ("testing", &["model", "archive", "segment", "net", "import", "replay"]),
