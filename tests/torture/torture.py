@@ -12,6 +12,8 @@ from desk import Skip
 
 MODES = {
     "kill": "SIGKILL of a recorder under load; every fourth one hits the recovery",
+    "powercut": "a real file system loses all that was not synced",
+    "lock": "many recorders at once on one tape, twice: afresh, and when the one that won is killed",
 }
 
 
@@ -53,6 +55,8 @@ def arguments():
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--seed", type=int, default=time.time_ns() // 1000 % 1_000_000)
+    parser.add_argument("--fs", default="ext4,xfs")
+    parser.add_argument("--procs", type=int, default=20)
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--binary", type=Path, required=True)
     return parser.parse_args()
