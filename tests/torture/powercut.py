@@ -48,7 +48,7 @@ def work(result: Result, count: int, nth: int, options, base: Path, fs: str, lib
             count_in(result, "announcements", len(desk.announced))
             count_in(result, "envelopes", truth.envelopes)
             if len(result.violations) > before:
-                shutil.copytree(desk.tape, desk.dir / "tape")
+                shutil.copytree(desk.tape, desk.dir / "tape", ignore=shutil.ignore_patterns("*.sock"))
             else:
                 desk.sweep()
             shutil.rmtree(desk.tape)

@@ -9,6 +9,7 @@
  *                     kill   the process is killed before the call
  *                     half   of a write only half is done, then the process is killed; other calls as `kill`
  *                     eio, enospc   the call fails and does nothing; a failed sync drops what was not synced
+ *                     lie    a sync drops what was not synced, and says that all is well; other calls do what they should
  *                     slow   every sync takes TORTURE_USEC longer
  *                     nosync no sync does anything, at any call
  *                     nolock every lock of a whole file is given
@@ -40,7 +41,7 @@ struct page {
     char path[256];      /* its file */
 };
 
-enum action { NONE, KILL, HALF, FAIL, NOSYNC, NOLOCK, SLOW };
+enum action { NONE, KILL, HALF, FAIL, LIE, NOSYNC, NOLOCK, SLOW };
 
 #define FILES 4096
 static struct file {
@@ -70,6 +71,7 @@ __attribute__((constructor)) static void begin(void) {
     delay = usec ? (unsigned)strtoul(usec, NULL, 10) : 0;
     if (!what) what = "none";
     action = !strcmp(what, "kill") ? KILL : !strcmp(what, "half") ? HALF : !strcmp(what, "nosync") ? NOSYNC
+           : !strcmp(what, "lie") ? LIE
            : !strcmp(what, "nolock") ? NOLOCK : !strcmp(what, "slow") ? SLOW : !strcmp(what, "none") ? NONE : FAIL;
     error_number = !strcmp(what, "eio") ? EIO : ENOSPC;
 }
@@ -90,13 +92,13 @@ static struct file *file_of(int fd) {
 /* Counts a call; 1 when it is to fail. `half` is done before a kill by halves. */
 static int counted(const char *what, const char *path) {
     unsigned long nth = atomic_fetch_add(&page->calls, 1) + 1;
-    if (nth != at_call || (action != KILL && action != HALF && action != FAIL)) return 0;
+    if (nth != at_call || action == NONE || action > LIE) return 0;
     snprintf(page->what, sizeof page->what, "%s", what);
     snprintf(page->path, sizeof page->path, "%s", path);
     atomic_store(&page->at, nth);
     if (action == KILL) die();
     if (action == FAIL) errno = error_number;
-    return action == FAIL ? 1 : 2;
+    return action == FAIL ? 1 : action == LIE ? 0 : 2;
 }
 
 static void opened(int fd, const char *path) {
@@ -184,7 +186,12 @@ static int synced(const char *name, long number, int fd) {
     if (!file) return (int)syscall(number, fd);
     if (file->is_lost && strstr(file->path, ".jsonl.zst")) atomic_fetch_add(&page->again, 1);
     atomic_fetch_add(&page->syncs, 1);
+    int is_lie = action == LIE && atomic_load(&page->calls) + 1 == at_call;
     int what = counted(name, file->path);
+    if (is_lie) {
+        lose(file, fd);
+        return 0;
+    }
     if (what == 1) {
         lose(file, fd);
         errno = error_number;

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from desk import Skip
 
+# Name to module, function, and what it is.
 MODES = {
-    "kill": "SIGKILL of a recorder under load; every fourth one hits the recovery",
-    "powercut": "a real file system loses all that was not synced",
-    "lock": "many recorders at once on one tape, twice: afresh, and when the one that won is killed",
+    "kill": ("kill", "run", "SIGKILL of a recorder under load; every fourth one hits the recovery"),
+    "powercut": ("powercut", "run", "a real file system loses all that was not synced"),
+    "lock": ("lock", "run", "many recorders at once on one tape, twice: afresh, and when the one that won is killed"),
+    "syscall": ("calls", "kills", "SIGKILL at each call that changes files, before it and halfway through it"),
+    "ioerror": ("calls", "errors", "each call that changes files fails, with EIO and with ENOSPC"),
 }
 
 
@@ -27,7 +30,8 @@ def main() -> int:
 def run(options) -> int:
     begin = time.monotonic()
     try:
-        result = importlib.import_module(f"{options.mode}").run(options)
+        module, function, _ = MODES[options.mode]
+        result = getattr(importlib.import_module(module), function)(options)
     except Skip as why:
         print(f"skipped: {options.mode}: {why}")
         return 77
@@ -57,6 +61,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=time.time_ns() // 1000 % 1_000_000)
     parser.add_argument("--fs", default="ext4,xfs")
     parser.add_argument("--procs", type=int, default=20)
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--binary", type=Path, required=True)
     return parser.parse_args()
