@@ -16,7 +16,7 @@ from tape import files
 
 ARCHIVE = {"commit_every": "0s", "segment_size": "4KiB", "block_size": "1KiB"}
 # Envelopes of each of the two sources.
-ENVELOPES = 60
+ENVELOPES = 36
 
 
 @dataclass
@@ -126,6 +126,9 @@ def work(result: Result, count: int, nth: int, options, dir: Path, library: Path
                 result.runs -= 1
                 result.figures["behind the last call"] = result.figures.get("behind the last call", 0) + 1
             continue
+        if is_same(way, shim):
+            desk.sweep()
+            continue
         tape, _ = desk.judge()
         for what in tape.violations:
             result.violations.append(f"{job.name}, {way} at call {k} ({shim.what}), {desk.dir}: {what}")
@@ -139,6 +142,8 @@ def killed(result: Result, bench: Bench, desk: Desk, shim: Shim, job: Job, way: 
     code, recorder = bench.do(desk, job, shim.env(way, k))
     if shim.at != k:
         return False
+    if is_same(way, shim):
+        return True
     if recorder is not None:
         desk.remember(recorder, now())
     if not (desk.tape / "tape.json").exists():
@@ -149,6 +154,11 @@ def killed(result: Result, bench: Bench, desk: Desk, shim: Shim, job: Job, way: 
         result.figures["recoveries killed"] = result.figures.get("recoveries killed", 0) + 1
     mend(result, desk, f"{job.name}, {way} at call {k} ({shim.what})")
     return True
+
+
+def is_same(way: str, shim: Shim) -> bool:
+    """Of this call there is no half: what it leaves is what `kill` leaves, and that is looked at already."""
+    return way == "half" and "write" not in shim.what
 
 
 def failed(result: Result, bench: Bench, desk: Desk, shim: Shim, job: Job, way: str, k: int, rng) -> bool:
