@@ -278,6 +278,41 @@ fn after_a_failed_write_the_archive_refuses() {
     assert!(matches!(archive.commit(at(2)), Err(ArchiveError::Poisoned)));
 }
 
+#[test]
+fn after_a_full_disk_the_archive_is_opened_anew() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.append(&alpha(), &frame(1, 1), None).unwrap();
+    archive.commit(at(1)).unwrap();
+    archive.append(&alpha(), &frame(2, 2), None).unwrap();
+    bench.disk.fail_at(1, std::io::ErrorKind::StorageFull, true);
+    archive.commit(at(2)).unwrap_err();
+    assert!(archive.reopen(at(3)).unwrap_err().is_full() && archive.is_out_of_room());
+    assert!(matches!(archive.append(&alpha(), &frame(2, 2), None), Err(ArchiveError::Poisoned)));
+    bench.disk.heal();
+    // Nobody else gets at the tape in the meantime.
+    assert!(matches!(bench.open().unwrap_err(), ArchiveError::Locked { .. }));
+    archive.reopen(at(4)).unwrap();
+    let words = archive.recovery().farewell.clone().unwrap();
+    assert!(words.contains("no storage space"), "{words}");
+    archive.append(&alpha(), &frame(3, 3), None).unwrap();
+    archive.close(at(5)).unwrap();
+    let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
+    assert!(report.is_whole() && report.sources[0].envelopes == 2, "{report:?}");
+}
+
+#[test]
+fn a_reserve_that_was_cut_short_is_made_whole() {
+    let bench = Bench::new();
+    bench.open().unwrap().close(at(1)).unwrap();
+    let reserve = bench.path().join("reserve");
+    let whole = bench.disk.len(&reserve).unwrap();
+    bench.disk.overwrite(&reserve, vec![0; 5]);
+    bench.open().unwrap().close(at(2)).unwrap();
+    assert_eq!(bench.disk.len(&reserve).unwrap(), whole);
+}
+
 /// Deletes, cuts, overwrites and swaps the catalog: each time it comes back equal, and recording goes on.
 #[test]
 fn a_damaged_catalog_is_made_again_equal() {

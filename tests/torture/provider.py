@@ -58,17 +58,19 @@ class Load:
     burst: int = 10
     pause: float = 0.002
     limit: int | None = None
+    # Seconds between pings of ours, if there are any.
+    ping: float | None = None
 
 
 @dataclass
 class Conn:
     tag: str
     source: str
-    # Messages handed to the system, at most; and what was sent when, every burst.
+    # Messages handed to the system, at most.
     sent: int = 0
-    pings: list = field(default_factory=list)
-    opened: float = 0.0
-    closed: float | None = None
+    # Seconds until each ping of ours was answered.
+    pongs: list = field(default_factory=list)
+    pinged: float = 0.0
 
 
 class Server:
@@ -100,10 +102,7 @@ class Server:
             peer.settimeout(10)
             conn = self.shake_hands(peer)
             if conn is not None:
-                try:
-                    self.talk(peer, conn)
-                finally:
-                    conn.closed = time.time()
+                self.talk(peer, conn)
         except OSError:
             # The client is dead: that is what the test is about.
             pass
@@ -126,7 +125,7 @@ class Server:
         head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         source = headers.get("x-api-key", "")
         with self.lock:
-            conn = Conn(f"{source}-{len(self.conns)}", source, opened=time.time())
+            conn = Conn(f"{source}-{len(self.conns)}", source)
             self.conns[conn.tag] = conn
         peer.sendall(f"{head}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode())
         return conn
@@ -142,6 +141,9 @@ class Server:
                     batch = b"".join(frame(*message(conn.tag, i)) for i in range(conn.sent, until))
                     conn.sent = until
                     peer.sendall(batch)
+                if load.ping is not None and time.monotonic() > conn.pinged + load.ping:
+                    conn.pinged = time.monotonic()
+                    peer.sendall(frame(9, struct.pack("!d", conn.pinged)))
             peer.settimeout(load.pause)
             try:
                 more = peer.recv(4096)
@@ -153,10 +155,10 @@ class Server:
             peer.settimeout(10)
             while (taken := take_frame(received)) is not None:
                 opcode, payload, received = taken
-                if opcode == 9:
-                    conn.pings.append(time.monotonic())
-                    if not self.is_mute.is_set():
-                        peer.sendall(frame(10, payload))
+                if opcode == 9 and not self.is_mute.is_set():
+                    peer.sendall(frame(10, payload))
+                elif opcode == 10 and len(payload) == 8:
+                    conn.pongs.append(time.monotonic() - struct.unpack("!d", payload)[0])
                 elif opcode == 8:
                     peer.sendall(frame(8, payload[:2]))
                     return

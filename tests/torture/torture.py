@@ -17,6 +17,10 @@ MODES = {
     "lock": ("lock", "run", 200, "many recorders at once on one tape (--procs), again when the one that won is killed"),
     "syscall": ("calls", "kills", 100, "SIGKILL at each call that changes files, before it and halfway through it (--all)"),
     "ioerror": ("calls", "errors", 50, "each call that changes files fails, with EIO and with ENOSPC (--all)"),
+    "enospc": ("full", "run", 2_000, "the disk runs full under a recorder, and has room again after a while"),
+    "slowdisk": ("slow", "run", 4, "syncs take five seconds, or the file system is frozen for twenty"),
+    "halfopen": ("halfopen", "run", 20, "the peer falls silent and its connection stays"),
+    "clock": ("clock", "run", 20, "the wall clock steps while recording, by a second to ten years"),
 }
 
 # What --short runs.
@@ -27,6 +31,7 @@ SHORT = [
     ("lock", ["--count", "10"]),
     ("syscall", ["--count", "100"]),
     ("ioerror", ["--count", "50"]),
+    ("enospc", ["--count", "6"]),
 ]
 
 EPILOG = """\
