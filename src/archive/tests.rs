@@ -282,21 +282,25 @@ fn after_a_failed_write_the_archive_refuses() {
 fn after_a_full_disk_the_archive_is_opened_anew() {
     let bench = Bench::new();
     let mut archive = bench.open().unwrap();
+    let append = |archive: &mut Archive, n: u64| {
+        let decoded = decode(Provider::TwitterapiIo, &envelope(n));
+        archive.append(&alpha(), &frame(n, n as i64), Some(&decoded))
+    };
     archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
-    archive.append(&alpha(), &frame(1, 1), None).unwrap();
+    append(&mut archive, 1).unwrap();
     archive.commit(at(1)).unwrap();
-    archive.append(&alpha(), &frame(2, 2), None).unwrap();
+    append(&mut archive, 2).unwrap();
     bench.disk.fail_at(1, std::io::ErrorKind::StorageFull, true);
     archive.commit(at(2)).unwrap_err();
     assert!(archive.reopen(at(3)).unwrap_err().is_full() && archive.is_out_of_room());
-    assert!(matches!(archive.append(&alpha(), &frame(2, 2), None), Err(ArchiveError::Poisoned)));
+    assert!(matches!(append(&mut archive, 2), Err(ArchiveError::Poisoned)));
     bench.disk.heal();
     // Nobody else gets at the tape in the meantime.
     assert!(matches!(bench.open().unwrap_err(), ArchiveError::Locked { .. }));
     archive.reopen(at(4)).unwrap();
     let words = archive.recovery().farewell.clone().unwrap();
     assert!(words.contains("no storage space"), "{words}");
-    archive.append(&alpha(), &frame(3, 3), None).unwrap();
+    append(&mut archive, 3).unwrap();
     archive.close(at(5)).unwrap();
     let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
     assert!(report.is_whole() && report.sources[0].envelopes == 2, "{report:?}");

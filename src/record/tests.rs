@@ -597,7 +597,6 @@ async fn a_full_disk_is_waited_for() {
     // The commit that was refused; what waited behind it was kept.
     assert!((1..=10).contains(&alpha.dropped), "{alpha:#?}");
     assert_eq!((alpha.frames, alpha.events), (30 - alpha.dropped, 30 - alpha.dropped));
-    assert_eq!(report.sources[0].envelopes, alpha.frames);
     let tape = Tape::open(dir.path(), Arc::new(disk)).unwrap();
     let mut all = tape.records("alpha", Span::default()).unwrap();
     let (mut kept, mut notes) = (Vec::new(), Vec::new());
@@ -608,8 +607,10 @@ async fn a_full_disk_is_waited_for() {
             _ => {}
         }
     }
-    let lost = alpha.dropped;
-    assert_eq!(kept, (0..10).chain(10 + lost..30).map(tweet).collect::<Vec<_>>());
+    // A commit that failed half way may have put its first records on the disk: they are kept, and none of them twice.
+    let more = report.sources[0].envelopes - alpha.frames;
+    assert!(more <= alpha.dropped, "{report:#?}");
+    assert_eq!(kept, (0..10 + more).chain(10 + alpha.dropped..30).map(tweet).collect::<Vec<_>>());
     let told = notes.iter().find_map(|note| match note {
         Fact::Gap { cause, detail, .. } if cause == "disk" => Some(detail),
         _ => None,
@@ -643,7 +644,8 @@ async fn a_recorder_that_waits_for_room_can_be_stopped() {
     assert_eq!(causes(&running.stop().await), ["killed"]);
     let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
     assert!(report.is_whole(), "{report:#?}");
-    assert_eq!(report.sources[0].envelopes, 11);
+    // As above: what a failed commit leaves may hold.
+    assert!((11..=21).contains(&report.sources[0].envelopes), "{report:#?}");
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ const LINGER: Duration = Duration::from_millis(5);
 const LOOK_EVERY: usize = 64;
 
 /// The first and the longest wait before a disk that was full is tried again.
-const FULL_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
+const FULL_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
 /// Events remembered to count those that several connections bring once.
 const RECENT_EVENTS: usize = 65_536;
@@ -667,7 +667,10 @@ impl Writer {
             source.durable.clone_from(&source.outcome);
             source.news.clear();
         }
-        self.say(Loudness::Error, "the disk is full: nothing is recorded until there is room again; this will be a gap".to_owned());
+        self.say(
+            Loudness::Error,
+            "the disk is full: nothing is recorded until there is room again; this will be a gap".to_owned(),
+        );
         Ok(Stall { error, since: now(), wait: Duration::ZERO })
     }
 
@@ -699,8 +702,7 @@ impl Writer {
             let SourceState { outcome, horizon, reads_scopes, topics, .. } = &mut self.sources[nth];
             let (name, provider, horizon, reads_scopes) = (outcome.name.clone(), outcome.provider, *horizon, *reads_scopes);
             let topics = std::mem::take(topics);
-            let begun =
-                self.begin_source(&name, provider, horizon, (reads_scopes, &|topic| topics.contains_key(topic)), at);
+            let begun = self.begin_source(&name, provider, horizon, (reads_scopes, &|topic| topics.contains_key(topic)), at);
             let source = &mut self.sources[nth];
             (source.topics, source.is_lost) = (topics, true);
             source.news = begun?.0.map(|row| gap_event(&name, row)).into_iter().collect();

@@ -224,6 +224,9 @@ class Truth:
         self.tags: set[str] = set()
         self.wrong: list[str] = []
         self.envelopes = 0
+        # (source, from, to): received before and after what was left out.
+        self.breaks: list[tuple[str, int, int]] = []
+        self.last: dict[str, tuple[str, int]] = {}
         # Stamp of the last evidence before each record of a source is found from this.
         self.evidence: dict[str, list[int]] = {}
 
@@ -241,19 +244,42 @@ class Truth:
                 tag = json.loads(record.body)["tag"]
             except (ValueError, KeyError, TypeError):
                 tag = None
-            if tag is None or tag in self.tags:
+            i = 0
+            if tag is None and self.may_skip and source.name in self.last:
+                # The disk was full: on the tape the same connection begins anew.
+                tag, i = self.seen.pop(self.last[source.name][0])
+            elif tag is None and self.may_skip:
+                # It was full before the greeting was safe.
+                tag = self.sender_of(source.name, record.body)
+            elif tag is None or tag in self.tags:
                 self.wrong.append(f"{source.name}: connection {record.conn} does not begin with a greeting of its own: {record.body[:80]!r}")
                 tag = "?"
             self.tags.add(tag)
-            self.seen[key] = (tag, 0)
+            self.seen[key] = (tag, i)
         tag, i = self.seen[key]
         sent = self.desk.server.conns[tag].sent if self.may_skip and tag in self.desk.server.conns else i
-        while i < sent and message(tag, i)[1] != record.body:
-            i, self.skipped = i + 1, self.skipped + 1
+        skipped = 0
+        while i + skipped < sent and message(tag, i + skipped)[1] != record.body:
+            skipped += 1
+        if skipped > 0:
+            self.skipped += skipped
+            before = self.last[source.name][1] if source.name in self.last else micros(record.at)
+            self.breaks.append((source.name, before, micros(record.at)))
+            i += skipped
         self.seen[key] = (tag, i + 1)
+        self.last[source.name] = (key, micros(record.at))
         if tag != "?" and message(tag, i)[1] != record.body:
             self.wrong.append(f"{source.name}: record {record.n} is not message {i} of {tag}: {record.body[:80]!r}")
             self.seen[key] = ("?", 0)
+
+    def sender_of(self, source: str, body: bytes) -> str:
+        """The connection that sent an envelope, when its own beginning is not there to say so."""
+        mine = [conn for conn in self.desk.server.conns.values() if conn.source == source and conn.tag not in self.tags]
+        return next((conn.tag for conn in mine if any(message(conn.tag, i)[1] == body for i in range(conn.sent))), "?")
+
+    def behind(self) -> int:
+        """Envelopes that were sent after the last one that is there."""
+        return sum(max(0, self.desk.server.conns[tag].sent - i) for tag, i in self.seen.values() if tag != "?")
 
     def settle(self, tape: Tape) -> None:
         for (source, conn), (tag, i) in self.seen.items():
@@ -266,6 +292,9 @@ class Truth:
                 have = known.last_n if known else 0
                 self.wrong.append(f"{source}: record {n} was announced with hash {digest} and is not there; the tape ends at {have}")
         ledgers = {name: list(ledger(source).values()) for name, source in tape.sources.items()}
+        for source, since, until in self.breaks:
+            if not any(holds(gap, since, until) for gap in ledgers.get(source, [])):
+                self.wrong.append(f"{source}: envelopes between {since} and {until} are missing, and nothing in the ledger tells so")
         facts = {name: source.facts for name, source in tape.sources.items()}
         stops = {name: [micros(at) for _, at, _, fact in some if fact.get("note") == "stop"] for name, some in facts.items()}
         for source, at in self.desk.deaths:

@@ -111,22 +111,21 @@ def check_certificate(binary: Path, tape: Tape, source: Source) -> None:
 
 
 def silences(source: Source) -> list[tuple[int, int]]:
-    """Between the last record of a run and the first of the next nobody recorded."""
-    stretches = []
-    for record, (_, at, kind, fact) in zip(source.run_ends, [f for f in source.facts if f[3].get("note") == "start"]):
-        if record is not None:
-            stretches.append((micros(record), micros(at)))
-    return stretches
+    """Between the last evidence of a run and the first of the next nobody recorded."""
+    return [(micros(ended), micros(began)) for ended, began in source.runs if ended is not None and ended < began]
 
 
 def read(path: Path, visit=lambda source, record: None) -> Tape:
-    """As `tape.read`, and remembers when each run of a source ended."""
+    """As `tape.read`, and remembers for each run of a source when the one before it ended, and when it began."""
 
     def watch(source: Source, record) -> None:
-        if not hasattr(source, "run_ends"):
-            source.run_ends, source.alive_at = [], None
+        if not hasattr(source, "runs"):
+            source.runs, source.alive_at = [], None
         if record.kind == "note" and json.loads(record.body).get("note") == "start":
-            source.run_ends.append(source.alive_at)
+            source.runs.append((source.alive_at, record.at))
+        # What waited while the disk was full is older than the run that writes it.
+        if record.kind == "frame" and source.runs and record.at < source.runs[-1][1]:
+            source.runs[-1] = (source.runs[-1][0], record.at)
         # Notes of a mender are written for a recorder that is dead.
         if record.kind in ("frame", "open") or (record.kind == "note" and b'{"note":"alive"' in record.body[:20]):
             source.alive_at = max(record.at, source.alive_at or "")
