@@ -1,8 +1,8 @@
 """Modes `syscall` and `ioerror`: something happens at the k-th call that changes files, for each k of a fixed workload.
 
 The calls are counted below the process, over all its threads, in its segments, its catalog and its directories. The
-workload is `jobs_of`: a new tape; recording on with rotations and seals on a tape whose last recorder was killed;
-mending that; making its catalog again.
+workload is `JOBS`: a new tape; mending one whose last recorder was killed; making its catalog again; importing into it;
+recording on, with rotations and seals.
 """
 
 import shutil
@@ -15,6 +15,8 @@ from shim import Shim, build
 from tape import files
 
 ARCHIVE = {"commit_every": "0s", "segment_size": "4KiB", "block_size": "1KiB"}
+# Lines of four providers.
+LINES = Path(__file__).parents[2] / "fixtures/synthetic/mixed-400.jsonl"
 # Envelopes of each of the two sources.
 ENVELOPES = 36
 
@@ -33,6 +35,7 @@ JOBS = [
     Job("a new tape", (), False, 3),
     Job("recover", ("recover",), True),
     Job("rebuild", ("rebuild",), True),
+    Job("import", ("import", "--provider", "auto", str(LINES)), True),
     Job("record", (), True),
 ]
 
@@ -222,8 +225,9 @@ def control(result: Result, bench: Bench, with_errors: bool) -> None:
         source, n, _ = desk.announced[-1]
         newest = max(file.first_n for file in files(desk.tape) if file.source == source and file.first_n <= n)
         path = next(file.path for file in files(desk.tape) if file.source == source and file.first_n == newest)
-        path.write_bytes(path.read_bytes()[:-100])
-        name = "100 bytes cut off what was announced"
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 3])
+        name = "the end of a segment cut off"
     desk.recover()
     tape, _ = desk.judge()
     result.controls[name] = bool(tape.violations)

@@ -235,7 +235,7 @@ class Truth:
             self.evidence.setdefault(source.name, []).append(micros(record.at))
         if record.kind == "note" and record.body.startswith(b'{"note":"dropped"'):
             self.dropped += json.loads(record.body)["envelopes"]
-        if record.kind != "frame":
+        if record.kind != "frame" or record.via != "ws":
             return
         self.envelopes += 1
         key = (source.name, record.conn)

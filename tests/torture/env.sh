@@ -3,7 +3,7 @@
 
 work="$PWD/target/torture"
 python="$work/venv/bin/python"
-birdtape="$PWD/${CARGO_TARGET_DIR:-target}/debug/birdtape"
+birdtape="$(realpath --canonicalize-missing -- "${CARGO_TARGET_DIR:-target}")/debug/birdtape"
 
 have() { command -v "$1" >/dev/null 2>&1; }
 skip() {
