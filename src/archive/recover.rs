@@ -525,7 +525,14 @@ fn catch_up(
                 changes.push(Change::ForgetSegment { source: name.clone(), first_n: segment.first_n.0 });
             }
             let scan = scan(disk, &path, &segment, &source, decode, index.remove(&source), &mut changes, recovery)?;
-            let Some((scanned, records)) = scan else { continue };
+            let Some((scanned, records, last_n)) = scan else { continue };
+            // A segment behind it hides that from whoever looks at the last number only.
+            if known.get(&segment.first_n.0).is_some_and(|row| row.last_n > last_n.0) {
+                return Err(CatchUp::StartAgain(format!(
+                    "it knew records of segment {} of {name} that are lost",
+                    segment.first_n
+                )));
+            }
             index.insert(source.clone(), scanned);
             if records == 0 {
                 // A header alone is what a recorder leaves that ended before its first commit; anything else is evidence.
@@ -550,7 +557,8 @@ fn catch_up(
     Ok(index)
 }
 
-/// Reads a sealed segment into the index; `None` when its header cannot be read.
+/// Reads a sealed segment into the index, and says how many records it has and the last of them; `None` when its header
+/// cannot be read.
 #[allow(clippy::too_many_arguments, reason = "a straight walk over one file")]
 fn scan(
     disk: &dyn Disk,
@@ -561,7 +569,7 @@ fn scan(
     index: Option<SourceIndex>,
     changes: &mut Vec<Change>,
     recovery: &mut Recovery,
-) -> std::result::Result<Option<(SourceIndex, u64)>, CatchUp> {
+) -> std::result::Result<Option<(SourceIndex, u64, Seq)>, CatchUp> {
     let provider = match (&index, provider_of(disk, path)?) {
         (Some(index), _) => index.provider().to_owned(),
         (None, Some(provider)) => provider,
@@ -631,5 +639,5 @@ fn scan(
     let records = sealed.records();
     changes.push(Change::Segment(segment_row(source.as_str(), segment.first_n, &segment.day, &sealed)));
     index.take_changes(changes);
-    Ok(Some((index, records)))
+    Ok(Some((index, records, sealed.last_n())))
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::catalog::Catalog;
 use crate::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::provider::{decode, decode_record};
-use crate::segment::{Disk, MemDisk, RealDisk, Unsynced};
+use crate::segment::{self, Disk, MemDisk, RealDisk, Unsynced};
 
 const START: i64 = 1_767_614_400_000_000;
 const HORIZON: Duration = Duration::from_secs(60);
@@ -315,6 +315,41 @@ fn a_reserve_that_was_cut_short_is_made_whole() {
     bench.disk.overwrite(&reserve, vec![0; 5]);
     bench.open().unwrap().close(at(2)).unwrap();
     assert_eq!(bench.disk.len(&reserve).unwrap(), whole);
+}
+
+#[test]
+fn what_is_lost_of_an_open_segment_is_told_although_another_follows() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    let (layout, tape, day) = (archive.layout.clone(), archive.tape().to_owned(), at(1).date());
+    let path = layout.open("alpha", &day, Seq(1));
+    let mut kept = 0;
+    for n in 1..=5 {
+        let decoded = decode(Provider::TwitterapiIo, &envelope(n));
+        archive.append(&alpha(), &frame(n, n as i64), Some(&decoded)).unwrap();
+        archive.commit(at(n as i64)).unwrap();
+        if n == 2 {
+            kept = bench.disk.len(&path).unwrap().unwrap() as usize;
+        }
+    }
+    drop(archive);
+    // The one behind it, as a recorder leaves it that is killed while it seals.
+    let (source, provider) = ("alpha".into(), Provider::TwitterapiIo.name().into());
+    let header = segment::Header { n: Seq(5), at: at(6), format: segment::FORMAT, tape: tape.as_str().into(), source, provider };
+    let mut behind = segment::Writer::create(&bench.disk, &layout.open("alpha", &day, Seq(6)), &header, 3, 2_048).unwrap();
+    behind.append(Seq(6), &frame(6, 6), true).unwrap();
+    behind.commit(at(6)).unwrap();
+    let mut content = bench.disk.files().into_iter().find(|(file, _)| *file == path).unwrap().1;
+    content.truncate(kept);
+    bench.disk.overwrite(&path, content);
+    let archive = bench.open().unwrap();
+    let holes: Vec<_> = archive.recovery().holes.iter().map(|hole| (hole.first_n.0, hole.last_n.0)).collect();
+    assert_eq!(holes, [(3, 5)]);
+    archive.close(at(20)).unwrap();
+    let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
+    assert!(report.damage.iter().all(|damage| damage.known), "{report:#?}");
+    assert!(matches!(report.catalog, CatalogCheck::Equal(_)), "{report:#?}");
 }
 
 /// Deletes, cuts, overwrites and swaps the catalog: each time it comes back equal, and recording goes on.

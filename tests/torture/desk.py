@@ -244,6 +244,8 @@ class Truth:
                 tag = json.loads(record.body)["tag"]
             except (ValueError, KeyError, TypeError):
                 tag = None
+            if tag is not None and message(str(tag), 0)[1] != record.body:
+                tag = None
             i = 0
             if tag is None and self.may_skip and source.name in self.last:
                 # The disk was full: on the tape the same connection begins anew.
@@ -263,8 +265,9 @@ class Truth:
             skipped += 1
         if skipped > 0:
             self.skipped += skipped
-            before = self.last[source.name][1] if source.name in self.last else micros(record.at)
-            self.breaks.append((source.name, before, micros(record.at)))
+            # Before the first one that was safe nothing was promised.
+            if source.name in self.last:
+                self.breaks.append((source.name, self.last[source.name][1], micros(record.at)))
             i += skipped
         self.seen[key] = (tag, i + 1)
         self.last[source.name] = (key, micros(record.at))
