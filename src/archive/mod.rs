@@ -196,6 +196,15 @@ impl ArchiveError {
         }
     }
 
+    /// Whether there was no room: what takes space away now may give it back.
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Catalog(error) | Self::NoCatalog { source: error, .. } => error.is_full(),
+            _ => matches!(self.io_kind(), Some(StorageFull | QuotaExceeded)),
+        }
+    }
+
     /// Whether something was asked for that is not there.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::UnknownSource { .. })
@@ -203,7 +212,7 @@ impl ArchiveError {
 
     /// What the person can do about it.
     pub fn hint(&self) -> Option<&'static str> {
-        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
             Self::NotATape { .. } => {
                 Some("name the tape's directory with --tape; `birdtape record` or `birdtape import` makes a new one")
@@ -216,8 +225,8 @@ impl ArchiveError {
             Self::Segment(SegmentError::Damaged { .. }) => {
                 Some("`birdtape verify` says how far the damage goes; `birdtape recover` saves the rest")
             }
+            _ if self.is_full() => Some("free some space and start again; everything committed so far is safe"),
             _ => match self.io_kind()? {
-                StorageFull => Some("free some space and start again; everything committed so far is safe"),
                 ReadOnlyFilesystem | PermissionDenied => {
                     Some("make the tape's directory writable for this user, or name another with --tape")
                 }

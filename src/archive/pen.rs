@@ -47,6 +47,9 @@ pub enum PenError {
         /// Its number.
         gap: u64,
     },
+    /// The disk is full; the recorder waits for room.
+    #[error("the disk is full; what was not yet committed is asked for again")]
+    Full,
     /// Whoever wrote the tape has ended.
     #[error("the recorder that writes the tape has ended; what was not yet committed is asked for again")]
     Gone,

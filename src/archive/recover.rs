@@ -564,7 +564,14 @@ fn catch_up(
                 changes.push(Change::ForgetSegment { source: name.clone(), first_n: segment.first_n.0 });
             }
             let scan = scan(disk, &path, &segment, &source, decode, index.remove(&source), &mut changes, recovery)?;
-            let Some((scanned, records, _)) = scan else { continue };
+            let Some((scanned, records, _, last_n)) = scan else { continue };
+            // A segment behind it hides that from whoever looks at the last number only.
+            if known.get(&segment.first_n.0).is_some_and(|row| row.last_n > last_n.0) {
+                return Err(CatchUp::StartAgain(format!(
+                    "it knew records of segment {} of {name} that are lost",
+                    segment.first_n
+                )));
+            }
             index.insert(source.clone(), scanned);
             if records == 0 {
                 // A header alone is what a recorder leaves that ended before its first commit; anything else is evidence.
@@ -700,8 +707,8 @@ pub(super) fn fold(
     Ok((catalog, index, n_envelopes))
 }
 
-/// Reads a sealed segment into the index; gives it with the number of records and of envelopes among them, or `None` when
-/// the segment's header cannot be read.
+/// Reads a sealed segment into the index; gives it with the number of records, of envelopes among them, and the last of
+/// the records, or `None` when the segment's header cannot be read.
 #[allow(clippy::too_many_arguments, reason = "a straight walk over one file")]
 fn scan(
     disk: &dyn Disk,
@@ -712,7 +719,7 @@ fn scan(
     index: Option<SourceIndex>,
     changes: &mut Vec<Change>,
     recovery: &mut Recovery,
-) -> std::result::Result<Option<(SourceIndex, u64, u64)>, CatchUp> {
+) -> std::result::Result<Option<(SourceIndex, u64, u64, Seq)>, CatchUp> {
     let provider = match (&index, provider_of(disk, path)?) {
         (Some(index), _) => index.provider().to_owned(),
         (None, Some(provider)) => provider,
@@ -786,5 +793,5 @@ fn scan(
     let records = sealed.records();
     changes.push(Change::Segment(segment_row(source.as_str(), segment.first_n, &segment.day, &sealed)));
     index.take_changes(changes);
-    Ok(Some((index, records, n_envelopes)))
+    Ok(Some((index, records, n_envelopes, sealed.last_n())))
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::catalog::Catalog;
 use crate::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::provider::{decode, decode_record};
-use crate::segment::{Disk, MemDisk, RealDisk, Unsynced};
+use crate::segment::{self, Disk, MemDisk, RealDisk, Unsynced};
 
 const START: i64 = 1_767_614_400_000_000;
 const HORIZON: Duration = Duration::from_secs(60);
@@ -278,6 +278,80 @@ fn after_a_failed_write_the_archive_refuses() {
     bench.disk.heal();
     assert!(matches!(archive.append(&alpha(), &frame(2, 2), None), Err(ArchiveError::Poisoned)));
     assert!(matches!(archive.commit(at(2)), Err(ArchiveError::Poisoned)));
+}
+
+#[test]
+fn after_a_full_disk_the_archive_is_opened_anew() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    let append = |archive: &mut Archive, n: u64| {
+        let decoded = decode(Provider::TwitterapiIo, &envelope(n));
+        archive.append(&alpha(), &frame(n, n as i64), Some(&decoded))
+    };
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    append(&mut archive, 1).unwrap();
+    archive.commit(at(1)).unwrap();
+    append(&mut archive, 2).unwrap();
+    bench.disk.fail_at(1, std::io::ErrorKind::StorageFull, true);
+    archive.commit(at(2)).unwrap_err();
+    assert!(archive.reopen(at(3)).unwrap_err().is_full() && archive.is_out_of_room());
+    assert!(matches!(append(&mut archive, 2), Err(ArchiveError::Poisoned)));
+    bench.disk.heal();
+    // Nobody else gets at the tape in the meantime.
+    assert!(matches!(bench.open().unwrap_err(), ArchiveError::Locked { .. }));
+    archive.reopen(at(4)).unwrap();
+    let words = archive.recovery().farewell.clone().unwrap();
+    assert!(words.contains("no storage space"), "{words}");
+    append(&mut archive, 3).unwrap();
+    archive.close(at(5)).unwrap();
+    let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
+    assert!(report.is_whole() && report.sources[0].envelopes == 2, "{report:?}");
+}
+
+#[test]
+fn a_reserve_that_was_cut_short_is_made_whole() {
+    let bench = Bench::new();
+    bench.open().unwrap().close(at(1)).unwrap();
+    let reserve = bench.path().join("reserve");
+    let whole = bench.disk.len(&reserve).unwrap();
+    bench.disk.overwrite(&reserve, vec![0; 5]);
+    bench.open().unwrap().close(at(2)).unwrap();
+    assert_eq!(bench.disk.len(&reserve).unwrap(), whole);
+}
+
+#[test]
+fn what_is_lost_of_an_open_segment_is_told_although_another_follows() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    let (layout, tape, day) = (archive.layout.clone(), archive.tape().to_owned(), at(1).date());
+    let path = layout.open("alpha", &day, Seq(1));
+    let mut kept = 0;
+    for n in 1..=5 {
+        let decoded = decode(Provider::TwitterapiIo, &envelope(n));
+        archive.append(&alpha(), &frame(n, n as i64), Some(&decoded)).unwrap();
+        archive.commit(at(n as i64)).unwrap();
+        if n == 2 {
+            kept = bench.disk.len(&path).unwrap().unwrap() as usize;
+        }
+    }
+    drop(archive);
+    // The one behind it, as a recorder leaves it that is killed while it seals.
+    let (source, provider) = ("alpha".into(), Provider::TwitterapiIo.name().into());
+    let header = segment::Header { n: Seq(5), at: at(6), format: segment::FORMAT, tape: tape.as_str().into(), source, provider };
+    let mut behind = segment::Writer::create(&bench.disk, &layout.open("alpha", &day, Seq(6)), &header, 3, 2_048).unwrap();
+    behind.append(Seq(6), &frame(6, 6), true).unwrap();
+    behind.commit(at(6)).unwrap();
+    let mut content = bench.disk.files().into_iter().find(|(file, _)| *file == path).unwrap().1;
+    content.truncate(kept);
+    bench.disk.overwrite(&path, content);
+    let archive = bench.open().unwrap();
+    let holes: Vec<_> = archive.recovery().holes.iter().map(|hole| (hole.first_n.0, hole.last_n.0)).collect();
+    assert_eq!(holes, [(3, 5)]);
+    archive.close(at(20)).unwrap();
+    let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
+    assert!(report.damage.iter().all(|damage| damage.known), "{report:#?}");
+    assert!(matches!(report.catalog, CatalogCheck::Equal(_)), "{report:#?}");
 }
 
 /// Deletes, cuts, overwrites and swaps the catalog: each time it comes back equal, and recording goes on.

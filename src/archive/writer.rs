@@ -20,6 +20,9 @@ use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, W
 /// Given up when the disk is full, so that the farewell can be written.
 const RESERVE_BYTES: usize = 1 << 20;
 
+/// A disk that was full has room again when so much fits: the reserve, and something to go on with.
+const ROOM_BYTES: usize = 3 * RESERVE_BYTES;
+
 /// A step in the filling of a gap.
 #[derive(Clone, Copy, Debug)]
 pub struct Filling<'a> {
@@ -74,6 +77,7 @@ pub struct Archive {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) catalog: Catalog,
     pub(super) options: Options,
+    decode: Decode,
     pub(super) tape: String,
     pub(super) index: BTreeMap<SourceName, SourceIndex>,
     pub(super) changes: Vec<Change>,
@@ -82,7 +86,8 @@ pub struct Archive {
     pub(super) recovery: Recovery,
     /// What is appended now belongs into one commit with what was appended before it.
     pub(super) is_mid_leaf: bool,
-    poisoned: bool,
+    /// Why it takes nothing more.
+    poisoned: Option<String>,
     _lock: Box<dyn Send>,
 }
 
@@ -154,6 +159,7 @@ impl Archive {
             disk,
             catalog: recovered.catalog,
             options,
+            decode,
             tape: info.tape,
             index: recovered.index,
             changes: Vec::new(),
@@ -161,12 +167,39 @@ impl Archive {
             sealing: Vec::new(),
             recovery: recovered.recovery,
             is_mid_leaf: false,
-            poisoned: false,
+            poisoned: None,
             _lock: lock,
         };
         archive.make_reserve();
         archive.write_recovery_notes(at)?;
         Ok(archive)
+    }
+
+    /// Takes the tape up again after the disk refused, without letting go of it: everything that was not committed is lost,
+    /// and what was recorded is mended as [`open`](Self::open) does. Sources are to be started again.
+    ///
+    /// # Errors
+    /// When the disk still refuses, or there is hardly any room; it can be tried again.
+    pub fn reopen(&mut self, at: UnixMicros) -> Result<()> {
+        let why = self.poisoned.clone().unwrap_or_else(|| "it was opened anew".to_owned());
+        self.poisoned = Some(why.clone());
+        self.probe()?;
+        // Whoever seals beside us must not meet the one that mends. What became of it, mending finds.
+        self.sealing.drain(..).for_each(|sealing| drop(sealing.join()));
+        self.recording.clear();
+        self.changes.clear();
+        self.is_mid_leaf = false;
+        // The file may be put aside.
+        self.catalog = Catalog::in_memory()?;
+        let recovered =
+            super::recover::recover(&self.layout, &*self.disk, &self.options, self.decode, &self.tape, Index::Keep, at)?;
+        (self.catalog, self.index, self.recovery) = (recovered.catalog, recovered.index, recovered.recovery);
+        // The disk may have had no room for the farewell either.
+        self.recovery.farewell.get_or_insert(why);
+        self.poisoned = None;
+        self.make_reserve();
+        let noted = self.write_recovery_notes(at);
+        self.guard(noted)
     }
 
     /// What opening had to mend.
@@ -745,9 +778,10 @@ impl Archive {
         if buried || is_settled || !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
             self.commit(at)?;
         }
-        if recovery.farewell.is_some() {
-            let path = self.layout.farewell();
-            self.disk.remove(&path).map_err(|source| ArchiveError::Io { what: "cannot remove", path, source })?;
+        let path = self.layout.farewell();
+        let io = |source| ArchiveError::Io { what: "cannot remove", path: path.clone(), source };
+        if self.disk.len(&path).map_err(io)?.is_some() {
+            self.disk.remove(&path).map_err(io)?;
         }
         Ok(())
     }
@@ -789,7 +823,7 @@ impl Archive {
     // Failing.
 
     pub(super) fn check(&self) -> Result<()> {
-        if self.poisoned { Err(ArchiveError::Poisoned) } else { Ok(()) }
+        if self.poisoned.is_some() { Err(ArchiveError::Poisoned) } else { Ok(()) }
     }
 
     pub(super) fn reached(&self, point: &'static str) -> Result<()> {
@@ -800,10 +834,11 @@ impl Archive {
     /// After a failed write nothing more is written but the farewell.
     pub(super) fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
-            && !self.poisoned
+            && self.poisoned.is_none()
         {
-            self.poisoned = true;
-            self.farewell(&error.to_string());
+            let why = in_full(error);
+            self.farewell(&why);
+            self.poisoned = Some(why);
         }
         result
     }
@@ -819,12 +854,55 @@ impl Archive {
     /// The reserve is a convenience: where there is no room for it there is none for recording either.
     fn make_reserve(&self) {
         let path = self.layout.reserve();
-        if let Ok(None) = self.disk.len(&path)
-            && let Ok(mut file) = self.disk.create(&path)
-        {
-            drop(file.append(&vec![0x5a; RESERVE_BYTES]).and_then(|()| file.sync()));
+        match self.disk.len(&path) {
+            Ok(Some(bytes)) if bytes == RESERVE_BYTES as u64 => return,
+            // A kill, or a full disk, came in between.
+            Ok(Some(_)) => drop(self.disk.remove(&path)),
+            Ok(None) => {}
+            Err(_) => return,
+        }
+        if self.fill_up(&path, RESERVE_BYTES).is_err() {
+            drop(self.disk.remove(&path));
         }
     }
+
+    /// Whether there is hardly any room on the disk.
+    pub fn is_out_of_room(&self) -> bool {
+        self.probe().is_err_and(|error| error.is_full())
+    }
+
+    /// Whether there is room, found out by taking it: nothing else tells of quotas.
+    fn probe(&self) -> Result<()> {
+        let path = self.layout.reserve();
+        let io = |source| ArchiveError::Io { what: "cannot write", path: path.clone(), source };
+        if self.disk.len(&path).map_err(io)?.is_some() {
+            self.disk.remove(&path).map_err(io)?;
+        }
+        let filled = self.fill_up(&path, ROOM_BYTES);
+        let removed = self.disk.remove(&path);
+        filled.and(removed).map_err(io)
+    }
+
+    fn fill_up(&self, path: &Path, bytes: usize) -> std::io::Result<()> {
+        let mut file = self.disk.create(path)?;
+        file.append(&vec![0x5a; bytes])?;
+        file.sync()
+    }
+}
+
+/// An error with its causes, in one line.
+fn in_full(error: &ArchiveError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // A transparent error repeats the words of what it wraps.
+        if !words.ends_with(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = error.source();
+    }
+    words
 }
 
 /// Row of a sealed segment.

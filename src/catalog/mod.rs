@@ -90,6 +90,14 @@ impl CatalogError {
 }
 
 impl CatalogError {
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. } if error.code == rusqlite::ErrorCode::DiskFull
+        )
+    }
+
     fn is_unwritable(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
         let code = match self {

@@ -274,7 +274,7 @@ fn summarise(outcome: &record::Outcome, filling: &Filling, key_sources: &[String
         let (frames, bytes) = (count(source.frames, "envelope"), size(source.bytes));
         say(&format!("{}: {frames} ({bytes}) over {connections}, {gaps}", source.name));
         if source.dropped > 0 {
-            say(&format!("{}: {} dropped, the disk was too slow", source.name, count(source.dropped, "envelope")));
+            say(&format!("{}: {} dropped, the disk was too slow or full", source.name, count(source.dropped, "envelope")));
         }
         let Some(fault) = source.fault else { continue };
         say(&format!("{}: gave up: {}", source.name, source.fault_text.as_deref().unwrap_or("no reason was given")));

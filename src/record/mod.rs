@@ -278,7 +278,7 @@ pub struct SourceOutcome {
     pub faults: u64,
     /// Connections that were opened.
     pub connections: u64,
-    /// Envelopes dropped because the disk was too slow.
+    /// Envelopes dropped because the disk was too slow, or full.
     pub dropped: u64,
     /// Their bytes.
     pub dropped_bytes: u64,

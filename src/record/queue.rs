@@ -268,6 +268,30 @@ impl Queue {
         self.ring();
     }
 
+    /// Waits so long without taking anything; whether it was closed meanwhile. For the writer's thread.
+    ///
+    /// # Panics
+    /// When the queue was made for a task.
+    pub(super) fn closes_within(&self, wait: Duration) -> bool {
+        let Bell::Thread(ready) = &self.bell else { panic!("this queue wakes a task") };
+        let waited = ready.wait_timeout_while(self.state(), wait, |state| state.closed.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed.is_some()
+    }
+
+    /// The same for a task.
+    ///
+    /// # Panics
+    /// When the queue was made for a thread.
+    pub(super) async fn closed_within(&self, wait: Duration) -> bool {
+        let Bell::Task(ready) = &self.bell else { panic!("this queue wakes a thread") };
+        let closed = async {
+            while self.state().closed.is_none() {
+                ready.notified().await;
+            }
+        };
+        tokio::time::timeout(wait, closed).await.is_ok()
+    }
+
     /// Why it was closed.
     pub(super) fn reason(&self) -> String {
         self.state().closed.clone().unwrap_or_default()

@@ -556,41 +556,134 @@ async fn commits_every_envelope_when_asked_to() {
     whole(dir.path());
 }
 
+/// Ten envelopes, ten more at each of the two words, then the connection ends.
+async fn thirty(go_on: [Arc<Notify>; 2]) -> Base {
+    peer(vec![ws(async move |mut socket: ServerSocket| {
+        send(&mut socket, 0..10).await;
+        for (nth, word) in (1..).zip(go_on) {
+            word.notified().await;
+            send(&mut socket, nth * 10..(nth + 1) * 10).await;
+        }
+    })])
+    .await
+}
+
+impl Running {
+    async fn said(&mut self, words: &str) {
+        self.until(|event| matches!(event, Event::Said { text, .. } if text.contains(words))).await;
+    }
+}
+
 #[tokio::test]
-async fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
-    let more = Arc::new(Notify::new());
-    let go_on = Arc::clone(&more);
-    let again = ws(async |mut socket: ServerSocket| {
-        send(&mut socket, [99]).await;
-        stay(socket).await;
+async fn a_full_disk_is_waited_for() {
+    let words = [(); 2].map(|()| Arc::new(Notify::new()));
+    let base = thirty(words.clone()).await;
+    let (dir, disk) = (TempDir::new().unwrap(), MemDisk::default());
+    let world = World { disk: Arc::new(disk.clone()), ..world() };
+    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
+    running.frames(10).await;
+    disk.fail_at(1, io::ErrorKind::StorageFull, true);
+    words[0].notify_one();
+    running.said("the disk is full").await;
+    disk.heal();
+    running.said("there is room on the disk again").await;
+    words[1].notify_one();
+    running.until(|event| matches!(event, Event::Disconnected { .. })).await;
+    let outcome = running.stop().await;
+    assert_eq!(causes(&outcome)[0], "disk");
+    let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
+    assert!(report.is_whole(), "{report:#?}");
+    let alpha = &outcome.sources[0];
+    // The commit that was refused; what waited behind it was kept.
+    assert!((1..=10).contains(&alpha.dropped), "{alpha:#?}");
+    assert_eq!((alpha.frames, alpha.events), (30 - alpha.dropped, 30 - alpha.dropped));
+    let tape = Tape::open(dir.path(), Arc::new(disk)).unwrap();
+    let mut all = tape.records("alpha", Span::default()).unwrap();
+    let (mut kept, mut notes) = (Vec::new(), Vec::new());
+    while let Some(record) = all.next().unwrap() {
+        match record.kind {
+            RecordKind::Frame => kept.push(record.body),
+            RecordKind::Note => notes.push(serde_json::from_slice::<Fact>(&record.body).unwrap()),
+            _ => {}
+        }
+    }
+    // A commit that failed half way may have put its first records on the disk: they are kept, and none of them twice.
+    let more = report.sources[0].envelopes - alpha.frames;
+    assert!(more <= alpha.dropped, "{report:#?}");
+    assert_eq!(kept, (0..10 + more).chain(10 + alpha.dropped..30).map(tweet).collect::<Vec<_>>());
+    let told = notes.iter().find_map(|note| match note {
+        Fact::Gap { cause, detail, .. } if cause == "disk" => Some(detail),
+        _ => None,
     });
-    let base = peer(vec![
-        ws(async move |mut socket: ServerSocket| {
-            send(&mut socket, 0..10).await;
-            go_on.notified().await;
-            send(&mut socket, 10..20).await;
-            stay(socket).await;
-        }),
-        again,
-    ])
-    .await;
-    let dir = TempDir::new().unwrap();
-    let disk = MemDisk::default();
+    assert!(told.unwrap().contains("no storage space"), "{notes:#?}");
+}
+
+#[tokio::test]
+async fn a_recorder_that_waits_for_room_can_be_stopped() {
+    let words = [(); 2].map(|()| Arc::new(Notify::new()));
+    let base = thirty(words.clone()).await;
+    let (dir, disk) = (TempDir::new().unwrap(), MemDisk::default());
     let world = World { disk: Arc::new(disk.clone()), ..world() };
     let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world.clone());
     running.frames(10).await;
-    disk.fail_at(1, io::ErrorKind::StorageFull, false);
-    more.notify_one();
+    disk.fail_at(1, io::ErrorKind::StorageFull, true);
+    words[0].notify_one();
+    running.said("the disk is full").await;
+    running.stop.take().unwrap().send(()).unwrap();
     let error = running.end().await.unwrap_err();
     assert!(error.hint().unwrap().contains("free some space"), "{error}");
     disk.heal();
+    let base = peer(vec![ws(async |mut socket: ServerSocket| {
+        send(&mut socket, [99]).await;
+        stay(socket).await;
+    })])
+    .await;
     let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
     running.frames(1).await;
-    assert_eq!(causes(&running.stop().await), ["disk"]);
+    // No room for the farewell either: for who comes next it looks like a kill.
+    assert_eq!(causes(&running.stop().await), ["killed"]);
     let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
     assert!(report.is_whole(), "{report:#?}");
-    // A commit that failed half way may have put some of its records on the disk; they were never announced.
+    // As above: what a failed commit leaves may hold.
     assert!((11..=21).contains(&report.sources[0].envelopes), "{report:#?}");
+}
+
+#[tokio::test]
+async fn after_a_full_disk_topics_are_served_again() {
+    let words = [(); 2].map(|()| Arc::new(Notify::new()));
+    let go_on = words.clone();
+    const TOPIC: &str = "/tweet_engagement/1";
+    let likes = r#"{"topic":"/tweet_engagement/1","payload":{"tweet_engagement":{"like_count":"2"}}}"#;
+    let base = peer(vec![stream(async move |mut stream: ServerStream| {
+        stream.send(sse(CONFIG)).await.unwrap();
+        stream.flush().await.unwrap();
+        for word in go_on {
+            word.notified().await;
+            stream.send(sse(likes)).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        stream.gone().await;
+    })])
+    .await;
+    let (dir, disk) = (TempDir::new().unwrap(), MemDisk::default());
+    let world = World { disk: Arc::new(disk.clone()), ..world() };
+    let mut x = source("x", Provider::XLive, &base);
+    x.settings.topics = vec![TOPIC.to_owned()];
+    let mut running = start(options(dir.path(), vec![x]), world);
+    running.frames(1).await;
+    disk.fail_at(1, io::ErrorKind::StorageFull, true);
+    words[0].notify_one();
+    running.said("the disk is full").await;
+    disk.heal();
+    running.said("there is room on the disk again").await;
+    words[1].notify_one();
+    running.frames(1).await;
+    running.stop().await;
+    let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
+    assert!(report.is_whole(), "{report:#?}");
+    let gaps = Tape::open(dir.path(), Arc::new(disk)).unwrap().catalog().gaps(None).unwrap();
+    let gaps: Vec<_> = gaps.iter().map(|gap| (gap.scope.as_str(), gap.cause.as_str(), gap.to_us.is_some())).collect();
+    assert_eq!(gaps, [("*", "disk", true), (TOPIC, "disk", true)]);
 }
 
 /// A disk whose syncs wait while it is shut.

@@ -21,16 +21,19 @@ use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
-use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, Hole, Leaf, Lost, PenError, Selected};
+use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, GapRow, Hole, Leaf, Lost, PenError, Selected};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::net::{self, Clock};
-use crate::provider::{self, Scope};
+use crate::provider::{self, Loudness, Scope};
 
 /// How long the writer lets entries gather, where commits are far enough apart.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// Entries appended between two looks at the commit's deadline.
 const LOOK_EVERY: usize = 64;
+
+/// The first and the longest wait before a disk that was full is tried again.
+const FULL_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
 /// Events remembered to count those that several connections bring once.
 const RECENT_EVENTS: usize = 65_536;
@@ -181,7 +184,17 @@ fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveE
     let (linger, mut entries) = (writer.linger(), Vec::new());
     loop {
         let taken = queue.take(&mut entries, writer.due(), now, linger);
-        if writer.turn(taken, &mut entries)?.is_break() {
+        let mut turned = writer.turn(taken, &mut entries);
+        while let Err(error) = turned {
+            let mut stall = writer.stall(error)?;
+            while !writer.is_going_on(&mut stall)? {
+                if queue.closes_within(stall.wait) {
+                    return Err(stall.error);
+                }
+            }
+            turned = writer.append_all(&mut entries).map(ControlFlow::Continue);
+        }
+        if turned?.is_break() {
             return writer.finish(&queue.reason());
         }
     }
@@ -193,7 +206,17 @@ async fn write_as_task(plan: Plan, ready: oneshot::Sender<String>) -> Result<Wri
     let mut entries = Vec::new();
     loop {
         let taken = queue.taken(&mut entries, writer.due().map(Into::into)).await;
-        if writer.turn(taken, &mut entries)?.is_break() {
+        let mut turned = writer.turn(taken, &mut entries);
+        while let Err(error) = turned {
+            let mut stall = writer.stall(error)?;
+            while !writer.is_going_on(&mut stall)? {
+                if queue.closed_within(stall.wait).await {
+                    return Err(stall.error);
+                }
+            }
+            turned = writer.append_all(&mut entries).map(ControlFlow::Continue);
+        }
+        if turned?.is_break() {
             return writer.finish(&queue.reason());
         }
     }
@@ -217,9 +240,20 @@ struct Writer {
     latency: Latency,
 }
 
+/// The disk is full. Nothing is taken from the queue meanwhile: it fills, and what does not fit is dropped and counted.
+struct Stall {
+    error: ArchiveError,
+    since: Instant,
+    /// Before the next try; none before the first.
+    wait: Duration,
+}
+
 struct SourceState {
     outcome: SourceOutcome,
+    /// The same as of the last commit.
+    durable: SourceOutcome,
     horizon: Duration,
+    reads_scopes: bool,
     slots: std::ops::Range<usize>,
     /// Nothing is covered: no connection has proven itself since the last loss, or ever.
     is_lost: bool,
@@ -240,6 +274,10 @@ struct SourceState {
 struct Slot {
     source: usize,
     conn: ConnId,
+    /// What was said of the connection that is open.
+    opened: Option<archive::Opened>,
+    /// Stamp of its newest entry.
+    last_at: UnixMicros,
     state: SlotState,
     /// The next loss that is told is the end of a connection that was given up because the machine slept.
     slept: bool,
@@ -289,37 +327,21 @@ impl Writer {
     fn start(&mut self, planned: Planned) -> Result<(), ArchiveError> {
         let Planned { name, provider, connections, horizon, topics, reads_scopes } = planned;
         let at = self.now();
-        self.archive.add_source(&name, provider)?;
-        let boot = self.clock.boot();
-        let gap = self.archive.start_source(&name, horizon, (boot.boot_id, boot.since_boot), at)?;
-        let row = gap.and_then(|gap| self.archive.gap(&name, gap)).cloned();
-        let mut known = BTreeMap::new();
-        // Scopes that are read go with the whole source until the next reading.
-        let open = if reads_scopes { Vec::new() } else { self.archive.open_topics(&name) };
-        for topic in open {
-            if topics.contains(&topic) {
-                // Each topic waits for its own proof.
-                let cause = row.as_ref().and_then(|row| row.cause.parse().ok()).unwrap_or(Cause::Stopped);
-                let detail = row.as_ref().map_or("the recorder was stopped", |row| &row.detail);
-                self.archive.lost(&name, at, Lost { scope: &topic, cause, detail })?;
-                known.insert(topic, BTreeSet::new());
-            } else {
-                self.archive.live(&name, &topic, horizon, at, "no longer wanted")?;
-                self.archive.end_scope(&name, &topic, at)?;
-            }
-        }
-        let mut news = Vec::new();
-        news.extend(row.map(|row| Event::Gap {
-            source: name.clone(),
-            n: row.n,
-            scope: row.scope,
-            cause: row.cause,
-            detail: row.detail,
-        }));
+        let is_wanted = |topic: &str| topics.iter().any(|wanted| wanted == topic);
+        let (row, known) = self.begin_source(&name, provider, horizon, (reads_scopes, &is_wanted), at)?;
+        let known = known.into_iter().map(|topic| (topic, BTreeSet::new())).collect();
+        let news = row.map(|row| gap_event(&name, row)).into_iter().collect();
         let older_gaps = self.archive.open_gaps(&name).iter().map(|gap| gap.n).collect();
         let first = self.slots.len();
         let slots = first..first + connections as usize;
-        let fresh = |_| Slot { source: self.sources.len(), conn: ConnId(0), state: SlotState::Fresh, slept: false };
+        let fresh = |_| Slot {
+            source: self.sources.len(),
+            conn: ConnId(0),
+            opened: None,
+            last_at: at,
+            state: SlotState::Fresh,
+            slept: false,
+        };
         self.slots.extend(slots.clone().map(fresh));
         let outcome = SourceOutcome {
             name,
@@ -340,8 +362,10 @@ impl Writer {
         };
         let recent = (connections > 1).then(Recent::default);
         let state = SourceState {
+            durable: outcome.clone(),
             outcome,
             horizon,
+            reads_scopes,
             slots,
             is_lost: true,
             topics: known,
@@ -355,6 +379,37 @@ impl Writer {
         self.sources.push(state);
         self.oldest.get_or_insert_with(now);
         Ok(())
+    }
+
+    /// Tells the tape that a source is recorded from now on. Gives the gap that is open, and the topics that are known and wanted.
+    fn begin_source(
+        &mut self,
+        name: &SourceName,
+        provider: Provider,
+        horizon: Duration,
+        (reads_scopes, is_wanted): (bool, &dyn Fn(&str) -> bool),
+        at: UnixMicros,
+    ) -> Result<(Option<GapRow>, Vec<String>), ArchiveError> {
+        self.archive.add_source(name, provider)?;
+        let boot = self.clock.boot();
+        let gap = self.archive.start_source(name, horizon, (boot.boot_id, boot.since_boot), at)?;
+        let row = gap.and_then(|gap| self.archive.gap(name, gap)).cloned();
+        let mut known = Vec::new();
+        // Scopes that are read go with the whole source until the next reading.
+        let open = if reads_scopes { Vec::new() } else { self.archive.open_topics(name) };
+        for topic in open {
+            if is_wanted(&topic) {
+                // Each topic waits for its own proof.
+                let cause = row.as_ref().and_then(|row| row.cause.parse().ok()).unwrap_or(Cause::Stopped);
+                let detail = row.as_ref().map_or("the recorder was stopped", |row| &row.detail);
+                self.archive.lost(name, at, Lost { scope: &topic, cause, detail })?;
+                known.push(topic);
+            } else {
+                self.archive.live(name, &topic, horizon, at, "no longer wanted")?;
+                self.archive.end_scope(name, &topic, at)?;
+            }
+        }
+        Ok((row, known))
     }
 
     /// The wall clock, never before a stamp that is on the tape already.
@@ -384,10 +439,20 @@ impl Writer {
     }
 
     fn append_all(&mut self, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {
-        for (nth, entry) in entries.drain(..).enumerate() {
+        // Taken one by one, so that those behind one that the disk refuses are still there.
+        entries.reverse();
+        let appended = self.append_reversed(entries);
+        entries.reverse();
+        appended
+    }
+
+    fn append_reversed(&mut self, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {
+        let mut nth = 0;
+        while let Some(entry) = entries.pop() {
+            nth += 1;
             self.oldest.get_or_insert(entry.arrived);
             self.append(entry)?;
-            let looks = self.commit_every.is_zero() || nth % LOOK_EVERY == LOOK_EVERY - 1;
+            let looks = self.commit_every.is_zero() || nth % LOOK_EVERY == 0;
             if looks && self.oldest.is_some_and(|oldest| oldest + self.commit_every <= now()) {
                 self.commit()?;
             }
@@ -412,6 +477,7 @@ impl Writer {
         for done in committed {
             let Some(source) = self.sources.iter_mut().find(|source| source.outcome.name == done.source) else { continue };
             source.news.drain(..).for_each(|event| (self.events)(event));
+            source.durable.clone_from(&source.outcome);
             let (frames, bytes) = std::mem::take(&mut source.fresh);
             (self.events)(Event::Committed { source: done.source, n: done.n, hash: done.hash, frames, bytes });
         }
@@ -422,6 +488,7 @@ impl Writer {
         let Entry { slot, at, item, .. } = entry;
         let slot = slot as usize;
         self.last_at = self.last_at.max(at);
+        self.slots[slot].last_at = at;
         match item {
             Item::Frame { bytes, decoded, via } => self.frame(slot, at, (bytes, None), &decoded, via)?,
             Item::Broken { bytes, decoded, via, info } => {
@@ -468,7 +535,10 @@ impl Writer {
     fn leaf(&mut self, leaf: &Leaf, told: oneshot::Sender<Result<(), PenError>>) -> Result<(), ArchiveError> {
         match self.archive.keep(leaf) {
             Ok(()) => self.owed.push(told),
-            Err(PenError::Archive(error)) => return Err(error),
+            Err(PenError::Archive(error)) => {
+                self.owed.push(told);
+                return Err(error);
+            }
             Err(refusal) => drop(told.send(Err(refusal))),
         }
         Ok(())
@@ -510,8 +580,9 @@ impl Writer {
         let source = &mut self.sources[source];
         let n_bytes = bytes.len() as u64;
         let draft = Draft { received_at: at, kind: RecordKind::Frame, via, conn, info, body: Body::Bytes(bytes) };
-        self.archive.append(&source.outcome.name, &draft, Some(decoded))?;
+        // Also when the disk refuses it: then it is among those that are lost.
         source.fresh = (source.fresh.0 + 1, source.fresh.1 + n_bytes);
+        self.archive.append(&source.outcome.name, &draft, Some(decoded))?;
         let outcome = &mut source.outcome;
         (outcome.frames, outcome.bytes) = (outcome.frames + 1, outcome.bytes + n_bytes);
         outcome.unknown += u64::from(decoded.message == Message::Unknown);
@@ -563,6 +634,8 @@ impl Writer {
 
     fn opened(&mut self, slot: usize, at: UnixMicros, opened: &archive::Opened) -> Result<(), ArchiveError> {
         let (name, _) = self.whose(slot);
+        // Before the disk can refuse: the connection is there in any case.
+        self.slots[slot].opened = Some(opened.clone());
         let conn = self.archive.next_conn(&name);
         let body = serde_json::to_string(opened).expect("facts are made of strings and numbers only");
         let draft = Draft { received_at: at, kind: RecordKind::Open, via: Via::Own, conn, info: None, body: Body::Fact(body) };
@@ -580,6 +653,7 @@ impl Writer {
         if conn == ConnId(0) {
             return Ok(());
         }
+        self.slots[slot].opened = None;
         self.archive.close_connection(&name, conn, at, closed)?;
         self.slots[slot].conn = ConnId(0);
         let code = closed.code.map_or(String::new(), |code| format!(" with code {code}"));
@@ -588,6 +662,82 @@ impl Writer {
         let detail = format!("ended by {}{code}{words}", closed.by);
         self.source(slot).news.push(Event::Disconnected { source: name, conn: conn.0, detail });
         Ok(())
+    }
+
+    // A full disk.
+
+    /// Any refusal but a full disk is the end; that one is told, and what was not committed counts as dropped.
+    fn stall(&mut self, error: ArchiveError) -> Result<Stall, ArchiveError> {
+        // SQLite does not always say that it is for want of room.
+        let is_full = error.is_full() || (matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room());
+        if !is_full {
+            return Err(error);
+        }
+        self.oldest = None;
+        self.owed.drain(..).for_each(|told| drop(told.send(Err(PenError::Full))));
+        for source in &mut self.sources {
+            let (frames, bytes) = std::mem::take(&mut source.fresh);
+            source.outcome.clone_from(&source.durable);
+            source.outcome.dropped += frames;
+            source.outcome.dropped_bytes += bytes;
+            source.durable.clone_from(&source.outcome);
+            source.news.clear();
+        }
+        self.say(
+            Loudness::Error,
+            "the disk is full: nothing is recorded until there is room again; this will be a gap".to_owned(),
+        );
+        Ok(Stall { error, since: now(), wait: Duration::ZERO })
+    }
+
+    /// Tries to go on, unless it is the first time: room does not come back within an instant.
+    fn is_going_on(&mut self, stall: &mut Stall) -> Result<bool, ArchiveError> {
+        if stall.wait.is_zero() {
+            stall.wait = FULL_WAIT.0;
+            return Ok(false);
+        }
+        match self.resume() {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                stall.wait = (stall.wait * 2).min(FULL_WAIT.1);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        let waited = humantime::format_duration(Duration::from_secs(now().saturating_duration_since(stall.since).as_secs()));
+        self.say(Loudness::Warn, format!("there is room on the disk again; recording goes on after {waited}"));
+        Ok(true)
+    }
+
+    /// Takes the tape up again. The connections are still there; on the tape they begin anew.
+    fn resume(&mut self) -> Result<(), ArchiveError> {
+        let at = self.now();
+        self.archive.reopen(at)?;
+        self.oldest = Some(now());
+        for nth in 0..self.sources.len() {
+            let SourceState { outcome, horizon, reads_scopes, topics, .. } = &mut self.sources[nth];
+            let (name, provider, horizon, reads_scopes) = (outcome.name.clone(), outcome.provider, *horizon, *reads_scopes);
+            let topics = std::mem::take(topics);
+            let begun = self.begin_source(&name, provider, horizon, (reads_scopes, &|topic| topics.contains_key(topic)), at);
+            let source = &mut self.sources[nth];
+            (source.topics, source.is_lost) = (topics, true);
+            source.news = begun?.0.map(|row| gap_event(&name, row)).into_iter().collect();
+        }
+        for slot in 0..self.slots.len() {
+            self.slots[slot].conn = ConnId(0);
+            if let Some(opened) = self.slots[slot].opened.clone() {
+                // It was open when the newest entry came, and those behind it have later stamps.
+                self.opened(slot, self.slots[slot].last_at, &opened)?;
+            }
+        }
+        self.commit()
+    }
+
+    /// About the disk, which all sources share.
+    fn say(&self, loudness: Loudness, text: String) {
+        if let Some(first) = self.sources.first() {
+            (self.events)(Event::Said { source: first.outcome.name.clone(), loudness, text });
+        }
     }
 
     // The ledger of sources with several connections.
@@ -600,6 +750,10 @@ impl Writer {
         if std::mem::take(&mut source.is_lost) {
             self.archive.live(&source.outcome.name, ALL, source.horizon, at, words)?;
             self.is_ledger_changed = true;
+            // Those it served already, before the disk was full.
+            for (topic, _) in source.topics.iter().filter(|(_, served_by)| served_by.contains(&slot)) {
+                self.archive.live(&source.outcome.name, topic, source.horizon, at, words)?;
+            }
         }
         match source.listed.take() {
             Some(all) => self.scopes(slot, at, &all),
@@ -641,10 +795,9 @@ impl Writer {
 
     fn topic_live(&mut self, slot: usize, at: UnixMicros, topic: String) -> Result<(), ArchiveError> {
         let source = &mut self.sources[self.slots[slot].source];
-        self.archive.live(&source.outcome.name, &topic, source.horizon, at, "the subscription is served")?;
+        source.topics.entry(topic.clone()).or_default().insert(slot);
         self.is_ledger_changed = true;
-        source.topics.entry(topic).or_default().insert(slot);
-        Ok(())
+        self.archive.live(&source.outcome.name, &topic, source.horizon, at, "the subscription is served")
     }
 
     fn topic_dropped(&mut self, slot: usize, at: UnixMicros, topic: &str) -> Result<(), ArchiveError> {
@@ -663,13 +816,7 @@ impl Writer {
             all.iter().map(|Scope { id, text, detail }| Selected { scope: id, text: text.as_deref(), detail }).collect();
         let gaps = self.archive.select(&source.outcome.name, source.horizon, &all, at)?;
         let source_name = &source.outcome.name;
-        source.news.extend(gaps.into_iter().map(|gap| Event::Gap {
-            source: source_name.clone(),
-            n: gap.n,
-            scope: gap.scope,
-            cause: gap.cause,
-            detail: gap.detail,
-        }));
+        source.news.extend(gaps.into_iter().map(|gap| gap_event(source_name, gap)));
         Ok(())
     }
 
@@ -737,6 +884,10 @@ impl Writer {
         let sources = self.sources.into_iter().map(|source| source.outcome).collect();
         Ok(Written { sources, loss_window: self.latency.window() })
     }
+}
+
+fn gap_event(source: &SourceName, row: GapRow) -> Event {
+    Event::Gap { source: source.clone(), n: row.n, scope: row.scope, cause: row.cause, detail: row.detail }
 }
 
 /// The monotonic clock, the same that stamps arrivals.

@@ -1,0 +1,156 @@
+"""Mode `enospc`: the disk runs full under a recorder, and has room again after a while. Nobody helps.
+
+A small file system (ext4 in an image, and tmpfs) is filled by a file beside the tape, up to a point that moves through the
+recorder's work, and that file is taken away again. The recorder must still be there, say so once, and record on within
+ten seconds; what it had announced must be on the tape, and the time between in the ledger.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import time
+from pathlib import Path
+
+from desk import PATIENCE, Desk, Recorder, Result, Skip, dice, now, scratch, spread, sweep
+from mounts import LIBC, Mount
+from provider import Load, Server
+
+ARCHIVE = {"commit_every": "3ms", "segment_size": "256KiB", "block_size": "32KiB"}
+SIZE = 24 << 20
+# Full disks on one tape before it is looked at as a whole.
+BATCH = 5
+RESUMES_WITHIN = 10.0
+
+
+class Tmpfs:
+    """As `Mount`, in memory."""
+
+    fs = "tmpfs"
+
+    def __init__(self, dir: Path):
+        if os.geteuid() != 0:
+            raise Skip("only root may mount")
+        self.dir = dir / "mounted"
+        self.dir.mkdir(parents=True)
+        if LIBC.mount(b"tmpfs", str(self.dir).encode(), b"tmpfs", 0, b"size=%d" % SIZE) != 0:
+            raise Skip(f"mounting is not allowed here: {os.strerror(ctypes.get_errno())}")
+
+    def __enter__(self) -> "Tmpfs":
+        return self
+
+    def __exit__(self, *_) -> None:
+        LIBC.umount2(str(self.dir).encode(), 2)
+
+
+def run(options) -> Result:
+    dir, result = scratch(options.dir), Result()
+    try:
+        result = spread(options.count, options.jobs, work, options, dir)
+    finally:
+        sweep(dir, result)
+    return result
+
+
+def work(result: Result, count: int, nth: int, options, base: Path) -> None:
+    rng, server = dice(options.seed, nth, "enospc"), Server(Load(burst=5, pause=0.004))
+    with Mount("ext4", base / f"ext4-{nth}", SIZE) if nth % 2 == 0 else Tmpfs(base / f"tmpfs-{nth}") as mount:
+        batch = 0
+        while result.runs < count:
+            desk = Desk(options.binary, base / f"{nth}-{batch}", server, 2, ARCHIVE, tape=mount.dir / "tape")
+            before = len(result.violations)
+            recorder = desk.record()
+            if not recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0):
+                result.violations.append(f"no envelope was announced: {(desk.dir / 'stderr').read_text()[-500:]}")
+            for _ in range(min(BATCH, count - result.runs)):
+                result.runs += 1
+                if recorder.is_ended:
+                    desk.remember(recorder, now())
+                    recorder.end()
+                    recorder = desk.record()
+                    recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0)
+                one(result, desk, mount, recorder, rng)
+            code = recorder.end() if recorder.is_ended else recorder.stop()
+            # The gaps that are left are known loss.
+            if code not in (0, 3):
+                result.violations.append(f"{mount.fs}: the recorder ends with exit code {code}")
+            desk.remember(recorder, None)
+            mended = desk.recover()
+            if mended.returncode != 0:
+                result.violations.append(f"{mount.fs}: recover ends with {mended.returncode}: {mended.stderr.decode()[-300:]}")
+            tape, truth = desk.judge(may_skip=True)
+            result.violations += [f"{mount.fs}, worker {nth}, batch {batch}: {what}" for what in tape.violations]
+            dropped = sum(source["dropped"] for source in (recorder.done or {"sources": []})["sources"]) + truth.dropped
+            if recorder.done and truth.skipped > dropped:
+                result.violations.append(f"{mount.fs}: {truth.skipped} envelopes are missing, {dropped} are counted as dropped")
+            result.figures["missing and counted"] = result.figures.get("missing and counted", 0) + truth.skipped
+            result.figures["envelopes"] = result.figures.get("envelopes", 0) + truth.envelopes
+            if batch == 0 and nth == 0:
+                control(result, desk)
+            if len(result.violations) > before:
+                shutil.copytree(desk.tape, desk.dir / "tape", ignore=shutil.ignore_patterns("*.sock"))
+            else:
+                desk.sweep()
+            shutil.rmtree(desk.tape)
+            batch += 1
+
+
+def one(result: Result, desk: Desk, mount, recorder: Recorder, rng) -> None:
+    """Fills the disk, waits until the recorder says so, frees it, and waits until envelopes are announced again."""
+    balloon = mount.dir / "balloon"
+    said = desk.dir / "stderr"
+    before = said.read_text().count("the disk is full")
+    fill(balloon, rng.randrange(0, 64) * 4096)
+    is_full = lambda: said.read_text().count("the disk is full") > before
+    if not recorder.until(is_full):
+        result.violations.append(f"{mount.fs}: the disk is full, and the recorder does not say so")
+        balloon.unlink()
+        return
+    # Long enough for some tries in vain, now and then.
+    recorder.listen(rng.choice([0.0, 0.3, 3.0]))
+    told = said.read_text().count("the disk is full")
+    if told > before + 1:
+        result.violations.append(f"{mount.fs}: it says {told - before} times that the disk is full")
+    # What was announced before may still be on its way.
+    recorder.drain()
+    counts, room = dict(recorder.frames), said.read_text().count("there is room on the disk again")
+    balloon.unlink()
+    begin = time.monotonic()
+    more = lambda: (
+        said.read_text().count("there is room on the disk again") > room
+        and all(recorder.frames.get(source, 0) > counts.get(source, 0) for source in desk.sources)
+    )
+    if not recorder.until(more, PATIENCE):
+        words = said.read_text()[-500:]
+        result.violations.append(f"{mount.fs}: there is room again, and it does not record on (ended: {recorder.is_ended}): {words}")
+        return
+    took = time.monotonic() - begin
+    result.figures["slowest to resume, ms"] = max(result.figures.get("slowest to resume, ms", 0), round(took * 1000))
+    if took > RESUMES_WITHIN:
+        result.violations.append(f"{mount.fs}: it records on only {took:.1f} s after there is room again")
+    result.reached += 1
+
+
+def fill(balloon: Path, leave: int) -> None:
+    """Takes all the space there is, but for some."""
+    with balloon.open("wb", buffering=0) as file:
+        size = 1 << 20
+        while size >= 4096:
+            try:
+                file.write(b"\xaa" * size)
+            except OSError as why:
+                if why.errno != errno.ENOSPC:
+                    raise
+                size //= 4
+        os.fsync(file.fileno()) if leave == 0 else None
+        file.truncate(max(0, file.tell() - leave))
+
+
+def control(result: Result, desk: Desk) -> None:
+    """What is planted here must be found."""
+    source, n, digest = desk.announced[-1]
+    desk.announced.append((source, n + 1_000_000, digest))
+    desk.deaths.append((source, now() - 3_600_000_000))
+    tape, _ = desk.judge(may_skip=True)
+    result.controls["an announcement that is not on the tape"] = any("announced with hash" in what for what in tape.violations)
+    result.controls["a death that the ledger does not tell of"] = any("tells of the death" in what for what in tape.violations)

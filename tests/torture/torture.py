@@ -1,0 +1,114 @@
+"""The command line of scripts/torture."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from desk import Skip
+
+# Name to module, function, how many runs when nobody says, and what it is.
+MODES = {
+    "kill": ("kill", "run", 10_000, "SIGKILL of a recorder under load; every fourth one hits the recovery"),
+    "powercut": ("powercut", "run", 10_000, "a real file system loses all that was not synced (--fs)"),
+    "lock": ("lock", "run", 200, "many recorders at once on one tape (--procs), again when the one that won is killed"),
+    "syscall": ("calls", "kills", 100, "SIGKILL at each call that changes files, before it and halfway through it (--all)"),
+    "ioerror": ("calls", "errors", 50, "each call that changes files fails, with EIO and with ENOSPC (--all)"),
+    "enospc": ("full", "run", 2_000, "the disk runs full under a recorder, and has room again after a while"),
+    "slowdisk": ("slow", "run", 4, "syncs take five seconds, or the file system is frozen for twenty"),
+    "halfopen": ("halfopen", "run", 20, "the peer falls silent and its connection stays"),
+    "clock": ("clock", "run", 20, "the wall clock steps while recording, by a second to ten years"),
+}
+
+# What --short runs.
+SHORT = [
+    ("kill", ["--count", "200"]),
+    ("powercut", ["--fs", "ext4", "--count", "50"]),
+    ("powercut", ["--fs", "xfs", "--count", "50"]),
+    ("lock", ["--count", "10"]),
+    ("syscall", ["--count", "100"]),
+    ("ioerror", ["--count", "50"]),
+    ("enospc", ["--count", "6"]),
+]
+
+EPILOG = """\
+Each mode prints one line of JSON: {"mode","runs","reached","violations","controls","seconds","seed"}. Its exit code is 0 when
+nothing was violated, everything was reached and every planted fault was caught; 77 when something is missing here (it says
+`skipped: …`), else 1. What was violated is said on stderr, and the tapes stay where they are.
+
+modes:
+{modes}
+
+examples:
+  scripts/torture --short                            what the gate runs, in about three minutes; a skip is no failure
+  scripts/torture kill --count 10000
+  scripts/torture powercut --fs ext4,xfs --count 10000
+  scripts/torture syscall --all
+  scripts/torture ioerror --count 500 --seed 7
+"""
+
+
+def main() -> int:
+    options = parser().parse_args()
+    if options.short:
+        codes = [run(parser().parse_args([mode, "--binary", str(options.binary), *words])) for mode, words in SHORT]
+        return int(any(code not in (0, 77) for code in codes))
+    if options.mode is None:
+        parser().error("name a mode, or --short")
+    return run(options)
+
+
+def run(options) -> int:
+    begin = time.monotonic()
+    try:
+        module, function, count, _ = MODES[options.mode]
+        options.count = options.count or count
+        result = getattr(importlib.import_module(module), function)(options)
+    except Skip as why:
+        print(f"skipped: {options.mode}: {why}")
+        return 77
+    for what in result.violations[:50]:
+        print(f"violation: {what}", file=sys.stderr)
+    missed = [name for name, caught in result.controls.items() if not caught]
+    for name in missed:
+        print(f"control not caught: {name}", file=sys.stderr)
+    line = {
+        "mode": options.mode,
+        "runs": result.runs,
+        "reached": result.reached,
+        "violations": len(result.violations),
+        "controls": {"planted": len(result.controls), "caught": len(result.controls) - len(missed)},
+        "seconds": round(time.monotonic() - begin, 1),
+        "seed": options.seed,
+    }
+    print(json.dumps(line | {"figures": result.figures}), flush=True)
+    return 0 if not result.violations and not missed and result.reached == result.runs else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    modes = "\n".join(f"  {name:<10} {words}" for name, (*_, words) in MODES.items())
+    parser = argparse.ArgumentParser(
+        prog="scripts/torture",
+        usage="scripts/torture MODE [--count N] [--seed S] … | --short",
+        description="Tortures the real binary, and lets an oracle that shares no decoder with it judge the tapes.",
+        epilog=EPILOG.replace("{modes}", modes),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("mode", nargs="?", choices=MODES, metavar="MODE")
+    parser.add_argument("--short", action="store_true", help="the modes that the gate runs, each for a short while")
+    parser.add_argument("--count", type=int, metavar="N", help="runs (powercut: of each file system)")
+    parser.add_argument("--all", action="store_true", help="syscall, ioerror: every call, not a sample")
+    parser.add_argument("--fs", default="ext4,xfs", metavar="FS,FS", help="powercut: file systems [ext4,xfs]")
+    parser.add_argument("--procs", type=int, default=20, metavar="N", help="lock: recorders at once [20]")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, metavar="N", help="runs at the same time [CPUs]")
+    parser.add_argument("--seed", type=int, default=time.time_ns() // 1000 % 1_000_000, metavar="S", help="draws the same faults")
+    parser.add_argument("--dir", type=Path, help="where the tapes lie [/dev/shm if there is room]")
+    parser.add_argument("--binary", type=Path, required=True, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
