@@ -428,7 +428,11 @@ fn open_catalog(path: &Path, tape: &str) -> std::result::Result<Catalog, Refused
         Err(error) => return Err(Refused::Other(error.into())),
     };
     match catalog.tape() {
-        Ok(Some(found)) if found == tape => Ok(catalog),
+        Ok(Some(found)) if found == tape => match catalog.fault() {
+            Ok(None) => Ok(catalog),
+            Ok(Some(words)) => Err(Refused::Broken(format!("it was broken ({words})"))),
+            Err(error) => Err(Refused::Broken(format!("it was broken ({})", chain(&error)))),
+        },
         Ok(Some(_)) => Err(Refused::Broken("it belonged to another tape".to_owned())),
         Ok(None) => Err(Refused::Broken("it belonged to no tape".to_owned())),
         Err(error) => Err(Refused::Broken(format!("it was broken ({})", chain(&error)))),
@@ -581,7 +585,7 @@ fn scan(
         torn_bytes: 0,
     };
     let mut reader = Reader::open(disk, path)?;
-    let mut walk = Walk::new(Trust::Checksum);
+    let mut walk = Walk::new(Trust::Chain);
     let begins_anew = segment.first_n > index.last_n();
     let (mut last, mut why) = (begins_anew.then(|| (index.last_n(), index.last_at())), None);
     let mut buffer = Vec::new();

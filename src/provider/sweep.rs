@@ -325,11 +325,8 @@ impl Sweep {
         if rows.is_empty() || !is_fresh || is_again || repeats {
             self.doubt = true;
             self.windowed = true;
-            let (lo, hi, look) = (window.lo, window.hi, window.look);
-            if window.oldest.is_none() && look < LOOKS_MAX {
-                // Empty, and it claims more: that is looked at again.
-                self.confirmed |= look == 0;
-                self.windows.push_back(Window::new(lo, hi, None, look + 1));
+            if rows.is_empty() {
+                self.empty_again();
             }
         } else if window.look == 0 && rows.len() < self.page {
             let hi = before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi);
@@ -342,6 +339,22 @@ impl Sweep {
             window.cursor = next.map(str::to_owned);
         }
         new
+    }
+
+    /// A page is empty and claims more: that is looked at again, and never taken for an end.
+    fn empty_again(&mut self) {
+        let Some(window) = self.windows.front() else { return };
+        let below = window.max_id.and_then(|id| TweetId(id).published_at()).map(|at| second(at) + 1);
+        let (lo, hi, look) = (window.lo, below.unwrap_or(window.hi).min(window.hi), window.look);
+        match window.oldest {
+            // There is a way below the oldest row still.
+            Some((at, id)) if at + 1 < window.hi || window.max_id.is_none_or(|max| id.saturating_sub(1) < max) => {}
+            _ if look < LOOKS_MAX => {
+                self.confirmed |= look == 0;
+                self.windows.push_back(Window::new(lo, hi, None, look + 1));
+            }
+            _ => self.give_up(lo, hi),
+        }
     }
 
     /// The provider does not take a cursor any more, or refuses the search altogether.
@@ -367,7 +380,8 @@ impl Sweep {
         let below = id.saturating_sub(1);
         if past_until {
             // Its limits of time are ignored, so there is no way on without a cursor.
-            let (lo, hi) = (window.lo, at + 1);
+            // What was told twice although it was another search's is not believed then, either.
+            let (lo, hi) = (window.lo, if window.retried { window.whole.0 } else { at + 1 });
             self.give_up(lo, hi);
             self.finish(before);
         } else if past_id {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use birdtape::archive::{
     ALL, Archive, ArchiveError, Closed, Disk, Fact, Filling, KindResult, Lost, MemDisk, Opened, Options, Selected, Spent, Stretch, Tape,
 };
-use birdtape::catalog::Catalog;
+use birdtape::catalog::{Catalog, CatalogError};
 use birdtape::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, SourceName, TweetId, UnixMicros, Via};
 use birdtape::provider::{decode, decode_record};
 use bytes::Bytes;
@@ -70,8 +70,8 @@ impl Made {
     }
 
     /// Every row of the catalog.
-    pub(crate) fn rows(&self) -> Vec<String> {
-        Catalog::open_read_only(&self.catalog()).unwrap().dump(|_, _, _| true).unwrap()
+    pub(crate) fn rows(&self) -> Result<Vec<String>, CatalogError> {
+        Catalog::open_read_only(&self.catalog())?.dump(|_, _, _| true)
     }
 
     /// Paths of segments, sealed or open.

@@ -25,7 +25,7 @@ use birdtape::archive::{
     Spent, Stretch, Unsynced,
 };
 use birdtape::catalog::{Catalog, Change};
-use birdtape::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
+use birdtape::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, Via};
 
 use crate::made::{Made, envelope, second};
 use crate::simulate::dice::Dice;
@@ -523,6 +523,11 @@ impl History {
                 for at in 0..SPAN as usize {
                     if n[at] > 1 || is[at] != must[at] {
                         let (scope, version) = (&told.scope, told.version);
+                        if std::env::var_os("HW_TALK").is_some() {
+                            println!("frontier {:?} since {} until {:?} reached {reached}", told.frontier.map(|f| index(f.0)), index(told.since.0), told.until.map(|f| index(f.0)));
+                            for g in &gaps { println!("gap {} {} {} {} {:?} {:?}", g.n, g.scope, g.state, index(g.from_us), g.to_us.map(index), of_gap(g).map(|((_, k), r)| (k.clone(), r.state.clone(), r.rest.clone())).collect::<Vec<_>>()); }
+                            for (name, set) in classes.named() { println!("{name}: {:?}", set.iter().map(|(a, b)| (index(a.0), index(b.0))).collect::<Vec<_>>()); }
+                        }
                         return Err(format!(
                             "scope {scope}, version {version}, kind {kind:?}: second {at} is in {} classes, {:?} instead of {:?}",
                             n[at], is[at], must[at]

@@ -17,7 +17,7 @@
 //! | --- | --- |
 //! | never, because it was never asked for, or only by answers with a sign: a cursor that was seen, a page that is short, empty or the last one again and claims more, a number that does not fit, bounds by a second | yes |
 //! | once, behind rows that were said to be the last, and no edge of the stretch proves that | yes: that is looked at again |
-//! | once, on a last page, where a walk was told to doubt; TweetStream's anywhere then | yes: that is asked twice |
+//! | once, on a last page of a search, where a walk was told to doubt; TweetStream's anywhere then | yes: that is asked twice |
 //! | otherwise on pages that look right: left out and filled up from below, passed over, hidden for good, not there yet | no |
 //!
 //! What is excused is in the table, by name.
@@ -305,7 +305,7 @@ impl Run<'_> {
             let excuse = match () {
                 () if n_silent == 0 => None,
                 () if doubt && provider == Provider::Tweetstream && n_silent == 1 => None,
-                () if doubt && denied.among == 1 && denied.among_last == 1 && denied.behind == 0 => None,
+                () if doubt && provider != Provider::XLive && denied.among == 1 && denied.among_last == 1 && denied.behind == 0 => None,
                 () if denied.among > 0 => Some("excused: kept back among other rows"),
                 () if denied.behind == 1 && !is_at_edge => None,
                 () => Some("excused: kept back behind a claimed end"),
@@ -357,7 +357,9 @@ fn batch(seeds: Range<u64>, mutant: Option<Mutant>) -> Batch {
 fn check(from: u64, count: u64) {
     let started = Instant::now();
     let found = batch(from..from + count, None);
-    let caught: Vec<_> = Mutant::ALL.map(|mutant| (format!("{mutant:?}"), batch(0..GATE, Some(mutant)).broken.len())).into();
+    // One world of a walk without an end takes as long as hundreds of others.
+    let n_worlds = |mutant: Mutant| if mutant == Mutant::NeverEnds { 4 } else { 500 };
+    let caught = Mutant::ALL.map(|mutant| (format!("{mutant:?}"), batch(0..n_worlds(mutant), Some(mutant)).broken.len()));
     println!("{}", found.table);
     for (seed, what) in found.broken.iter().take(20) {
         println!("seed {seed}: {what}; again: scripts/simulate --only history-lies --from {seed} --count 1");

@@ -40,6 +40,8 @@ pub(super) struct Peer<'w> {
     cut: HashSet<u64>,
     skipped: HashSet<u64>,
     rows_before: Vec<usize>,
+    /// What they were asked with.
+    list_before: &'static str,
     longest: usize,
     cursors: Vec<String>,
     n_standing: u64,
@@ -70,14 +72,17 @@ struct Question {
     page: usize,
     cursor: Option<String>,
     by_receipt: bool,
+    /// Names the list, as far as pages of it look alike.
+    of: &'static str,
 }
 
 /// A page as it is told.
 #[derive(Default)]
 struct Told {
     rows: Vec<usize>,
-    /// Rows that are nobody's, each its id.
+    /// Rows that are nobody's, each its id, and those of them that nothing selected.
     strange: Vec<u64>,
+    strangers: Vec<u64>,
     /// Position in the list where the next page begins, if one is claimed.
     next: Option<usize>,
     /// Said in place of the right cursor.
@@ -94,7 +99,7 @@ impl<'w> Peer<'w> {
     pub(super) fn new(world: &'w World) -> Self {
         let mut dice = Dice::new(world.seed, 12);
         let n = world.things.len();
-        let mut some = |dice: &mut Dice, lie: Lie| -> HashSet<usize> {
+        let some = |dice: &mut Dice, lie: Lie| -> HashSet<usize> {
             if world.tells(lie) { (0..n).filter(|_| dice.chance(60)).collect() } else { HashSet::new() }
         };
         let hidden = some(&mut dice, Lie::Hidden);
@@ -114,6 +119,7 @@ impl<'w> Peer<'w> {
             cut: HashSet::new(),
             skipped: HashSet::new(),
             rows_before: Vec::new(),
+            list_before: "",
             longest: 0,
             cursors: Vec::new(),
             n_standing: 0,
@@ -264,7 +270,11 @@ impl<'w> Peer<'w> {
     /// Tells a page: the honest one, then what became of it.
     fn tell(&mut self, question: &Question, paging: Paging) -> Told {
         let has_cursors = paging == Paging::Cursors;
-        let Question { list, start, .. } = question;
+        let Question { list, start, of, .. } = question;
+        if std::mem::replace(&mut self.list_before, of) != *of {
+            self.rows_before.clear();
+            self.cursors.clear();
+        }
         let (mut start, mut page) = (*start, question.page);
         if start > 0 && self.lies(Lie::Shifted) {
             self.reach(Lie::Shifted);
@@ -445,7 +455,11 @@ impl<'w> Peer<'w> {
                 for _ in 0..self.dice.between(1, 3) {
                     let at = span.start + self.dice.below((span.end - span.start).max(1) as u64) as i64;
                     self.n_strange += 1;
-                    told.strange.push(birdtape::model::TweetId::first_at(UnixMicros(at)).0 + (1 << 21) + self.n_strange);
+                    let id = birdtape::model::TweetId::first_at(UnixMicros(at)).0 + (1 << 21) + self.n_strange;
+                    told.strange.push(id);
+                    if lie == Lie::Strangers {
+                        told.strangers.push(id);
+                    }
                 }
             }
         }
@@ -511,7 +525,8 @@ impl<'w> Peer<'w> {
         };
         let (all, list) = self.select(since..until, 1_000_000, max_id, |thing| thing.at, fits);
         let start = self.start_of(&list, cursor);
-        let question = Question { all, list, start, page: self.world.page, cursor: cursor.map(str::to_owned), by_receipt: false };
+        let (page, cursor_asked) = (self.world.page, cursor.map(str::to_owned));
+        let question = Question { all, list, start, page, cursor: cursor_asked, by_receipt: false, of: "search" };
         let told = self.tell(&question, Paging::Cursors);
         let cursor = told.cursor.clone().or_else(|| told.next.map(|next| self.cursor_at(&question.list, next)));
         (told, cursor)
@@ -538,7 +553,7 @@ impl<'w> Peer<'w> {
             let (all, list) = self.select(i64::MIN..i64::MAX, 0, None, |thing| thing.at, fits);
             // Who asks for ids sees which are missing.
             let mut told = Told { rows: list.clone(), has_sign: true, ..Told::default() };
-            let question = Question { all, page: list.len(), list, start: 0, cursor: None, by_receipt: false };
+            let question = Question { all, page: list.len(), list, start: 0, cursor: None, by_receipt: false, of: "posts" };
             self.leave_out(&question, &mut told, question.page, Paging::Counted);
             return self.data(&told, None);
         }
@@ -565,7 +580,7 @@ impl<'w> Peer<'w> {
         let fits = |thing: &Thing| thing.author < N_WATCHED && (thing.came || keeps_all);
         let (all, list) = self.select(i64::MIN..i64::MAX, 0, None, |thing| thing.at, fits);
         let start = (page.saturating_sub(1) * size).min(list.len());
-        let question = Question { all, list, start, page: size, cursor: None, by_receipt: false };
+        let question = Question { all, list, start, page: size, cursor: None, by_receipt: false, of: "logs" };
         let told = self.tell(&question, Paging::Counted);
         let total = told.total;
         let mut body = r#"{"logs":["#.to_owned();
@@ -606,7 +621,7 @@ impl<'w> Peer<'w> {
         let things = self.things();
         list.sort_by_key(|at| std::cmp::Reverse(time(&things[*at])));
         let page = self.world.page.min(limit);
-        let question = Question { all, list, start: 0, page, cursor: None, by_receipt };
+        let question = Question { all, list, start: 0, page, cursor: None, by_receipt, of: kind.name() };
         if page < limit && question.list.len() > page {
             self.reach(Lie::PageSize);
         }
@@ -638,14 +653,15 @@ impl<'w> Peer<'w> {
         }
         let max_id = params.get("max_id").and_then(|id| id.parse::<u64>().ok()).map(|id| id - 1);
         let (all, list) = self.select(i64::MIN..i64::MAX, 0, max_id, |thing| thing.at, |_| true);
-        let question = Question { all, list, start: 0, page: self.world.page, cursor: None, by_receipt: false };
+        let question = Question { all, list, start: 0, page: self.world.page, cursor: None, by_receipt: false, of: "talk" };
         let told = self.tell(&question, Paging::Bounded);
         let ids: Vec<u64> = self.ids(&told).collect();
         let entries: Vec<_> = ids
             .iter()
             .map(|id| {
                 let at = birdtape::model::TweetId(*id).published_at().unwrap().millis();
-                format!(r#"{{"message":{{"id":"{id}","time":"{at}","conversation_id":"{TALK}","message_data":{{"id":"{id}"}}}}}}"#)
+                let talk = if told.strangers.contains(id) { "7-8" } else { TALK };
+                format!(r#"{{"message":{{"id":"{id}","time":"{at}","conversation_id":"{talk}","message_data":{{"id":"{id}"}}}}}}"#)
             })
             .collect();
         let status = if told.next.is_some() { "HAS_MORE" } else { "AT_END" };
