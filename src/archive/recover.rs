@@ -259,13 +259,18 @@ fn salvage(
     recovery: &mut Recovery,
 ) -> Result<()> {
     let damaged = layout.open(source.as_str(), &open.day, open.first_n);
-    let provider = provider_of(disk, &damaged)?.ok_or_else(|| SegmentError::NotASegment {
-        path: damaged.clone(),
-        why: "its first line cannot be read; move the file away to go on".to_owned(),
-    })?;
     // The runs are written under other numbers' names first, and the first run last: as long as the damaged file has
     // its name, a killed salvage is simply done again.
     let runs = runs_of(disk, &damaged)?;
+    let provider = match provider_of(disk, &damaged)? {
+        Some(provider) => provider,
+        // The header is gone with its block; the catalog may know what it said.
+        None if runs.is_empty() => String::new(),
+        None => provider_by_catalog(layout, source).ok_or_else(|| SegmentError::NotASegment {
+            path: damaged.clone(),
+            why: "its first line cannot be read; move the file away to go on".to_owned(),
+        })?,
+    };
     for window in runs.windows(2) {
         let (before, behind) = (&window[0], &window[1]);
         recovery.holes.push(Hole {
@@ -380,6 +385,11 @@ fn provider_of(disk: &dyn Disk, path: &Path) -> Result<Option<String>> {
         }
     }
     Ok(provider)
+}
+
+fn provider_by_catalog(layout: &Layout, source: &SourceName) -> Option<String> {
+    let sources = Catalog::open_read_only(&layout.catalog()).ok()?.sources().ok()?;
+    sources.into_iter().find(|row| row.name == source.as_str()).map(|row| row.provider)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -402,7 +402,8 @@ impl Archive {
         self.note(source, ConnId(0), at, &Fact::Start { birdtape, boot_id, since_boot_us })?;
         // A gap of everything begins one horizon back: no scope may count with another one.
         let is_other = |row: &ScopeRow| row.until_us.is_none() && row.horizon_us != horizon.as_micros() as i64;
-        let others: Vec<_> = self.index[source].scopes.values().map(|scope| &scope.row).filter(|row| is_other(row)).cloned().collect();
+        let others: Vec<_> =
+            self.index[source].scopes.values().map(|scope| &scope.row).filter(|row| is_other(row)).cloned().collect();
         for row in others {
             let (version, since, until) = (row.version + 1, UnixMicros(row.since_us), None);
             let promise = Promise { version, since, until, horizon, text: row.text.as_deref(), detail: &row.detail };
@@ -571,7 +572,9 @@ impl Archive {
         what: &str,
     ) -> Result<Option<u64>> {
         let Some(before) = before else { return Ok(None) };
-        let from = before.minus(horizon);
+        // Evidence may be older than the reading before.
+        let frontier = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(before);
+        let from = before.minus(horizon).min(frontier);
         if from >= to {
             return Ok(None);
         }

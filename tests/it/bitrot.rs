@@ -64,7 +64,11 @@ impl Target {
         let mut archive = made.open(0).unwrap();
         let now = live(&mut archive, &name, n, 10, noise(seed));
         // A recorder that is killed leaves its segment as it is.
-        if is_open { drop(archive) } else { end(archive, &[&name], now + 1) }
+        if is_open {
+            drop(archive)
+        } else {
+            end(archive, &[&name], now + 1)
+        }
         let path = made.segments(if is_open { ".open" } else { ".zst" }).pop().unwrap();
         let whole = made.disk.files().into_iter().find(|(found, _)| *found == path).unwrap().1;
         let tape = made.tape().unwrap();
@@ -72,10 +76,8 @@ impl Target {
         assert!(damage.is_empty() && records.len() as u64 > n);
         let segment = tape.catalog().segments("alpha").unwrap().pop().unwrap();
         let rows = tape.catalog().blocks("alpha", segment.first_n).unwrap();
-        let mut blocks: Vec<_> = rows
-            .iter()
-            .map(|row| (row.offset as usize..(row.offset + row.bytes) as usize, row.first_n..=row.last_n))
-            .collect();
+        let mut blocks: Vec<_> =
+            rows.iter().map(|row| (row.offset as usize..(row.offset + row.bytes) as usize, row.first_n..=row.last_n)).collect();
         // The block that is being written has no row.
         let (bytes, numbers) = blocks.last().map_or((0, 0), |(bytes, numbers)| (bytes.end, *numbers.end()));
         if is_open {
@@ -110,7 +112,8 @@ impl Target {
         if tape.unindexed("alpha", |record| unindexed.lock().unwrap().push(record)).is_ok() {
             let unindexed = unindexed.into_inner().unwrap();
             let differs = unindexed.iter().find(|record| self.records.get(&record.n.0) != Some(&record.line));
-            wrong = wrong.or(differs.map(|record| format!("record {} is accepted from the end of the segment, and differs", record.n)));
+            wrong = wrong
+                .or(differs.map(|record| format!("record {} is accepted from the end of the segment, and differs", record.n)));
         }
         let report = verify(self.made.dir.path(), &self.made.disk, decode_record, |_| {}).unwrap();
         if report.is_whole() {
@@ -176,7 +179,12 @@ struct Outcome {
 }
 
 /// Does `work` on every thread, each with a tape of its own, for the numbers below `n` with that step.
-fn spread(target: &Target, n: u64, step: u64, work: impl Fn(&Target, &Tape, u64, &mut Table) -> Option<String> + Sync) -> Outcome {
+fn spread(
+    target: &Target,
+    n: u64,
+    step: u64,
+    work: impl Fn(&Target, &Tape, u64, &mut Table) -> Option<String> + Sync,
+) -> Outcome {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (next, all) = (AtomicU64::new(0), Mutex::new(Outcome { runs: 0, table: Table::default(), broken: Vec::new() }));
     std::thread::scope(|scope| {
@@ -250,7 +258,13 @@ fn damages(n: u64, is_open: bool) -> Outcome {
                     return None;
                 }
                 let (a, b) = (target.blocks[a.min(b)].0.clone(), target.blocks[a.max(b)].0.clone());
-                let parts = [&target.whole[..a.start], &target.whole[b.clone()], &target.whole[a.end..b.start], &target.whole[a.clone()], &target.whole[b.end..]];
+                let parts = [
+                    &target.whole[..a.start],
+                    &target.whole[b.clone()],
+                    &target.whole[a.end..b.start],
+                    &target.whole[a.clone()],
+                    &target.whole[b.end..],
+                ];
                 bent = parts.concat();
                 ("two blocks in each other's place", vec![a, b])
             }

@@ -23,8 +23,8 @@ use std::time::Instant;
 
 use birdtape::archive::{Options, Span, rebuild, verify};
 use birdtape::catalog::Catalog;
-use birdtape::model::{Body, ConnId, Draft, RecordKind, Via};
-use birdtape::provider::{decode_record, synthetic};
+use birdtape::model::{Body, ConnId, Draft, Provider, RecordKind, Via};
+use birdtape::provider::{decode, decode_record, synthetic};
 
 use crate::made::{Made, end, envelope, live, second, source};
 use crate::simulate::dice::Dice;
@@ -281,15 +281,17 @@ impl Target {
         drop(tape);
         // Recording goes on.
         let mut archive = made.open(LATER + 10).unwrap();
+        let bytes = envelope(1, second(LATER + 11), "more");
+        let decoded = decode(Provider::TwitterapiIo, &bytes);
         let draft = Draft {
             received_at: second(LATER + 11),
             kind: RecordKind::Frame,
             via: Via::Ws,
             conn: ConnId(1),
             info: None,
-            body: Body::Bytes(envelope(1, second(LATER + 11), "more")),
+            body: Body::Bytes(bytes),
         };
-        archive.append(&source("alpha"), &draft, None).unwrap();
+        archive.append(&source("alpha"), &draft, Some(&decoded)).unwrap();
         archive.close(second(LATER + 12)).unwrap();
         let report = verify(made.dir.path(), &made.disk, decode_record, |_| {}).unwrap();
         (!report.is_whole()).then(|| format!("verify finds {:?}", report.damage.first()))
@@ -317,7 +319,9 @@ fn run(n: u64) -> (Table, Vec<String>) {
                     let Some((at, made)) = damaged else { continue };
                     table.note(kind);
                     table.note(if at == 1 { "after a kill" } else { "closed in good order" });
-                    broken.extend(targets[at].check(kind, &made, &mut table).map(|why| format!("seed {seed}, {kind}, target {at}: {why}")));
+                    broken.extend(
+                        targets[at].check(kind, &made, &mut table).map(|why| format!("seed {seed}, {kind}, target {at}: {why}")),
+                    );
                 }
                 let mut all = all.lock().unwrap();
                 all.0.merge(&table);
@@ -381,7 +385,7 @@ fn how_fast_a_catalog_is_made_again() {
         bytes += envelope.bytes.len() as u64;
         n += 1;
         last = envelope.at;
-        let decoded = birdtape::provider::decode(envelope.provider, &envelope.bytes);
+        let decoded = decode(envelope.provider, &envelope.bytes);
         let draft = Draft {
             received_at: envelope.at,
             kind: RecordKind::Frame,

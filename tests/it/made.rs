@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use birdtape::archive::{
-    ALL, Archive, ArchiveError, Closed, Disk, Fact, Filling, KindResult, Lost, MemDisk, Opened, Options, Selected, Spent, Stretch, Tape,
+    ALL, Archive, ArchiveError, Closed, Disk, Fact, Filling, KindResult, Lost, MemDisk, Opened, Options, Selected, Spent,
+    Stretch, Tape,
 };
 use birdtape::catalog::{Catalog, CatalogError};
 use birdtape::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, SourceName, TweetId, UnixMicros, Via};
@@ -94,9 +95,28 @@ pub(crate) fn envelope(n: u64, at: UnixMicros, words: &str) -> Bytes {
     ))
 }
 
-/// One life of a recorder with `n` envelopes, a drop in the middle, and a ledger with a row of every table. What it leaves
-/// open at the end is the caller's.
-pub(crate) fn live(archive: &mut Archive, name: &SourceName, n: u64, begin: i64, mut words: impl FnMut(u64) -> String) -> i64 {
+/// One life of a recorder with `n` envelopes, a drop in the middle, and a ledger with a row of every table, committed every
+/// seven envelopes. What it leaves open at the end is the caller's.
+pub(crate) fn live(archive: &mut Archive, name: &SourceName, n: u64, begin: i64, words: impl FnMut(u64) -> String) -> i64 {
+    let commit = |nth: u64, at: i64, archive: &mut Archive, _: &Bytes| {
+        if nth % 7 == 6 {
+            archive.commit(second(at)).unwrap();
+        }
+    };
+    let now = live_with(archive, name, n, begin, words, commit);
+    archive.commit(second(now)).unwrap();
+    now
+}
+
+/// The same; what is done after an envelope was appended is the caller's, too.
+pub(crate) fn live_with(
+    archive: &mut Archive,
+    name: &SourceName,
+    n: u64,
+    begin: i64,
+    mut words: impl FnMut(u64) -> String,
+    mut appended: impl FnMut(u64, i64, &mut Archive, &Bytes),
+) -> i64 {
     archive.add_source(name, Provider::TwitterapiIo).unwrap();
     archive.start_source(name, HORIZON, ("boot".to_owned(), HORIZON), second(begin)).unwrap();
     let mut now = begin;
@@ -134,16 +154,13 @@ pub(crate) fn live(archive: &mut Archive, name: &SourceName, n: u64, begin: i64,
             via: Via::Ws,
             conn,
             info: None,
-            body: Body::Bytes(bytes),
+            body: Body::Bytes(bytes.clone()),
         };
         archive.append(name, &draft, Some(&decoded)).unwrap();
-        if nth % 7 == 6 {
-            archive.commit(second(now)).unwrap();
-        }
+        appended(nth, now, archive, &bytes);
     }
     let (from, to) = (second(begin + 1), second(begin + 3));
     archive.remark(name, second(now), &Fact::Audit { scope: ALL.to_owned(), from, to, asked: 3, missed: 0 }).unwrap();
-    archive.commit(second(now)).unwrap();
     now
 }
 

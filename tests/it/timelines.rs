@@ -21,8 +21,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use birdtape::archive::{
-    ALL, Archive, Classes, Closed, Fact, Filling, GapKindRow, GapRow, Hole, KindResult, Lost, Opened, Options, ScopeCoverage, Selected,
-    Spent, Stretch, Unsynced,
+    ALL, Archive, Classes, Closed, Fact, Filling, GapKindRow, GapRow, Hole, KindResult, Lost, Opened, Options, ScopeCoverage,
+    Selected, Spent, Stretch, Unsynced,
 };
 use birdtape::catalog::{Catalog, Change};
 use birdtape::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, Via};
@@ -226,9 +226,7 @@ impl History {
 
     fn start(&mut self, archive: &mut Archive) {
         archive.start_source(&self.name, self.lasts(), ("boot".to_owned(), Duration::ZERO), second(self.now)).unwrap();
-        if let Some(Some(horizon)) = self.promised.get_mut(ALL) {
-            *horizon = self.horizon;
-        }
+        self.promised.values_mut().flatten().for_each(|horizon| *horizon = self.horizon);
         if self.reads_lists {
             return;
         }
@@ -523,11 +521,6 @@ impl History {
                 for at in 0..SPAN as usize {
                     if n[at] > 1 || is[at] != must[at] {
                         let (scope, version) = (&told.scope, told.version);
-                        if std::env::var_os("HW_TALK").is_some() {
-                            println!("frontier {:?} since {} until {:?} reached {reached}", told.frontier.map(|f| index(f.0)), index(told.since.0), told.until.map(|f| index(f.0)));
-                            for g in &gaps { println!("gap {} {} {} {} {:?} {:?}", g.n, g.scope, g.state, index(g.from_us), g.to_us.map(index), of_gap(g).map(|((_, k), r)| (k.clone(), r.state.clone(), r.rest.clone())).collect::<Vec<_>>()); }
-                            for (name, set) in classes.named() { println!("{name}: {:?}", set.iter().map(|(a, b)| (index(a.0), index(b.0))).collect::<Vec<_>>()); }
-                        }
                         return Err(format!(
                             "scope {scope}, version {version}, kind {kind:?}: second {at} is in {} classes, {:?} instead of {:?}",
                             n[at], is[at], must[at]
@@ -544,7 +537,8 @@ impl History {
     }
 
     fn count(&mut self, classes: &Classes, gaps: &[&GapRow]) {
-        let facts = ["instants: live", "instants: backfilled", "instants: audited", "instants: missing", "instants: unverifiable"];
+        let facts =
+            ["instants: live", "instants: backfilled", "instants: audited", "instants: missing", "instants: unverifiable"];
         let classes = classes.within(second(0), second(SPAN));
         for ((_, set), fact) in classes.named().into_iter().zip(facts) {
             self.table.add(fact, (set.len_us() / 1_000_000) as u64);
@@ -607,7 +601,8 @@ fn in_gap(rows: &Rows, gap: &GapRow, kind: Option<&str>, at: i64) -> Option<Clas
         _ => false,
     };
     let every = results(ALL);
-    let named: Vec<_> = KINDS[1..].iter().filter(|of| kind.is_none_or(|kind| kind == **of)).filter_map(|of| results(of)).collect();
+    let named: Vec<_> =
+        KINDS[1..].iter().filter(|of| kind.is_none_or(|kind| kind == **of)).filter_map(|of| results(of)).collect();
     let with_history: Vec<_> = named.iter().filter(|row| row.state != "unfillable").collect();
     if every.is_some_and(is_whole) || (!with_history.is_empty() && with_history.iter().all(|row| is_whole(row))) {
         return Some(Class::Backfilled);
@@ -703,7 +698,8 @@ fn check(from: u64, count: u64) {
     for (seed, what) in broken.iter().take(20) {
         println!("seed {seed}: {what}; again: scripts/simulate --only coverage --from {} --count {BATCH}", seed / BATCH * BATCH);
     }
-    let controls: serde_json::Map<String, serde_json::Value> = caught.iter().map(|(name, n)| (name.clone(), (*n).into())).collect();
+    let controls: serde_json::Map<String, serde_json::Value> =
+        caught.iter().map(|(name, n)| (name.clone(), (*n).into())).collect();
     let line = serde_json::json!({
         "mode": "coverage", "runs": count, "reached": count, "violations": broken.len(), "controls": controls,
         "seconds": started.elapsed().as_secs_f64(), "seed": from,

@@ -629,10 +629,13 @@ impl Course {
             self.pass += 1;
             (self.has_lied, self.is_quiet, self.n_found) = (false, false, 0);
             (self.reached, self.risen) = (None, None);
-            // What was given up is tried again.
-            self.rest.clear();
-            self.why.clear();
             self.windows.push(main.clone());
+            // What was given up is tried again, and by itself: this pass may end above it.
+            self.why.clear();
+            for (from, to) in std::mem::take(&mut self.rest) {
+                let (start, end) = (UnixMicros(from).millis(), UnixMicros(to).millis().saturating_add(1));
+                self.windows.push(Window { start, end, ..Window::default() });
+            }
         } else {
             self.rest.push((stretch.0.0, stretch.1.0));
             self.why.push("the history gives other rows each time it is asked".to_owned());

@@ -20,7 +20,7 @@
 //! | once, on a last page of a search, where a walk was told to doubt; TweetStream's anywhere then | yes: that is asked twice |
 //! | otherwise on pages that look right: left out and filled up from below, passed over, hidden for good, not there yet | no |
 //!
-//! What is excused is in the table, by name.
+//! What is excused is in the table, by name; there too how often history kept back even what is on the tape.
 //!
 //! # Negative controls
 //!
@@ -68,6 +68,10 @@ const SOMETIMES: [&str; 12] = [
     "missing, and the verdict says so",
     "brought",
 ];
+
+/// Of what is excused: history gave nothing of the stretch's beginning, not even what came live there. A client could know
+/// that such a history does not reach so far, if it looked for what it has and does not get.
+const KEPT_ALL_BACK: &str = "excused, and nothing that came live was given there";
 
 /// A worse walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +122,8 @@ struct Run<'w> {
     dice: Dice,
     mutant: Option<Mutant>,
     held: Held,
+    /// What history gave.
+    given: HashSet<(EventKind, EventId)>,
     table: Table,
     /// What mutants remember.
     cursors: HashSet<String>,
@@ -134,6 +140,7 @@ fn run(world: &World, mutant: Option<Mutant>) -> (Table, Vec<String>) {
         dice: Dice::new(world.seed, 13),
         mutant,
         held: Held(came),
+        given: HashSet::new(),
         table: Table::default(),
         cursors: HashSet::new(),
         answers: HashMap::new(),
@@ -187,7 +194,10 @@ impl Run<'_> {
                 walk = self.begin(Some(&cursor));
                 continue;
             }
-            self.held.0.extend(decoded.events.into_iter().map(|event| (event.kind, event.id)));
+            for event in decoded.events {
+                self.given.insert((event.kind, event.id.clone()));
+                self.held.0.insert((event.kind, event.id));
+            }
             match answered {
                 Ok(_) => tries = 0,
                 Err(Trouble::Again { .. }) => {
@@ -247,7 +257,8 @@ impl Run<'_> {
 
     /// Compares the verdict with what is true.
     fn judge(&mut self, verdict: Result<Option<Verdict>, String>) -> Vec<String> {
-        let is_truthful = self.world.lies.iter().all(|told| self.peer.table.get(told.lie.name()) == 0) && self.peer.table.get(Lie::PageSize.name()) == 0;
+        let is_truthful = self.world.lies.iter().all(|told| self.peer.table.get(told.lie.name()) == 0)
+            && self.peer.table.get(Lie::PageSize.name()) == 0;
         let is_trouble = self.world.lies.iter().all(|told| told.lie.is_trouble() || self.peer.table.get(told.lie.name()) == 0);
         let is_trouble = is_trouble && self.peer.table.get(Lie::PageSize.name()) == 0;
         self.table.note(match (is_truthful, is_trouble) {
@@ -284,7 +295,13 @@ impl Run<'_> {
     }
 
     /// Looks for what is called whole and is not on the tape.
-    fn missing(&mut self, kind: EventKind, stretch: Range<UnixMicros>, rest: &[(UnixMicros, UnixMicros)], violations: &mut Vec<String>) {
+    fn missing(
+        &mut self,
+        kind: EventKind,
+        stretch: Range<UnixMicros>,
+        rest: &[(UnixMicros, UnixMicros)],
+        violations: &mut Vec<String>,
+    ) {
         let World { provider, doubt, .. } = *self.world;
         let edge = self.world.wanted.margin;
         let mine = |thing: &&(usize, &world::Thing)| {
@@ -305,14 +322,33 @@ impl Run<'_> {
             let excuse = match () {
                 () if n_silent == 0 => None,
                 () if doubt && provider == Provider::Tweetstream && n_silent == 1 => None,
-                () if doubt && provider != Provider::XLive && denied.among == 1 && denied.among_last == 1 && denied.behind == 0 => None,
+                () if doubt
+                    && provider != Provider::XLive
+                    && denied.among == 1
+                    && denied.among_last == 1
+                    && denied.behind == 0 =>
+                {
+                    None
+                }
                 () if denied.among > 0 => Some("excused: kept back among other rows"),
                 () if denied.behind == 1 && !is_at_edge => None,
                 () => Some("excused: kept back behind a claimed end"),
             };
             match excuse {
-                Some(excuse) => self.table.note(excuse),
-                None => violations.push(format!("{} {} of {} is missing and called whole ({denied:?})", kind.name(), thing.id, thing.at)),
+                Some(excuse) => {
+                    self.table.note(excuse);
+                    let is_beginning = |of: &&world::Thing| of.came && (stretch.start..stretch.start.plus(edge)).contains(&of.at);
+                    let mut beginning = self.world.things.iter().filter(is_beginning).peekable();
+                    if beginning.peek().is_some() && !beginning.any(|of| self.given.contains(&of.key())) {
+                        self.table.note(KEPT_ALL_BACK);
+                    }
+                }
+                None => violations.push(format!(
+                    "{} {} of {} is missing and called whole ({denied:?})",
+                    kind.name(),
+                    thing.id,
+                    thing.at
+                )),
             }
         }
     }
@@ -339,7 +375,8 @@ fn batch(seeds: Range<u64>, mutant: Option<Mutant>) -> Batch {
                     mine.table.merge(&table);
                     mine.table.note(world.provider.name());
                     if let Some(first) = violations.into_iter().next() {
-                        mine.broken.push((seed, format!("{} {:?} doubt {}: {first}", world.provider.name(), world.lies, world.doubt)));
+                        mine.broken
+                            .push((seed, format!("{} {:?} doubt {}: {first}", world.provider.name(), world.lies, world.doubt)));
                     }
                 }
                 let mut all = all.lock().unwrap();

@@ -91,6 +91,8 @@ struct Told {
     total: usize,
     /// Whether something about it is plainly wrong.
     has_sign: bool,
+    /// Whether it has fewer rows than fit, and claims more: a sign for what should stand among them.
+    is_short: bool,
     /// Whether the number that is said is that of the honest page.
     keeps_count: bool,
 }
@@ -105,7 +107,8 @@ impl<'w> Peer<'w> {
         let hidden = some(&mut dice, Lie::Hidden);
         let late = some(&mut dice, Lie::Late);
         let (from, to) = (world.wanted.from.0, world.wanted.to.0);
-        let nothing_before = UnixMicros(if world.tells(Lie::Retention) { from + dice.below((to - from).max(1) as u64) as i64 } else { i64::MIN });
+        let nothing_before =
+            UnixMicros(if world.tells(Lie::Retention) { from + dice.below((to - from).max(1) as u64) as i64 } else { i64::MIN });
         Self {
             world,
             dice,
@@ -221,7 +224,10 @@ impl<'w> Peer<'w> {
                 match (lie, self.world.seed % 2 == 0) {
                     (Lie::Bounds, true) => bent.start += unit,
                     (Lie::Bounds, false) => bent.end += unit,
-                    _ => bent = (bent.start + 999_999).div_euclid(1_000_000) * 1_000_000..bent.end.div_euclid(1_000_000) * 1_000_000,
+                    _ => {
+                        bent =
+                            (bent.start + 999_999).div_euclid(1_000_000) * 1_000_000..bent.end.div_euclid(1_000_000) * 1_000_000
+                    }
                 }
                 if within(&bent) != within(&before) {
                     self.reach(lie);
@@ -288,9 +294,7 @@ impl<'w> Peer<'w> {
         let mut told = Told { rows: list[start..end].to_vec(), total: list.len(), ..Told::default() };
         told.next = (end < list.len()).then_some(end);
         let is_last = told.next.is_none();
-        if page < question.page && !is_last {
-            told.has_sign = true;
-        }
+        told.is_short = page < question.page && !is_last;
         self.leave_out(question, &mut told, end, paging);
         if has_cursors
             && let Some(next) = told.next.filter(|next| next + page < list.len())
@@ -347,7 +351,6 @@ impl<'w> Peer<'w> {
                 Paging::Windows => question.page == 1_000,
                 Paging::Bounded => self.longest >= question.page,
             };
-        let has_sign = is_short || paging == Paging::Counted;
         if self.lies(Lie::RowsMissing) {
             let n = self.dice.between(1, 3);
             for _ in 0..n {
@@ -358,7 +361,8 @@ impl<'w> Peer<'w> {
                 if self.left_out.insert(told.rows[at]) {
                     self.reach(Lie::RowsMissing);
                     told.rows.remove(at);
-                    told.has_sign |= has_sign;
+                    told.is_short |= is_short;
+                    told.has_sign |= paging == Paging::Counted;
                 }
             }
         }
@@ -418,6 +422,9 @@ impl<'w> Peer<'w> {
             if is_by_bounds && things[*at].at >= self.nothing_before {
                 continue;
             }
+            if told.is_short && key(*at) > last {
+                continue;
+            }
             let denied = &mut self.denied[*at];
             if key(*at) > last || told.next.is_some() {
                 denied.among += 1;
@@ -448,7 +455,14 @@ impl<'w> Peer<'w> {
         let (from, to) = (self.world.wanted.from, self.world.wanted.to);
         for (lie, span) in [
             (Lie::Strangers, from.0..to.0),
-            (Lie::Outside, if self.dice.chance(500) { from.0 - 900_000_000..from.0 - 200_000_000 } else { to.0 + 200_000_000..to.0 + 900_000_000 }),
+            (
+                Lie::Outside,
+                if self.dice.chance(500) {
+                    from.0 - 900_000_000..from.0 - 200_000_000
+                } else {
+                    to.0 + 200_000_000..to.0 + 900_000_000
+                },
+            ),
         ] {
             if self.lies(lie) {
                 self.reach(lie);
@@ -473,7 +487,8 @@ impl<'w> Peer<'w> {
             return format!(r#"{{"status":"success","rules":[{}]}}"#, rules.join(","));
         }
         if path.ends_with("/get_user_to_monitor_tweet") {
-            let rows = HANDLES[..N_WATCHED].iter().map(|handle| format!(r#"{{"x_user_screen_name":"{handle}","is_monitor_tweet":1}}"#));
+            let rows =
+                HANDLES[..N_WATCHED].iter().map(|handle| format!(r#"{{"x_user_screen_name":"{handle}","is_monitor_tweet":1}}"#));
             return format!(r#"{{"status":"success","data":[{}]}}"#, rows.collect::<Vec<_>>().join(","));
         }
         if path.ends_with("/bulk_advanced_search") {
@@ -557,7 +572,8 @@ impl<'w> Peer<'w> {
             self.leave_out(&question, &mut told, question.page, Paging::Counted);
             return self.data(&told, None);
         }
-        let (told, cursor) = self.search(params.get("query").map_or("", String::as_str), params.get("cursor").map(String::as_str));
+        let (told, cursor) =
+            self.search(params.get("query").map_or("", String::as_str), params.get("cursor").map(String::as_str));
         self.data(&told, cursor.as_deref())
     }
 
@@ -588,7 +604,8 @@ impl<'w> Peer<'w> {
             let comma = if nth > 0 { "," } else { "" };
             let thing = told.rows.get(nth).map(|at| &self.things()[*at]);
             let at = thing.map_or_else(|| birdtape::model::TweetId(id).published_at().unwrap(), |thing| thing.received);
-            write!(body, r#"{comma}{{"id":"log-{id}","tweet_id":"{id}","monitor_id":"{MONITOR}","detected_at":"{at}"}}"#).unwrap();
+            write!(body, r#"{comma}{{"id":"log-{id}","tweet_id":"{id}","monitor_id":"{MONITOR}","detected_at":"{at}"}}"#)
+                .unwrap();
         }
         write!(body, r#"],"page":{page},"page_size":{size},"total":{total}}}"#).unwrap();
         body
@@ -626,7 +643,8 @@ impl<'w> Peer<'w> {
             self.reach(Lie::PageSize);
         }
         let told = self.tell(&question, Paging::Windows);
-        let count = if told.keeps_count { question.list.len().min(question.page).max(1) } else { told.rows.len() + told.strange.len() };
+        let count =
+            if told.keeps_count { question.list.len().min(question.page).max(1) } else { told.rows.len() + told.strange.len() };
         let mut body = r#"{"data":["#.to_owned();
         for (nth, id) in self.ids(&told).enumerate() {
             let comma = if nth > 0 { "," } else { "" };
@@ -661,7 +679,9 @@ impl<'w> Peer<'w> {
             .map(|id| {
                 let at = birdtape::model::TweetId(*id).published_at().unwrap().millis();
                 let talk = if told.strangers.contains(id) { "7-8" } else { TALK };
-                format!(r#"{{"message":{{"id":"{id}","time":"{at}","conversation_id":"{talk}","message_data":{{"id":"{id}"}}}}}}"#)
+                format!(
+                    r#"{{"message":{{"id":"{id}","time":"{at}","conversation_id":"{talk}","message_data":{{"id":"{id}"}}}}}}"#
+                )
             })
             .collect();
         let status = if told.next.is_some() { "HAS_MORE" } else { "AT_END" };

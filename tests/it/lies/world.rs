@@ -273,10 +273,16 @@ impl World {
 
 fn thing(dice: &mut Dice, provider: Provider, ms: i64, horizon: Duration, down: std::ops::Range<UnixMicros>) -> Thing {
     let at = UnixMicros::from_millis(ms);
-    let late = if dice.chance(30) { dice.ms(0, horizon.as_millis() as u64 - 1) } else { dice.ms(0, 1_500.min(horizon.as_millis() as u64 - 1)) };
+    let late = if dice.chance(30) {
+        dice.ms(0, horizon.as_millis() as u64 - 1)
+    } else {
+        dice.ms(0, 1_500.min(horizon.as_millis() as u64 - 1))
+    };
     let received = at.plus(late);
     let kind = match provider {
-        Provider::Tweetstream => *dice.pick(&[EventKind::Tweet, EventKind::Tweet, EventKind::Tweet, EventKind::Profile, EventKind::Follow]),
+        Provider::Tweetstream => {
+            *dice.pick(&[EventKind::Tweet, EventKind::Tweet, EventKind::Tweet, EventKind::Profile, EventKind::Follow])
+        }
         Provider::XLive => EventKind::DmUpdate,
         _ => EventKind::Tweet,
     };
