@@ -8,11 +8,11 @@
 //! Every so often the damaged tape is opened for writing, too: what that keeps is compared in the same way, and what is
 //! gone must be in the ledger.
 //!
-//! | broken on purpose | red |
+//! | what was once so | red |
 //! | --- | --- |
-//! | a reader believes a torn block without its commit lines | the open segment |
-//! | `verify` does not follow the chain of commits | blocks of another tape, swapped ones |
-//! | the search for the next block behind a damaged one ends the segment | the sealed segment |
+//! | who reads what the index does not have yet believed a torn block without its commit lines | the open segment |
+//! | a reader of a sealed segment went by checksums, and not by the chain of commits | blocks of another tape |
+//! | an open segment whose header is gone could not be opened | the first bits of the open segment |
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -8,11 +8,9 @@
 //! One kind cannot be noticed by opening: a page as it was somewhat earlier, in its place, as a disk leaves it that loses
 //! a write. There `verify` must find it, and `rebuild` must bring the rows back.
 //!
-//! | broken on purpose | red |
+//! | what was once so | red |
 //! | --- | --- |
-//! | the catalog is not looked through when a tape is opened for writing | pages overwritten, exchanged, zeroed |
-//! | the log of the old catalog stays beside the new one | 20 kinds with a log |
-//! | a catalog of another tape is taken | another tape's |
+//! | the catalog was not looked through when a tape was opened for writing | pages overwritten, zeroed, exchanged |
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
