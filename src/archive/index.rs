@@ -423,8 +423,9 @@ impl SourceIndex {
             row.detail.clone_from(&detail);
         }
         if let Some(to) = to {
-            row.to_us = Some(to.0);
-            for (name, scope) in &mut self.scopes {
+            // One that had its end already was cut out when it was opened: coverage does not begin anew behind it.
+            let is_growing = row.to_us.replace(to.0).is_none();
+            for (name, scope) in self.scopes.iter_mut().filter(|_| is_growing) {
                 scope.resume(gap, to, row.scope == ALL || &row.scope == name);
             }
         }

@@ -12,7 +12,7 @@ use super::layout::{Layout, TapeInfo};
 use super::{ArchiveError, Result, ScopeCoverage, coverage, verify};
 use crate::catalog::{Catalog, SegmentRow, SourceRow};
 use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
-use crate::segment::{Block, BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
+use crate::segment::{BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
 
 /// A tape that is being read. What a writer has not committed is not seen.
 pub struct Tape {
@@ -272,11 +272,20 @@ impl Tape {
     /// The block a recorder is writing has no row yet.
     fn each_unindexed(&self, source: &str, mut each: impl FnMut(Bytes)) -> Result<()> {
         for row in self.catalog.segments(source)?.into_iter().filter(|s| s.state == "open") {
-            let indexed = self.catalog.blocks(source, row.first_n)?.iter().map(|b| b.offset + b.bytes).max().unwrap_or(0);
+            let last = self.catalog.blocks(source, row.first_n)?.into_iter().max_by_key(|block| block.offset);
             let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
-            reader.seek(indexed)?;
-            while let Some(block) = reader.next_block()? {
-                each(block.data.into());
+            let mut walk = Walk::new(Trust::Chain);
+            // The last block with a row says how the chain goes on.
+            if let Some(last) = &last {
+                reader.seek(last.offset)?;
+                walk = Walk::behind(Trust::Chain);
+            }
+            while let Some(mut block) = reader.next_block()? {
+                let (proven, _) = walk.prove(&block);
+                if last.as_ref().is_none_or(|last| block.offset > last.offset) {
+                    block.data.truncate(proven);
+                    each(block.data.into());
+                }
             }
         }
         Ok(())
@@ -456,10 +465,14 @@ impl Records {
             let path = existing(&self.layout, &*self.disk, &row);
             let mut reader = Reader::open(&*self.disk, &path)?;
             // One that was compacted meanwhile is read from its beginning.
-            if self.disk.len(&path).is_ok_and(|bytes| bytes == Some(row.bytes)) {
+            let is_as_known = self.disk.len(&path).is_ok_and(|bytes| bytes == Some(row.bytes));
+            let walk = if is_as_known {
                 reader.seek(block.offset)?;
-            }
-            self.current = Some((reader, Walk::new(Trust::Checksum), true));
+                Walk::behind(Trust::Chain)
+            } else {
+                Walk::new(Trust::Chain)
+            };
+            self.current = Some((reader, walk, true));
         }
         Ok(())
     }
@@ -495,8 +508,7 @@ impl Records {
             match Reader::open(&*self.disk, &path) {
                 Ok(reader) => {
                     let sealed = row.state == "sealed" || path.extension().is_some_and(|e| e == "zst");
-                    let trust = if sealed { Trust::Checksum } else { Trust::Chain };
-                    self.current = Some((reader, Walk::new(trust), sealed));
+                    self.current = Some((reader, Walk::new(Trust::Chain), sealed));
                 }
                 Err(SegmentError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     self.damage.push(format!("segment {} is not there", path.display()));
@@ -510,18 +522,14 @@ impl Records {
             self.current = None;
             return Ok(true);
         };
-        let mut data = block.data;
-        // A whole block of a sealed segment is proven by its checksum; its lines are looked at once, below.
-        if !*sealed || block.end != BlockEnd::Whole {
-            let block = Block { data, ..block };
-            let proven = walk.block(&block, |_, _| Ok::<_, ArchiveError>(()))?;
-            let torn = *sealed && block.end == BlockEnd::Torn;
-            if let Some(why) = proven.damage.or(torn.then(|| "the file ends in the middle".to_owned())) {
-                self.damage.push(format!("block at byte {}: {why}", block.offset));
-            }
-            data = block.data;
-            data.truncate(proven.bytes);
+        // Its lines are looked at once, below. A checksum alone would take a block from elsewhere.
+        let (proven, damage) = walk.prove(&block);
+        let torn = *sealed && block.end == BlockEnd::Torn;
+        if let Some(why) = damage.or(torn.then(|| "the file ends in the middle".to_owned())) {
+            self.damage.push(format!("block at byte {}: {why}", block.offset));
         }
+        let mut data = block.data;
+        data.truncate(proven);
         let (span, committed) = (self.span, self.committed);
         let mut past_the_end = false;
         let ready = &mut self.ready;

@@ -293,13 +293,18 @@ fn salvage(
     recovery: &mut Recovery,
 ) -> Result<()> {
     let damaged = layout.open(source.as_str(), &open.day, open.first_n);
-    let provider = provider_of(disk, &damaged)?.ok_or_else(|| SegmentError::NotASegment {
-        path: damaged.clone(),
-        why: "its first line cannot be read; move the file away to go on".to_owned(),
-    })?;
     // The runs are written under other numbers' names first, and the first run last: as long as the damaged file has
     // its name, a killed salvage is simply done again.
     let runs = runs_of(disk, &damaged)?;
+    let provider = match provider_of(disk, &damaged)? {
+        Some(provider) => provider,
+        // The header is gone with its block; the catalog may know what it said.
+        None if runs.is_empty() => String::new(),
+        None => provider_by_catalog(layout, source).ok_or_else(|| SegmentError::NotASegment {
+            path: damaged.clone(),
+            why: "its first line cannot be read; move the file away to go on".to_owned(),
+        })?,
+    };
     for window in runs.windows(2) {
         let (before, behind) = (&window[0], &window[1]);
         recovery.holes.push(Hole {
@@ -416,6 +421,11 @@ fn provider_of(disk: &dyn Disk, path: &Path) -> Result<Option<String>> {
     Ok(provider)
 }
 
+fn provider_by_catalog(layout: &Layout, source: &SourceName) -> Option<String> {
+    let sources = Catalog::open_read_only(&layout.catalog()).ok()?.sources().ok()?;
+    sources.into_iter().find(|row| row.name == source.as_str()).map(|row| row.provider)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -462,7 +472,11 @@ fn open_catalog(path: &Path, tape: &str) -> std::result::Result<Catalog, Refused
         Err(error) => return Err(Refused::Other(error.into())),
     };
     match catalog.tape() {
-        Ok(Some(found)) if found == tape => Ok(catalog),
+        Ok(Some(found)) if found == tape => match catalog.fault() {
+            Ok(None) => Ok(catalog),
+            Ok(Some(words)) => Err(Refused::Broken(format!("it was broken ({words})"))),
+            Err(error) => Err(Refused::Broken(format!("it was broken ({})", chain(&error)))),
+        },
         Ok(Some(_)) => Err(Refused::Broken("it belonged to another tape".to_owned())),
         Ok(None) => Err(Refused::Broken("it belonged to no tape".to_owned())),
         Err(error) => Err(Refused::Broken(format!("it was broken ({})", chain(&error)))),
@@ -740,7 +754,7 @@ fn scan(
         torn_bytes: 0,
     };
     let mut reader = Reader::open(disk, path)?;
-    let (mut walk, mut content, mut n_envelopes) = (Walk::new(Trust::Checksum), Content::default(), 0);
+    let (mut walk, mut content, mut n_envelopes) = (Walk::new(Trust::Chain), Content::default(), 0);
     let begins_anew = segment.first_n > index.last_n();
     let (mut last, mut why) = (begins_anew.then(|| (index.last_n(), index.last_at())), None);
     let mut buffer = Vec::new();

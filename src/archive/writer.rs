@@ -13,7 +13,7 @@ use super::index::{ALL, Indexed, SourceIndex};
 use super::layout::Layout;
 use super::recover::Index;
 use super::{ArchiveError, Decode, Hole, Options, Recovery, Result};
-use crate::catalog::{Catalog, Change, GapRow, SegmentRow};
+use crate::catalog::{Catalog, Change, GapRow, ScopeRow, SegmentRow};
 use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros};
 use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, Writer};
 
@@ -434,11 +434,14 @@ impl Archive {
         let since_boot_us = u64::try_from(since_boot.as_micros()).unwrap_or(u64::MAX);
         let birdtape = env!("CARGO_PKG_VERSION").to_owned();
         self.note(source, ConnId(0), at, &Fact::Start { birdtape, boot_id, since_boot_us })?;
-        let known = self.index[source].scopes.get(ALL).map(|scope| (scope.row.version, scope.row.since_us, scope.row.horizon_us));
-        if let Some((version, since_us, horizon_us)) = known
-            && horizon_us != horizon.as_micros() as i64
-        {
-            self.scope_note(source, ALL, version + 1, UnixMicros(since_us), None, horizon, at)?;
+        // A gap of everything begins one horizon back: no scope may count with another one.
+        let is_other = |row: &ScopeRow| row.until_us.is_none() && row.horizon_us != horizon.as_micros() as i64;
+        let others: Vec<_> =
+            self.index[source].scopes.values().map(|scope| &scope.row).filter(|row| is_other(row)).cloned().collect();
+        for row in others {
+            let (version, since, until) = (row.version + 1, UnixMicros(row.since_us), None);
+            let promise = Promise { version, since, until, horizon, text: row.text.as_deref(), detail: &row.detail };
+            self.promise_note(source, &row.scope, promise, at)?;
         }
         Ok(gap)
     }
@@ -603,7 +606,9 @@ impl Archive {
         what: &str,
     ) -> Result<Option<u64>> {
         let Some(before) = before else { return Ok(None) };
-        let from = before.minus(horizon);
+        // Evidence may be older than the reading before.
+        let frontier = self.index.get_mut(source).and_then(|index| index.frontier(scope)).unwrap_or(before);
+        let from = before.minus(horizon).min(frontier);
         if from >= to {
             return Ok(None);
         }

@@ -203,6 +203,15 @@ impl Catalog {
         self.ask(|c| c.query_row("SELECT value FROM meta WHERE key = 'tape'", [], |row| row.get(0)).optional())
     }
 
+    /// Looks all of it through for pages that are broken or in the wrong place; in words what is wrong.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn fault(&self) -> Result<Option<String>> {
+        let words: String = self.ask(|c| c.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+        Ok((words != "ok").then_some(words))
+    }
+
     /// Applies changes in one transaction.
     ///
     /// # Errors

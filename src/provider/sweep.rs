@@ -9,6 +9,9 @@
 //! | says there is more, with another cursor | the cursor is followed |
 //! | brings nothing new, is empty and claims more, or repeats a cursor | the window ends at the oldest row now, and cursors are not followed any more |
 //! | the same within one second | `max_id` below the oldest row |
+//! | is empty and claims more, again and again | what was asked for stays unproven |
+//! | brings hardly anything new, three times in a row | as if it brought nothing new |
+//! | is another search's, twice | what lies below its rows is asked for: who gives them again is not believed |
 //! | has fewer rows than fit, and claims more | its stretch is asked a second time |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
@@ -171,6 +174,12 @@ struct Window {
     news: bool,
     /// Whether its first page was asked again, because it was that of another search.
     retried: bool,
+    /// Pages in a row of which most rows were there before.
+    #[serde(default)]
+    stale: u8,
+    /// Whether it was made to see if rows come that cannot lie in it.
+    #[serde(default)]
+    is_probe: bool,
     #[serde(skip)]
     ids: HashSet<u64>,
     #[serde(skip)]
@@ -189,6 +198,8 @@ impl Window {
             oldest: None,
             news: false,
             retried: false,
+            stale: 0,
+            is_probe: false,
             ids: HashSet::new(),
             cursors: HashSet::new(),
         }
@@ -279,12 +290,12 @@ impl Sweep {
             self.doubt = true;
             return 0;
         }
-        let (mut new, mut is_fresh, mut past_until, mut past_id) = (0, false, false, false);
+        let (mut new, mut n_fresh, mut past_until, mut past_id) = (0, 0, false, false);
         for row in rows {
             let at = second(row.at);
             past_until |= at >= window.hi;
             past_id |= window.max_id.is_some_and(|max| row.id > max);
-            is_fresh |= window.ids.insert(row.id);
+            n_fresh += usize::from(window.ids.insert(row.id));
             if window.oldest.is_none_or(|(_, id)| row.id < id) {
                 window.oldest = Some((at, row.id));
             }
@@ -300,6 +311,23 @@ impl Sweep {
                 window.news = true;
             }
         }
+        window.stale = if n_fresh * 2 < rows.len() { window.stale.saturating_add(1) } else { 0 };
+        let is_fresh = n_fresh > 0 && window.stale < LOOKS_MAX;
+        if window.is_probe && past_until {
+            let (lo, hi) = (window.lo, window.whole.0);
+            self.doubt = true;
+            self.give_up(lo, hi);
+            self.finish(before);
+            return new;
+        }
+        if is_twin && before.is_none() && twin == Twin::OfAnother && window.retried && !window.is_probe {
+            let (lo, hi) = (window.lo, window.hi);
+            let below = rows.iter().map(|row| second(row.at)).min().unwrap_or(lo).clamp(lo, hi);
+            if lo < below {
+                self.windows.push_back(Window { whole: (hi, None), is_probe: true, ..Window::new(lo, below, None, 1) });
+            }
+        }
+        let Some(window) = self.windows.front_mut() else { return new };
         if past_id && window.look > 0 {
             // The id's limit is ignored: the second look goes by time alone.
             let whole = window.max_id.and_then(|id| TweetId(id).published_at()).map_or(window.whole.0, |at| second(at) + 1);
@@ -325,11 +353,8 @@ impl Sweep {
         if rows.is_empty() || !is_fresh || is_again || repeats {
             self.doubt = true;
             self.windowed = true;
-            let (lo, hi, look) = (window.lo, window.hi, window.look);
-            if window.oldest.is_none() && look < LOOKS_MAX {
-                // Empty, and it claims more: that is looked at again.
-                self.confirmed |= look == 0;
-                self.windows.push_back(Window::new(lo, hi, None, look + 1));
+            if rows.is_empty() {
+                self.empty_again();
             }
         } else if window.look == 0 && rows.len() < self.page {
             let hi = before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi);
@@ -342,6 +367,22 @@ impl Sweep {
             window.cursor = next.map(str::to_owned);
         }
         new
+    }
+
+    /// A page is empty and claims more: that is looked at again, and never taken for an end.
+    fn empty_again(&mut self) {
+        let Some(window) = self.windows.front() else { return };
+        let below = window.max_id.and_then(|id| TweetId(id).published_at()).map(|at| second(at) + 1);
+        let (lo, hi, look) = (window.lo, below.unwrap_or(window.hi).min(window.hi), window.look);
+        match window.oldest {
+            // There is a way below the oldest row still.
+            Some((at, id)) if at + 1 < window.hi || window.max_id.is_none_or(|max| id.saturating_sub(1) < max) => {}
+            _ if look < LOOKS_MAX => {
+                self.confirmed |= look == 0;
+                self.windows.push_back(Window::new(lo, hi, None, look + 1));
+            }
+            _ => self.give_up(lo, hi),
+        }
     }
 
     /// The provider does not take a cursor any more, or refuses the search altogether.
@@ -367,7 +408,8 @@ impl Sweep {
         let below = id.saturating_sub(1);
         if past_until {
             // Its limits of time are ignored, so there is no way on without a cursor.
-            let (lo, hi) = (window.lo, at + 1);
+            // What was told twice although it was another search's is not believed then, either.
+            let (lo, hi) = (window.lo, if window.retried { window.whole.0 } else { at + 1 });
             self.give_up(lo, hi);
             self.finish(before);
         } else if past_id {
@@ -399,7 +441,11 @@ impl Sweep {
     fn look_again(&mut self, lo: i64, hi: i64) {
         // The one in front is being asked now and stays as it is.
         let waits = self.windows.len() > 1;
-        match self.windows.back_mut().filter(|last| waits && last.max_id.is_none() && lo <= last.hi && last.lo <= hi) {
+        match self
+            .windows
+            .back_mut()
+            .filter(|last| waits && !last.is_probe && last.max_id.is_none() && lo <= last.hi && last.lo <= hi)
+        {
             Some(last) => {
                 last.lo = last.lo.min(lo);
                 last.hi = last.hi.max(hi);

@@ -312,6 +312,11 @@ impl Walk {
         Self { trust, chain: Some(Chain::default()), raw_at: 0, last_hash: 0 }
     }
 
+    /// Stands at the start of some block: what its first commit line vouches for is believed without it.
+    pub fn behind(trust: Trust) -> Self {
+        Self { chain: None, ..Self::new(trust) }
+    }
+
     /// Judges the next block and calls `each` for every proven line, in order, with its bytes (line end included).
     ///
     /// # Errors
@@ -320,10 +325,6 @@ impl Walk {
         let mut span = BlockSpan { offset: block.offset, bytes: block.bytes, raw_offset: self.raw_at, ..BlockSpan::default() };
         let by_checksum = block.end == BlockEnd::Whole && self.trust == Trust::Checksum;
         let (good, mut damage) = if by_checksum { (block.data.len(), None) } else { self.prove(block) };
-        if let BlockEnd::Damaged(why) = &block.end {
-            damage = Some(why.clone());
-            self.chain = None;
-        }
         for line in lines(&block.data[..good]) {
             let Some(parsed) = Line::parse(&line[..line.len() - 1]) else {
                 damage.get_or_insert_with(|| "a line is not in the form of this format".to_owned());
@@ -344,10 +345,11 @@ impl Walk {
         Ok(Proven { bytes: good, damage, span })
     }
 
-    /// Follows the chain; gives the proven length.
-    fn prove(&mut self, block: &Block) -> (usize, Option<String>) {
-        if matches!(block.end, BlockEnd::Damaged(_)) {
-            return (0, None);
+    /// Follows the chain through the next block; gives the proven length, and what does not hold.
+    pub fn prove(&mut self, block: &Block) -> (usize, Option<String>) {
+        if let BlockEnd::Damaged(why) = &block.end {
+            self.chain = None;
+            return (0, Some(why.clone()));
         }
         let (mut good, mut at) = (0, 0);
         let mut damage = None;

@@ -165,7 +165,9 @@ pub async fn scrub(
     match passed {
         Ok(passed) => Ok(passed),
         Err(PenError::Archive(error)) => Err(error),
-        Err(PenError::NoGap { .. } | PenError::Full | PenError::Gone) => unreachable!("this pen is an archive, and no gap is named"),
+        Err(PenError::NoGap { .. } | PenError::Full | PenError::Gone) => {
+            unreachable!("this pen is an archive, and no gap is named")
+        }
     }
 }
 

@@ -50,6 +50,9 @@ const SLACK: usize = 10;
 /// Times that a page without any use is asked for again. Ours.
 const TRIES_MAX: u8 = 3;
 
+/// Bounds may be rounded to whole seconds. Ours.
+const ROUNDING_MS: i64 = 1_000;
+
 /// Handles of one request at most, so that the address stays short. Ours.
 const HANDLES_MAX: usize = 100;
 
@@ -158,6 +161,9 @@ struct Window {
     n_tries: u8,
     /// The page before was all but full.
     after_short: bool,
+    /// The end lies so much later than it must: the row that set it did not come.
+    #[serde(default)]
+    widened_ms: i64,
 }
 
 /// A row with both its times in milliseconds.
@@ -483,7 +489,9 @@ impl Course {
         // What is no row of ours, twice there or not counted alike, is worth a second pass, but the rest is used.
         self.has_lied |= n_strange > 0 && placed.len() < n;
         self.has_lied |= hashes.len() < placed.len() || page.count.is_some_and(|count| count != n as u64);
-        let is_strange = n_strange * 2 > n;
+        // Rows that are counted and not there are nowhere.
+        let is_void = n == 0 && page.count.is_some_and(|count| count > 0);
+        let is_strange = n_strange * 2 > n || is_void;
         let is_seam_torn = window.seam.is_some_and(|(hash, at)| {
             let goes_below = n < self.cap || placed.iter().any(|row| row.late() < at);
             goes_below && !hashes.contains(&hash)
@@ -505,7 +513,10 @@ impl Course {
     /// Asks for the same again, a few times.
     fn again(&mut self, window: &Window) {
         if window.n_tries < TRIES_MAX {
-            self.windows.push(Window { n_tries: window.n_tries + 1, ..window.clone() });
+            // Bounds may be rounded to seconds.
+            let more_ms = if window.seam.is_some() && window.widened_ms == 0 { ROUNDING_MS } else { 0 };
+            let (end, widened_ms) = (window.end + more_ms, window.widened_ms + more_ms);
+            self.windows.push(Window { n_tries: window.n_tries + 1, end, widened_ms, ..window.clone() });
         } else {
             self.give_up(window.start, window.end, "the history gives other rows than it is asked for".to_owned());
         }
@@ -542,9 +553,10 @@ impl Course {
             placed.iter().min_by_key(|row| row.late()).map(|row| (row.late(), row))
         };
         let Some((last, row)) = last else { return self.again(window) };
-        if last + 1 < window.end {
+        if last + 1 < window.end - window.widened_ms {
             let seam = Some((row.hash, row.early()));
-            return self.windows.push(Window { end: last + 1, seam, n_tries: 0, after_short: n < self.cap, ..window.clone() });
+            let next = Window { end: last + 1, seam, n_tries: 0, after_short: n < self.cap, widened_ms: 0, ..window.clone() };
+            return self.windows.push(next);
         }
         if n < self.cap {
             self.n_last = n;
@@ -617,10 +629,13 @@ impl Course {
             self.pass += 1;
             (self.has_lied, self.is_quiet, self.n_found) = (false, false, 0);
             (self.reached, self.risen) = (None, None);
-            // What was given up is tried again.
-            self.rest.clear();
-            self.why.clear();
             self.windows.push(main.clone());
+            // What was given up is tried again, and by itself: this pass may end above it.
+            self.why.clear();
+            for (from, to) in std::mem::take(&mut self.rest) {
+                let (start, end) = (UnixMicros(from).millis(), UnixMicros(to).millis().saturating_add(1));
+                self.windows.push(Window { start, end, ..Window::default() });
+            }
         } else {
             self.rest.push((stretch.0.0, stretch.1.0));
             self.why.push("the history gives other rows each time it is asked".to_owned());

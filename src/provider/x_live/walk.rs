@@ -94,6 +94,10 @@ struct Course {
     first_page: Option<u64>,
     /// Whether the first page is looked at again.
     is_looking: bool,
+    /// Whether the last page was the end, by its word or its rows, and what lies below the stretch's oldest row is asked for
+    /// again.
+    #[serde(default)]
+    is_confirming: bool,
     n_passes: u8,
     n_tries: u8,
     /// Entries of the longest page.
@@ -260,7 +264,11 @@ impl Walk {
         let (entrance, low) = (self.entrance(), from);
         let course = &mut self.state.courses[at];
         let asked = course.max_id.unwrap_or(entrance);
-        let mut ids: Vec<u64> = talk.entries.iter().filter_map(|entry| Some(entry.id?.0)).collect();
+        // Entries of other conversations are no part of this one's order.
+        let own = self.conversations[at].as_str();
+        let names_own = talk.entries.iter().any(|entry| entry.conversation == own);
+        let is_own = |entry: &page::Entry| !names_own || entry.conversation.is_empty() || entry.conversation == own;
+        let mut ids: Vec<u64> = talk.entries.iter().filter(|entry| is_own(entry)).filter_map(|entry| Some(entry.id?.0)).collect();
         ids.sort_unstable();
         ids.dedup();
         let mut told = Page { rows: talk.entries.len() as u64, ..Page::default() };
@@ -298,12 +306,21 @@ impl Walk {
             }
             course.n_passes += 1;
             course.first_page = None;
+            course.is_confirming = false;
         }
         course.first_page = course.first_page.or(Some(of_ids));
         let at = |id: u64| TweetId(id).published_at();
+        // An entry above what was asked for is no proof of anything.
+        ids.retain(|id| *id <= asked);
         course.is_high_edge_seen |= ids.last().is_some_and(|id| at(*id).is_some_and(|at| at >= to));
         let oldest = ids.first().copied().unwrap_or(asked);
         let is_over = talk.is_at_end || at(oldest).is_none_or(|at| at < low);
+        let oldest_inside = ids.iter().copied().find(|id| at(*id).is_some_and(|at| at >= low)).filter(|id| *id < asked);
+        if is_over && (oldest_inside.is_some() || !course.is_confirming) {
+            // An end is told twice, the second time below everything that was found.
+            (course.is_confirming, course.max_id) = (true, Some(oldest_inside.unwrap_or(asked)));
+            return told;
+        }
         if !is_over && oldest < asked {
             course.max_id = Some(oldest);
         } else if !is_over {
@@ -315,7 +332,7 @@ impl Walk {
             course.why = Some("the conversation is another one each time it is asked for".to_owned());
             (course.max_id, course.is_done) = (Some(entrance), true);
         } else {
-            (course.is_looking, course.max_id) = (true, None);
+            (course.is_looking, course.is_confirming, course.max_id) = (true, false, None);
         }
         told
     }

@@ -5,40 +5,40 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-pub(super) struct Dice(Pcg64Mcg);
+pub(crate) struct Dice(Pcg64Mcg);
 
 impl Dice {
     /// `stream` keeps what one part of a world throws from moving what another one throws.
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         Self(Pcg64Mcg::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream))
     }
 
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0.random_range(0..n.max(1))
     }
 
-    pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
     /// True so often in a thousand.
-    pub(super) fn chance(&mut self, in_a_thousand: u64) -> bool {
+    pub(crate) fn chance(&mut self, in_a_thousand: u64) -> bool {
         self.below(1_000) < in_a_thousand
     }
 
-    pub(super) fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.below(among.len() as u64) as usize]
     }
 
-    pub(super) fn ms(&mut self, low: u64, high: u64) -> Duration {
+    pub(crate) fn ms(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.between(low, high))
     }
 
-    pub(super) fn secs(&mut self, low: u64, high: u64) -> Duration {
+    pub(crate) fn secs(&mut self, low: u64, high: u64) -> Duration {
         self.ms(low * 1_000, high * 1_000)
     }
 
-    pub(super) fn roll(&mut self) -> u64 {
+    pub(crate) fn roll(&mut self) -> u64 {
         self.0.random()
     }
 }

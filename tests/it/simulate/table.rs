@@ -5,22 +5,22 @@ use std::fmt;
 
 /// Counts by name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table(BTreeMap<&'static str, u64>);
+pub(crate) struct Table(BTreeMap<&'static str, u64>);
 
 impl Table {
-    pub(super) fn add(&mut self, name: &'static str, n: u64) {
+    pub(crate) fn add(&mut self, name: &'static str, n: u64) {
         *self.0.entry(name).or_default() += n;
     }
 
-    pub(super) fn note(&mut self, name: &'static str) {
+    pub(crate) fn note(&mut self, name: &'static str) {
         self.add(name, 1);
     }
 
-    pub(super) fn get(&self, name: &str) -> u64 {
+    pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (name, n) in &other.0 {
             self.add(name, *n);
         }

@@ -75,7 +75,7 @@ fn seconds_of(walked: &Walked) -> HashSet<i64> {
 fn a_conversation_is_walked_back_beyond_the_hole() {
     let envelopes = messages(2_000);
     let topic = format!("/dm_update/{TALK}");
-    // There are messages a moment after the end, so nothing is looked at twice.
+    // There are messages a moment after the end, so only what lies before the beginning is looked at twice.
     let wanted_of = wanted(&topic, 900, 1_500, &[]);
     let walked = run(&settings(), &envelopes, &wanted_of, false, &mut honest);
     let seconds = seconds_of(&walked);
@@ -84,7 +84,7 @@ fn a_conversation_is_walked_back_beyond_the_hole() {
     // Messages every two seconds from 900 to 1500, twenty on a page.
     let least = (1_500 - 900) / 2 / 20;
     println!("{} requests, at least {least}; {}", walked.asked.len(), walked.verdict.as_ref().unwrap().evidence);
-    assert!(walked.asked.len() <= least + 1);
+    assert!(walked.asked.len() <= least + 2);
     assert!(walked.asked.iter().all(|shown| shown.contains("/conversation/***.json") && !shown.contains("101")));
 
     let cut = run(&settings(), &envelopes, &wanted_of, true, &mut honest);
@@ -159,8 +159,11 @@ fn totals_of_many_posts_come_in_batches() {
     for resumes in [false, true] {
         let walked = run(&settings(), &envelopes, &wanted_of, resumes, &mut honest);
         assert_eq!((walked.found.len(), walked.n_new), (250, 250));
-        println!("{} requests, at least 3, and 1 for a quiet conversation that is looked at twice", walked.asked.len());
-        assert_eq!(walked.asked.len(), 3 + 2);
+        println!(
+            "{} requests, at least 3, and 1 for a quiet conversation; its end is asked for twice, then all of it",
+            walked.asked.len()
+        );
+        assert_eq!(walked.asked.len(), 3 + 3);
         let Proof::Unfillable { why } = proof(&walked, EventKind::Engagement) else { panic!() };
         assert!(why.contains("250 of 251"), "{why}");
         assert!(matches!(proof(&walked, EventKind::DmTyping), Proof::Unfillable { .. }));
