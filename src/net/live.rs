@@ -498,6 +498,9 @@ fn body_fault(error: &hyper::Error) -> NetFault {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Transport;

@@ -818,6 +818,9 @@ fn gone(error: Error) -> Gone {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::sync::oneshot;

@@ -394,10 +394,7 @@ impl Session {
 
     /// Foreign words made fit for a log and the ledger: no key, no control characters, not long.
     pub(super) fn clean(&self, words: &str) -> String {
-        let mut words = words.to_owned();
-        if let Some(key) = &self.settings.credentials.key {
-            words = words.replace(key.expose(), "***").replace(&percent_encode(key.expose()), "***");
-        }
+        let words = self.settings.credentials.hidden_in(words);
         let mut words: String = words.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         if words.len() > QUOTE_BYTES_MAX {
             let end = (0..=QUOTE_BYTES_MAX).rev().find(|&at| words.is_char_boundary(at)).unwrap_or(0);

@@ -259,7 +259,9 @@ impl Client {
         let (what, verdict) = match (already_told && end.by_us, end.code, end.fault) {
             (true, ..) => ("the connection is closed".to_owned(), verdict(Cause::Silent, Next::Backoff, "")),
             (_, Some(code), _) => {
-                (with_reason(format!("close code {code}"), &self.without_key(end.reason)), self.verdict_of_close(code))
+                // A server may name the key it refuses; the person and the ledger must not read it.
+                let reason = self.settings.credentials.hidden_in(end.reason);
+                (with_reason(format!("close code {code}"), &reason), self.verdict_of_close(code))
             }
             (_, None, Some(fault)) => (format!("the connection broke ({})", fault.name()), self.verdict_of_fault(fault)),
             (_, None, None) => (
@@ -340,11 +342,6 @@ impl Client {
         self.broken_in_a_row = self.broken_in_a_row.saturating_add(1);
         let next = if self.broken_in_a_row < PROTOCOL_PATIENCE { Next::Backoff } else { Next::Slow };
         verdict(Cause::Protocol, next, meaning)
-    }
-
-    /// A server may name the key it refuses; the person and the ledger must not read it.
-    fn without_key(&self, reason: &str) -> String {
-        self.settings.credentials.key.as_ref().map_or_else(|| reason.to_owned(), |key| reason.replace(key.expose(), "***"))
     }
 
     /// Says what happened, what it means and what comes next, and does it.
