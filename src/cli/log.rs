@@ -17,7 +17,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::model::{Redactor, Secret};
+use crate::model::{Secret, Secrets};
 
 /// The environment variable with the level.
 pub const VARIABLE: &str = "BIRDTAPE_LOG";
@@ -25,7 +25,7 @@ pub const VARIABLE: &str = "BIRDTAPE_LOG";
 /// Longest line; an event beyond it is cut, after its secrets were taken out.
 const LONGEST_LINE: usize = 64 << 10;
 
-static KNOWN: RwLock<Redactor> = RwLock::new(Redactor::new(Redactor::IN_WORDS));
+static KNOWN: RwLock<Secrets> = RwLock::new(Secrets::new(Secrets::IN_WORDS));
 
 /// Starts logging to stderr and hides these secrets from now on.
 ///
@@ -54,7 +54,7 @@ pub fn start(secrets: Vec<Secret>) {
 
 /// Takes every known secret out of a text, for messages that do not go through the log.
 pub fn redact(text: &str) -> String {
-    KNOWN.read().unwrap_or_else(PoisonError::into_inner).redact(text)
+    KNOWN.read().unwrap_or_else(PoisonError::into_inner).hide(text)
 }
 
 /// Makes characters visible that could command a terminal, forge a line or turn the writing direction.

@@ -1,6 +1,7 @@
 //! Keys and cookies, which must land nowhere, and how they are found again in what others say.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -12,7 +13,7 @@ use zeroize::Zeroize;
 const STARS: &str = "***";
 
 /// Text that is never shown: prints as `***`, has no serialisation, is wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret(String);
 
 impl Secret {
@@ -48,25 +49,31 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Finds known secrets in every form in which they could show up: plain, URL-encoded once or twice, escaped for JSON, HTML or
-/// Rust, in base64, alone or inside a longer text.
+/// Longest that one character of a secret becomes when it is escaped, more than once too: `&amp;quot;`.
+const ESCAPE_BYTES_MAX: usize = 12;
+
+/// Letters and digits in a row that are enough to know a secret by.
+const RUN_BYTES_MIN: usize = 4;
+
+/// Finds known secrets however they are written: plain, escaped for an address, for JSON, for a web page, one in another, or in
+/// base64, alone or inside a longer text.
 #[derive(Clone)]
-pub struct Redactor {
+pub struct Secrets {
     shortest: usize,
     /// The longest first, so that none leaves a rest.
-    forms: Vec<Secret>,
+    forms: Vec<Form>,
 }
 
 /// What was taken out of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Redacted {
+pub struct Hidden {
     /// In how many places.
     pub places: usize,
     /// How many bytes stood there.
     pub bytes: usize,
 }
 
-impl Redactor {
+impl Secrets {
     /// For words of ours and short words of others. What is shorter is no key, and hiding it would tear words apart.
     pub const IN_WORDS: usize = 6;
 
@@ -80,9 +87,9 @@ impl Redactor {
 
     /// Knows these secrets.
     pub fn of<'a>(shortest: usize, secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut redactor = Self::new(shortest);
-        secrets.into_iter().for_each(|secret| redactor.add(secret));
-        redactor
+        let mut known = Self::new(shortest);
+        secrets.into_iter().for_each(|secret| known.add(secret));
+        known
     }
 
     /// Knows one more.
@@ -90,79 +97,118 @@ impl Redactor {
         if secret.expose().len() < self.shortest {
             return;
         }
-        let new = forms(secret.expose()).into_iter().filter_map(Secret::new);
-        self.forms.extend(new.filter(|form| form.expose().len() >= self.shortest));
-        self.forms.sort_by(|a, b| (b.expose().len(), b.expose()).cmp(&(a.expose().len(), a.expose())));
+        self.forms.push(Form::escaped(secret));
+        let encoded = in_base64(secret.expose()).into_iter().filter_map(Secret::new);
+        self.forms.extend(encoded.filter(|form| form.expose().len() >= self.shortest).map(Form::exact));
+        self.forms.sort_by(|a, b| (b.n_bytes(), &b.runs).cmp(&(a.n_bytes(), &a.runs)));
         self.forms.dedup();
     }
 
     /// Whether the text holds one.
-    pub fn finds(&self, text: &str) -> bool {
-        self.forms.iter().any(|form| text.contains(form.expose()))
+    pub fn are_in(&self, text: &str) -> bool {
+        self.forms.iter().any(|form| form.find(text.as_bytes(), 0).is_some())
     }
 
     /// The text with `***` in the place of each.
-    pub fn redact(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
-        for form in &self.forms {
-            if clean.contains(form.expose()) {
-                clean = clean.replace(form.expose(), STARS);
-            }
-        }
-        clean
+    pub fn hide(&self, text: &str) -> String {
+        let hidden = self.replace(text.as_bytes(), |_| STARS.to_owned());
+        // Whole characters of a secret were replaced, so text stays text.
+        hidden.map_or_else(|| text.to_owned(), |(bytes, _)| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The bytes with a marker in the place of each that says how many bytes stood there; `None` when there is none.
-    pub fn redact_bytes(&self, bytes: &[u8]) -> Option<(Bytes, Redacted)> {
+    pub fn hide_in_bytes(&self, bytes: &[u8]) -> Option<(Bytes, Hidden)> {
+        let hidden = self.replace(bytes, |n_bytes| format!("[redacted: {n_bytes} bytes]"));
+        hidden.map(|(bytes, hidden)| (Bytes::from(bytes), hidden))
+    }
+
+    fn replace(&self, bytes: &[u8], marker: impl Fn(usize) -> String) -> Option<(Vec<u8>, Hidden)> {
         let mut clean: Option<Vec<u8>> = None;
-        let mut sum = Redacted { places: 0, bytes: 0 };
+        let mut sum = Hidden { places: 0, bytes: 0 };
         for form in &self.forms {
-            let form = form.expose().as_bytes();
             let there = clean.as_deref().unwrap_or(bytes);
-            let found: Vec<usize> = memmem::find_iter(there, form).collect();
-            if found.is_empty() {
-                continue;
+            let (mut out, mut end) = (Vec::new(), 0);
+            while let Some(found) = form.find(there, end) {
+                out.extend_from_slice(&there[end..found.start]);
+                out.extend_from_slice(marker(found.len()).as_bytes());
+                sum = Hidden { places: sum.places + 1, bytes: sum.bytes + found.len() };
+                end = found.end;
             }
-            sum = Redacted { places: sum.places + found.len(), bytes: sum.bytes + found.len() * form.len() };
-            let mut out = Vec::with_capacity(there.len() + found.len() * 32);
-            let mut end = 0;
-            for at in found {
-                out.extend_from_slice(&there[end..at]);
-                out.extend_from_slice(format!("[redacted: {} bytes]", form.len()).as_bytes());
-                end = at + form.len();
+            if end > 0 {
+                out.extend_from_slice(&there[end..]);
+                clean = Some(out);
             }
-            out.extend_from_slice(&there[end..]);
-            clean = Some(out);
         }
-        clean.map(|clean| (Bytes::from(clean), sum))
+        clean.map(|clean| (clean, sum))
     }
 }
 
-impl fmt::Debug for Redactor {
+impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} forms)", self.forms.len())
+        write!(f, "Secrets({} forms)", self.forms.len())
     }
 }
 
-fn forms(secret: &str) -> Vec<String> {
-    let inside = |quoted: String| quoted[1..quoted.len() - 1].to_owned();
-    let url = percent_encode(secret);
-    let json = inside(serde_json::Value::from(secret).to_string());
-    let mut all = vec![
-        secret.to_owned(),
-        percent_encode(&url),
-        lower_escapes(&url),
-        url,
-        json.replace('/', "\\/"),
-        // What the encoders of .NET and Go escape so that it may stand in a web page.
-        escaped(&json, "\"'&+<>`\\", |c| format!("\\u{:04X}", u32::from(c))),
-        escaped(&json, "\"'&+<>`\\", |c| format!("\\u{:04x}", u32::from(c))),
-        escaped(&json, "&<>", |c| format!("\\u{:04x}", u32::from(c))),
-        json,
-        html(secret, "&#39;", "&#34;"),
-        html(secret, "&#x27;", "&quot;"),
-        inside(format!("{secret:?}")),
-    ];
+/// A secret as it is looked for: its letters and digits, which nobody escapes, in the right distance of each other.
+#[derive(Clone, PartialEq, Eq)]
+struct Form {
+    runs: Vec<Secret>,
+    /// How many other characters stand before each run but the first.
+    between: Vec<usize>,
+}
+
+impl Form {
+    fn exact(text: Secret) -> Self {
+        Self { runs: vec![text], between: Vec::new() }
+    }
+
+    fn escaped(secret: &Secret) -> Self {
+        let (mut runs, mut between, mut n_others) = (Vec::new(), Vec::new(), 0);
+        for run in secret.expose().split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+            let end = letters_end(run);
+            if let Some(letters) = Secret::new(&run[..end]) {
+                if !runs.is_empty() {
+                    between.push(n_others);
+                }
+                runs.push(letters);
+                n_others = 0;
+            }
+            n_others += run[end..].chars().count();
+        }
+        let is_known_by_runs = runs.iter().any(|run| run.expose().len() >= RUN_BYTES_MIN);
+        if is_known_by_runs { Self { runs, between } } else { Self::exact(secret.clone()) }
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.runs.iter().map(|run| run.expose().len()).sum::<usize>() + self.between.iter().sum::<usize>()
+    }
+
+    /// Where it stands, from `start` on.
+    fn find(&self, bytes: &[u8], start: usize) -> Option<Range<usize>> {
+        let (first, rest) = self.runs.split_first()?;
+        let mut from = start;
+        loop {
+            let begin = from + memmem::find(bytes.get(from..)?, first.expose().as_bytes())?;
+            let end = rest.iter().zip(&self.between).try_fold(begin + first.expose().len(), |at, (run, n_others)| {
+                let run = run.expose().as_bytes();
+                let nearest = at + n_others;
+                let furthest = (at + n_others * ESCAPE_BYTES_MAX + run.len()).min(bytes.len());
+                memmem::find(bytes.get(nearest..furthest)?, run).map(|found| nearest + found + run.len())
+            });
+            match end {
+                Some(end) => return Some(begin..end),
+                None => from = begin + 1,
+            }
+        }
+    }
+}
+
+fn letters_end(run: &str) -> usize {
+    run.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len()
+}
+
+fn in_base64(secret: &str) -> Vec<String> {
+    let mut all = Vec::new();
     for engine in [&STANDARD, &URL_SAFE] {
         all.push(engine.encode(secret));
         // Inside a longer text, as in `Basic` credentials, the secret begins at any of three places of a group of four
@@ -174,50 +220,6 @@ fn forms(secret: &str) -> Vec<String> {
         }
     }
     all
-}
-
-/// `%2F` as `%2f`, which other programs write.
-fn lower_escapes(url: &str) -> String {
-    let mut parts = url.split('%');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (code, rest) = part.split_at(2);
-        write!(out, "%{}{rest}", code.to_ascii_lowercase()).ok();
-    }
-    out
-}
-
-/// JSON's inside with these characters written otherwise, also where a backslash stands before them.
-fn escaped(json: &str, which: &str, write: impl Fn(char) -> String) -> String {
-    let mut out = String::with_capacity(json.len());
-    let mut chars = json.chars().peekable();
-    while let Some(c) = chars.next() {
-        match (c, chars.peek()) {
-            ('\\', Some(&next @ ('"' | '\\'))) if which.contains(next) => {
-                chars.next();
-                out.push_str(&write(next));
-            }
-            ('\\', Some(&next)) => {
-                chars.next();
-                out.extend(['\\', next]);
-            }
-            (c, _) if which.contains(c) => out.push_str(&write(c)),
-            (c, _) => out.push(c),
-        }
-    }
-    out
-}
-
-fn html(text: &str, apostrophe: &str, quote: &str) -> String {
-    let entity = |c: char| match c {
-        '&' => "&amp;".to_owned(),
-        '<' => "&lt;".to_owned(),
-        '>' => "&gt;".to_owned(),
-        '"' => quote.to_owned(),
-        '\'' => apostrophe.to_owned(),
-        c => c.to_string(),
-    };
-    text.chars().map(entity).collect()
 }
 
 /// Percent-encodes everything but letters, digits and `-._~`.
@@ -253,22 +255,25 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_found_in_every_form() {
+    fn secrets_are_found_however_they_are_written() {
         let basic = STANDARD.encode(format!("u:{PLANTED}"));
         let basic2 = URL_SAFE.encode(format!("user:{PLANTED}:more"));
+        let url = percent_encode(PLANTED);
         let json = serde_json::json!({ "key": PLANTED }).to_string();
-        let go = json.replace('&', "\\u0026").replace('<', "\\u003c");
-        let dot_net = r#"{"key":"Pl4nted/k\u002By=\u0022\u005C~7c1e\u0026%z\u0027\u003Cz"}"#;
+        let html = "<p>bad key Pl4nted/k+y=&#34;\\~7c1e&amp;%z&#x27;&lt;z";
         let cases = [
             format!("GET /ws?apiKey={PLANTED} HTTP/1.1"),
-            format!("/ws?apiKey={}", percent_encode(PLANTED)),
-            format!("/ws?apiKey={}", lower_escapes(&percent_encode(PLANTED))),
-            format!("/to?url={}", percent_encode(&format!("https://h/?k={}", percent_encode(PLANTED)))),
+            format!("/ws?apiKey={url}"),
+            format!("/ws?apiKey={}", url.replace("%2F", "%2f").replace("%3C", "%3c")),
+            format!("/to?url={}", percent_encode(&format!("https://h/?k={url}"))),
+            format!("/to?url={}", percent_encode(&percent_encode(&url))),
             json.clone(),
             json.replace('/', "\\/"),
-            go,
-            dot_net.to_owned(),
-            "<p>bad key Pl4nted/k+y=&#34;\\~7c1e&amp;%z&#39;&lt;z".to_owned(),
+            json.replace('&', "\\u0026").replace('<', "\\u003c"),
+            r#"{"key":"Pl4nted/k\u002By=\u0022\u005C~7c1e\u0026%z\u0027\u003Cz"}"#.to_owned(),
+            serde_json::json!({ "said": json }).to_string(),
+            html.to_owned(),
+            serde_json::json!({ "page": html }).to_string(),
             format!("{:?}", Some(PLANTED)),
             format!("token {}", STANDARD.encode(PLANTED)),
             format!("token {}", URL_SAFE.encode(PLANTED)),
@@ -276,28 +281,37 @@ mod tests {
             format!("Basic {basic}"),
             format!("Basic {basic2}"),
         ];
-        let redactor = Redactor::of(Redactor::IN_BYTES, [&secret(PLANTED)]);
+        let secrets = Secrets::of(Secrets::IN_BYTES, [&secret(PLANTED)]);
         for case in &cases {
-            let clean = redactor.redact(case);
-            assert!(redactor.finds(case) && clean.matches(STARS).count() == 1, "{case} -> {clean}");
-            let (bytes, redacted) = redactor.redact_bytes(case.as_bytes()).unwrap();
-            assert_eq!((redacted.places, String::from_utf8_lossy(&bytes).matches("[redacted: ").count()), (1, 1), "{case}");
+            let clean = secrets.hide(case);
+            assert!(secrets.are_in(case) && clean.matches(STARS).count() == 1, "{case} -> {clean}");
+            let (bytes, hidden) = secrets.hide_in_bytes(case.as_bytes()).unwrap();
+            assert_eq!((hidden.places, String::from_utf8_lossy(&bytes).matches("[redacted: ").count()), (1, 1), "{case}");
             for part in ["Pl4nted", "7c1e", "UGw0bnRlZ", &basic[8..20], &basic2[12..24]] {
                 assert!(!clean.contains(part) && !String::from_utf8_lossy(&bytes).contains(part), "{part} in {clean}");
             }
         }
-        assert_eq!(redactor.redact_bytes(b"nothing of that sort"), None);
+        for other in
+            ["nothing of that sort", "Pl4nted", "Pl4nted grows and lives and in the end there is k, y, 7c1e, z and z", ""]
+        {
+            assert_eq!((secrets.hide_in_bytes(other.as_bytes()), secrets.are_in(other)), (None, false), "{other}");
+        }
+        let twice = format!("{PLANTED}{PLANTED}.Pl4nted");
+        assert_eq!(secrets.hide(&twice), "******.Pl4nted");
     }
 
     #[test]
     fn short_words_are_no_secrets_and_long_ones_go_first() {
-        let mut redactor = Redactor::new(Redactor::IN_WORDS);
-        redactor.add(&secret("local"));
-        assert_eq!(redactor.redact("localhost"), "localhost");
-        redactor.add(&secret("abcdefgh"));
-        redactor.add(&secret("abcdefghijkl"));
-        assert_eq!(redactor.redact("abcdefghijkl abcdefgh"), "*** ***");
-        let redactor = Redactor::of(Redactor::IN_BYTES, [&secret("replay")]);
-        assert_eq!(redactor.redact_bytes(b"the replay of the match"), None);
+        let mut secrets = Secrets::new(Secrets::IN_WORDS);
+        secrets.add(&secret("local"));
+        assert_eq!(secrets.hide("localhost"), "localhost");
+        secrets.add(&secret("abcdefgh"));
+        secrets.add(&secret("abcdefghijkl"));
+        assert_eq!(secrets.hide("abcdefghijkl abcdefgh"), "*** ***");
+        // Made of parts that every text has: only as a whole is it a secret.
+        secrets.add(&secret("a-b-c-d-e-f"));
+        assert_eq!(secrets.hide("a, b, c, d, e, f: a-b-c-d-e-f"), "a, b, c, d, e, f: ***");
+        let secrets = Secrets::of(Secrets::IN_BYTES, [&secret("replay")]);
+        assert_eq!(secrets.hide_in_bytes(b"the replay of the match"), None);
     }
 }

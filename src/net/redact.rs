@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::model::{Redactor, Secret};
+use crate::model::{Secret, Secrets};
 
 /// Stands where a key stood in a header.
 const HIDDEN: &str = "***";
@@ -26,14 +26,14 @@ const HARMLESS: [&str; 10] = [
 
 /// The keys of one request, to be found again in its answer. Has no `Debug` on purpose.
 pub(super) struct Keys {
-    in_words: Redactor,
-    in_bytes: Redactor,
+    in_words: Secrets,
+    in_bytes: Secrets,
 }
 
 impl Keys {
     /// Collects what was sent: header values that may be keys, and query values that `shown` does not show.
     pub(super) fn of(headers: &[(&'static str, Secret)], target: &Secret, shown: &str) -> Self {
-        let mut keys = Self { in_words: Redactor::new(Redactor::IN_WORDS), in_bytes: Redactor::new(Redactor::IN_BYTES) };
+        let mut keys = Self { in_words: Secrets::new(Secrets::IN_WORDS), in_bytes: Secrets::new(Secrets::IN_BYTES) };
         for (name, value) in headers {
             keys.add_header(&name.to_ascii_lowercase(), value.expose());
         }
@@ -76,7 +76,7 @@ impl Keys {
 
     /// Whether the text holds a key.
     pub(super) fn in_text(&self, text: &str) -> bool {
-        text.contains(TOKEN_PREFIX) || self.in_words.finds(text)
+        text.contains(TOKEN_PREFIX) || self.in_words.are_in(text)
     }
 
     /// The text, or `***` when it holds a key.
@@ -86,7 +86,7 @@ impl Keys {
 
     /// The body; each key in it is replaced by a marker that states how many bytes stood there.
     pub(super) fn hide_in_body(&self, body: Bytes) -> Bytes {
-        self.in_bytes.redact_bytes(&body).map_or(body, |(clean, _)| clean)
+        self.in_bytes.hide_in_bytes(&body).map_or(body, |(clean, _)| clean)
     }
 }
 

@@ -19,6 +19,9 @@
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod closes;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod drive;
 pub mod history;
 mod lists;
@@ -52,7 +55,7 @@ pub use self::rest::{Rest, RestSettings};
 pub use self::rows::{RowSink, Surprise, Told, read_page_rows, read_rows};
 pub use self::said::{Said, said};
 pub use self::switch::{Switch, SwitchError, Switches, Values, switches_of};
-use crate::model::{Cause, Decoded, Endpoint, Framing, NetFault, Opening, Redactor, Request, Response, Secret, UnixMicros};
+use crate::model::{Cause, Decoded, Endpoint, Framing, NetFault, Opening, Request, Response, Secret, Secrets, UnixMicros};
 pub use crate::model::{Provider, percent_encode};
 
 /// What a client machine is told.
@@ -247,7 +250,7 @@ impl Credentials {
 
     /// Foreign words without any of them.
     pub(crate) fn hidden_in(&self, words: &str) -> String {
-        Redactor::of(Redactor::IN_WORDS, self.secrets()).redact(words)
+        Secrets::of(Secrets::IN_WORDS, self.secrets()).hide(words)
     }
 }
 

@@ -16,7 +16,7 @@ use super::control::Topics;
 use super::queue::{Entry, Gone, Item, Offer, Queue};
 use super::{Event, Options, Sink, Source, World};
 use crate::archive::{self, Closed};
-use crate::model::{Framing, NetFault, Provider, Redacted, Redactor, Request, Response, SourceName, Transport, UnixMicros, Via};
+use crate::model::{Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via};
 use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError, TELLING_HEADERS};
 use crate::provider::{self, Action, Client, End, Fault, Input, Loudness};
 
@@ -406,7 +406,7 @@ impl Shell {
         }
         if !request.is_empty() {
             // Topics of a change; bounded by the control line and the configuration.
-            info["request"] = self.words.in_words.redact(request).into();
+            info["request"] = self.words.in_words.hide(request).into();
         }
         info.to_string()
     }
@@ -473,8 +473,8 @@ impl Shell {
     async fn keep(&mut self, bytes: Bytes) -> Result<(), Gone> {
         let now = net::now();
         let received_at = self.stamp();
-        let (bytes, redacted) = self.without_keys(bytes);
-        let info = redacted.map(|redacted| json!({ "redacted": told(redacted) }).to_string());
+        let (bytes, hidden) = self.without_keys(bytes);
+        let info = hidden.map(|hidden| json!({ "redacted": told(hidden) }).to_string());
         let decoded = Arc::new(provider::decode(self.provider, &bytes));
         self.activity.touch(now);
         let item = Item::Frame { bytes, decoded: Arc::clone(&decoded), via: self.via, info };
@@ -484,25 +484,25 @@ impl Shell {
     }
 
     /// The bytes as they may be kept. What a server says is kept to the byte, but for the key if it sends that back.
-    fn without_keys(&mut self, bytes: Bytes) -> (Bytes, Option<Redacted>) {
-        let Some((clean, redacted)) = self.words.in_bytes.redact_bytes(&bytes) else { return (bytes, None) };
+    fn without_keys(&mut self, bytes: Bytes) -> (Bytes, Option<Hidden>) {
+        let Some((clean, hidden)) = self.words.in_bytes.hide_in_bytes(&bytes) else { return (bytes, None) };
         if !std::mem::replace(&mut self.echoed, true) {
             let text = "the provider sent the key back in a message: proxies and logs on the way may hold it now; a marker is kept \
                         in its place, and recording goes on; think of changing the key";
             self.say(Loudness::Warn, text);
         }
-        (clean, Some(redacted))
+        (clean, Some(hidden))
     }
 
     async fn keep_broken(&mut self, fault: NetFault, detail: &str, kept: Bytes) -> Result<(), Gone> {
         let at = self.stamp();
         let n_bytes = kept.len();
-        let (kept, redacted) = self.without_keys(kept);
+        let (kept, hidden) = self.without_keys(kept);
         // A rebuild reads this record like any other; here it must mean the same.
         let decoded = Arc::new(provider::decode(self.provider, &kept));
         let mut info = json!({ "cause": fault.name(), "detail": self.words.clean(detail), "bytes": n_bytes });
-        if let Some(redacted) = redacted {
-            info["redacted"] = told(redacted);
+        if let Some(hidden) = hidden {
+            info["redacted"] = told(hidden);
         }
         let item = Item::Broken { bytes: kept, decoded, via: self.via, info: info.to_string() };
         self.queue_envelope(Entry { slot: self.slot, at, arrived: net::now().into_std(), item }).await
@@ -658,8 +658,8 @@ impl Drop for Shell {
     }
 }
 
-fn told(redacted: Redacted) -> serde_json::Value {
-    json!({ "places": redacted.places, "bytes": redacted.bytes })
+fn told(hidden: Hidden) -> serde_json::Value {
+    json!({ "places": hidden.places, "bytes": hidden.bytes })
 }
 
 fn bytes_of(item: &Item) -> u64 {
@@ -671,20 +671,20 @@ fn bytes_of(item: &Item) -> u64 {
 
 /// Makes words fit for the tape: no secret of the source, not long.
 struct Words {
-    in_words: Redactor,
-    in_bytes: Redactor,
+    in_words: Secrets,
+    in_bytes: Secrets,
 }
 
 impl Words {
     fn new(credentials: &provider::Credentials) -> Self {
         Self {
-            in_words: Redactor::of(Redactor::IN_WORDS, credentials.secrets()),
-            in_bytes: Redactor::of(Redactor::IN_BYTES, credentials.secrets()),
+            in_words: Secrets::of(Secrets::IN_WORDS, credentials.secrets()),
+            in_bytes: Secrets::of(Secrets::IN_BYTES, credentials.secrets()),
         }
     }
 
     fn clean(&self, text: &str) -> String {
-        let mut text = self.in_words.redact(text);
+        let mut text = self.in_words.hide(text);
         if text.len() > WORDS_BYTES_MAX {
             let end = (0..=WORDS_BYTES_MAX - '…'.len_utf8()).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
             text.truncate(end);

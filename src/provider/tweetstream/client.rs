@@ -194,7 +194,8 @@ impl Client {
         match subprotocol {
             Some(SUBPROTOCOL) | None => {}
             // The page leaves open which one is selected, so we stay; the text is not repeated, it holds the key.
-            Some(token) if token.starts_with(TOKEN_SUBPROTOCOL) => self.say(
+            // Whoever opened the connection has hidden it already.
+            Some(token) if token == "***" || token.starts_with(TOKEN_SUBPROTOCOL) => self.say(
                 Loudness::Warn,
                 "the server sent the API key back as the chosen subprotocol: proxies and logs on the way may hold it now; \
                  recording goes on, think of changing the key"
@@ -322,8 +323,8 @@ impl Client {
             ),
             4401 => verdict(Cause::Auth, Next::Slow, "the server does not accept the credentials"),
             4403 => verdict(Cause::Credits, Next::Slow, "the server does not permit the stream"),
-            4000.. => verdict(Cause::Refused, Next::Slow, "a code of the provider's own that no page explains"),
-            _ => verdict(Cause::ConnectionLost, Next::Backoff, "a code without a meaning in this protocol"),
+            3000.. => verdict(Cause::Refused, Next::Slow, "a code of the provider's own that no page explains"),
+            _ => self.broken("this code may not stand in a close frame"),
         }
     }
 
@@ -414,6 +415,8 @@ fn verdict_of_status(response: &Response) -> Verdict {
             let wait = response.retry_after().unwrap_or_default();
             verdict(Cause::Refused, Next::AtLeast(wait), "the service is unavailable and says when to come back")
         }
+        408 | 425 => verdict(Cause::Refused, Next::Backoff, "the server wants the request again"),
+        400..500 => verdict(Cause::Refused, Next::Slow, "the server does not accept the request as it is"),
         500..600 => verdict(Cause::Refused, Next::Backoff, "the server has a fault"),
         _ => verdict(Cause::Refused, Next::Backoff, "the server would not open the stream"),
     }
@@ -1018,13 +1021,15 @@ mod tests {
 
     #[test]
     fn an_echoed_token_is_told_without_the_key() {
-        check(
-            &format!("0s start | 0s open {TOKEN_SUBPROTOCOL}{KEY} | 1s alive"),
-            expect![[r#"
-            0.0s dial at 0.000s
-            0.0s say Warn: the server sent the API key back as the chosen subprotocol: proxies and logs on the way may hold it now; recording goes on, think of changing the key
-        "#]],
-        );
+        for echo in ["***", &format!("{TOKEN_SUBPROTOCOL}{KEY}")] {
+            check(
+                &format!("0s start | 0s open {echo} | 1s alive"),
+                expect![[r#"
+                0.0s dial at 0.000s
+                0.0s say Warn: the server sent the API key back as the chosen subprotocol: proxies and logs on the way may hold it now; recording goes on, think of changing the key
+            "#]],
+            );
+        }
         check(
             "0s start | 0s open something.else",
             expect![[r#"
