@@ -665,9 +665,9 @@ mod tests {
             1.0s lost * protocol: close code 1015 "why"
             1.0s say Warn: close code 1015 "why": one side broke the WebSocket protocol; next try in 700ms
             1.0s dial at 1.668s
-            1.0s lost * connection_lost: close code 3000 "why"
-            1.0s say Warn: close code 3000 "why": a code without a meaning in this protocol; next try in 700ms
-            1.0s dial at 1.668s
+            1.0s lost * refused: close code 3000 "why"
+            1.0s say Error: close code 3000 "why": a code of the provider's own that no page explains; next try in 15m 10s
+            1.0s dial at 910.252s
             1.0s lost * refused: close code 4000 "why"
             1.0s say Error: close code 4000 "why": a code of the provider's own that no page explains; next try in 15m 10s
             1.0s dial at 910.252s
@@ -688,8 +688,8 @@ mod tests {
             1.0s lost * refused: close code 4999 "why"
             1.0s say Error: close code 4999 "why": a code of the provider's own that no page explains; next try in 15m 10s
             1.0s dial at 910.252s
-            1.0s lost * connection_lost: close code 0 "why"
-            1.0s say Warn: close code 0 "why": a code without a meaning in this protocol; next try in 700ms
+            1.0s lost * protocol: close code 0 "why"
+            1.0s say Warn: close code 0 "why": this code may not stand in a close frame; next try in 700ms
             1.0s dial at 1.668s
         "#]].assert_eq(&all);
     }
@@ -771,20 +771,20 @@ mod tests {
             0.0s dial at 909.252s
             404
             0.0s lost * refused: HTTP 404 instead of an upgrade
-            0.0s say Warn: HTTP 404: the server would not open the stream; next try in 700ms
-            0.0s dial at 0.668s
+            0.0s say Error: HTTP 404: the server does not accept the request as it is; next try in 15m 10s
+            0.0s dial at 909.252s
             407
             0.0s lost * refused: HTTP 407 instead of an upgrade
-            0.0s say Warn: HTTP 407: the server would not open the stream; next try in 700ms
-            0.0s dial at 0.668s
+            0.0s say Error: HTTP 407: the server does not accept the request as it is; next try in 15m 10s
+            0.0s dial at 909.252s
             408
             0.0s lost * refused: HTTP 408 instead of an upgrade
-            0.0s say Warn: HTTP 408: the server would not open the stream; next try in 700ms
+            0.0s say Warn: HTTP 408: the server wants the request again; next try in 700ms
             0.0s dial at 0.668s
             426
             0.0s lost * refused: HTTP 426 instead of an upgrade
-            0.0s say Warn: HTTP 426: the server would not open the stream; next try in 700ms
-            0.0s dial at 0.668s
+            0.0s say Error: HTTP 426: the server does not accept the request as it is; next try in 15m 10s
+            0.0s dial at 909.252s
             429
             0.0s lost * rate_limited: HTTP 429 instead of an upgrade
             0.0s say Warn: HTTP 429: the plan's connections are all in use; a slot frees itself after a while; next try in 46s
