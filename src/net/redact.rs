@@ -146,7 +146,9 @@ mod tests {
     fn an_echo_is_found_however_it_is_written() {
         let secret = |text: &str| Secret::new(text).unwrap();
         let keys = Keys::of(&[("x-api-key", secret("oddly/keyed+1=&\"2"))], &secret("/live"), "wss://host/live");
-        for echo in ["oddly%2Fkeyed%2B1%3D%26%222", "oddly%2fkeyed%2b1%3d%26%222", "b2RkbHkva2V5ZWQrMT0mIjI=", r#"oddly\/keyed+1=&\"2"#] {
+        for echo in
+            ["oddly%2Fkeyed%2B1%3D%26%222", "oddly%2fkeyed%2b1%3d%26%222", "b2RkbHkva2V5ZWQrMT0mIjI=", r#"oddly\/keyed+1=&\"2"#]
+        {
             assert_eq!(keys.hide(&format!("https://elsewhere.test/?next={echo}")), "***", "{echo}");
             let body = keys.hide_in_body(Bytes::from(format!("{{\"error\":\"bad {echo}\"}}")));
             assert!(body.starts_with(b"{\"error\":\"bad [redacted: ") && body.ends_with(b" bytes]\"}"), "{body:?}");

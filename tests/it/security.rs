@@ -18,7 +18,7 @@
 //! | S14 no core files, no reading of its memory | [`memory_is_nobody_elses`], `scripts/leakcheck` (SIGABRT) |
 //! | S15 no unsafe code | [`there_is_no_unsafe_code`] |
 //! | S17 SQLite without the WAL-reset bug | `catalog::tests::the_linked_sqlite_is_new_enough` |
-//! | S18 direct messages only when switched on, and not in a redacted fixture | `config::tests::every_mistake_is_told_with_its_place`, `fixture::redacted_nothing_of_anybody_is_left` |
+//! | S18 direct messages only when switched on, and not in a redacted fixture | `config::tests::names_what_is_wrong_where_and_what_is_allowed`, `fixture::redacted_nothing_of_anybody_is_left` |
 //! | S19 a budget is not exceeded by more than a request | `backfill::purse::tests::*`, `backfill::*` |
 //! | S20 errors say cause and cure, and of a refusal only its words | `provider::twitterapi_io::client::tests::a_refusal_never_loops`, `provider::closes::*` |
 

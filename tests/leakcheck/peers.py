@@ -118,6 +118,9 @@ class Peer:
             if not chunk:
                 return
             self.note(None, chunk)
+            if chunk[0] == 0x88:
+                # The client takes leave.
+                return
 
     def note(self, request, heard):
         with self.changed:

@@ -30,7 +30,9 @@ async fn echo(port: u16, target: &str) -> Option<Bytes> {
         headers: Vec::new(),
         shown: String::new(),
     };
-    let limits = Limits { message_timeout: Duration::from_secs(300), ..Limits::default() };
+    // The suite does one thing at a time, and some of them take long.
+    let patience = Duration::from_secs(300);
+    let limits = Limits { handshake_timeout: patience, message_timeout: patience, send_timeout: patience, ..Limits::default() };
     let mut live = open(&Watching(watch.clone()), &opening, &limits).await.unwrap().live;
     let mut last = None;
     loop {
