@@ -155,11 +155,13 @@ struct Form {
     runs: Vec<Secret>,
     /// How many other characters stand before each run but the first.
     between: Vec<usize>,
+    /// The whole of it, for what its other characters are.
+    others: Secret,
 }
 
 impl Form {
     fn exact(text: Secret) -> Self {
-        Self { runs: vec![text], between: Vec::new() }
+        Self { runs: vec![text.clone()], between: Vec::new(), others: text }
     }
 
     fn escaped(secret: &Secret) -> Self {
@@ -176,11 +178,24 @@ impl Form {
             n_others += run[end..].chars().count();
         }
         let is_known_by_runs = runs.iter().any(|run| run.expose().len() >= RUN_BYTES_MIN);
-        if is_known_by_runs { Self { runs, between } } else { Self::exact(secret.clone()) }
+        if is_known_by_runs { Self { runs, between, others: secret.clone() } } else { Self::exact(secret.clone()) }
     }
 
     fn n_bytes(&self) -> usize {
         self.runs.iter().map(|run| run.expose().len()).sum::<usize>() + self.between.iter().sum::<usize>()
+    }
+
+    /// A short last run may stand in an escape before it, as the 2 of `%26`; then the end is the last one within reach.
+    fn stretched(&self, bytes: &[u8], (from, furthest): (usize, usize), end: usize) -> usize {
+        let Some(run) = self.runs.last().map(|run| run.expose().as_bytes()).filter(|run| run.len() < RUN_BYTES_MIN) else {
+            return end;
+        };
+        let may_belong = |byte: &&u8| {
+            byte.is_ascii_alphanumeric() || b"%\\&;#".contains(byte) || self.others.expose().as_bytes().contains(byte)
+        };
+        let within = &bytes[from..furthest.min(bytes.len())];
+        let n_bytes = within.iter().take_while(may_belong).count();
+        memmem::rfind(&within[..n_bytes], run).map_or(end, |at| end.max(from + at + run.len()))
     }
 
     /// Where it stands, from `start` on.
@@ -189,12 +204,14 @@ impl Form {
         let mut from = start;
         loop {
             let begin = from + memmem::find(bytes.get(from..)?, first.expose().as_bytes())?;
+            let mut last = (begin, 0);
             let end = rest.iter().zip(&self.between).try_fold(begin + first.expose().len(), |at, (run, n_others)| {
                 let run = run.expose().as_bytes();
-                let nearest = at + n_others;
-                let furthest = (at + n_others * ESCAPE_BYTES_MAX + run.len()).min(bytes.len());
-                memmem::find(bytes.get(nearest..furthest)?, run).map(|found| nearest + found + run.len())
+                last = (at, at + n_others * ESCAPE_BYTES_MAX + run.len());
+                let found = memmem::find(bytes.get(at + n_others..last.1.min(bytes.len()))?, run)?;
+                Some(at + n_others + found + run.len())
             });
+            let end = end.map(|end| self.stretched(bytes, last, end));
             match end {
                 Some(end) => return Some(begin..end),
                 None => from = begin + 1,
@@ -295,6 +312,15 @@ mod tests {
             ["nothing of that sort", "Pl4nted", "Pl4nted grows and lives and in the end there is k, y, 7c1e, z and z", ""]
         {
             assert_eq!((secrets.hide_in_bytes(other.as_bytes()), secrets.are_in(other)), (None, false), "{other}");
+        }
+        // A last part that its own escapes may hold.
+        let secrets_with_tail = Secrets::of(Secrets::IN_BYTES, [&secret("oddly/keyed+1=&\"2")]);
+        for (text, clean) in [
+            ("k=oddly%2Fkeyed%2B1%3D%26%222, 2 and 22", "k=***, 2 and 22"),
+            (r#"{"k":"oddly/keyed+1=&\"2"}"#, r#"{"k":"***"}"#),
+            ("oddly/keyed+1=&\"2", "***"),
+        ] {
+            assert_eq!(secrets_with_tail.hide(text), clean);
         }
         let twice = format!("{PLANTED}{PLANTED}.Pl4nted");
         assert_eq!(secrets.hide(&twice), "******.Pl4nted");

@@ -130,7 +130,12 @@ fn values_reach_sql_as_parameters_only() {
         let text = source_of(file);
         for at in text.match_indices("format!(").map(|(at, _)| at) {
             let rest = &text[at..];
-            let call = &rest[..rest.find(';').unwrap_or(rest.len())];
+            let mut depth = 0;
+            let end = rest.find(|c: char| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                c == ')' && depth == 0
+            });
+            let call = &rest[..end.unwrap_or(rest.len())];
             let is_sql = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "PRAGMA "]
                 .iter()
                 .any(|word| call.contains(word));
