@@ -207,8 +207,10 @@ impl Form {
             let mut last = (begin, 0);
             let end = rest.iter().zip(&self.between).try_fold(begin + first.expose().len(), |at, (run, n_others)| {
                 let run = run.expose().as_bytes();
-                last = (at, at + n_others * ESCAPE_BYTES_MAX + run.len());
-                let found = memmem::find(bytes.get(at + n_others..last.1.min(bytes.len()))?, run)?;
+                // Half of the longest: what follows may be somebody's words.
+                last = (at, at + n_others * ESCAPE_BYTES_MAX / 2 + run.len());
+                let furthest = at + n_others * ESCAPE_BYTES_MAX + run.len();
+                let found = memmem::find(bytes.get(at + n_others..furthest.min(bytes.len()))?, run)?;
                 Some(at + n_others + found + run.len())
             });
             let end = end.map(|end| self.stretched(bytes, last, end));
