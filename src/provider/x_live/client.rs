@@ -733,7 +733,7 @@ fn verdict_of_status(response: &Response) -> Verdict {
             verdict(Cause::Refused, Next::AtLeast(wait), "the service is unavailable and says when to come back")
         }
         408 | 425 => verdict(Cause::Refused, Next::Backoff, "the server wants the request again"),
-        400..500 => verdict(Cause::Refused, Next::Slow, "the server does not accept the request as it is"),
+        405..500 => verdict(Cause::Refused, Next::Slow, "the server does not accept the request as it is"),
         500..600 => verdict(Cause::Refused, Next::Backoff, "the server has a fault"),
         _ => verdict(Cause::Refused, Next::Backoff, "the server would not open the stream"),
     }
