@@ -272,10 +272,7 @@ impl Config {
 
     /// Every key and cookie in here, for the log's redactor.
     pub fn secrets(&self) -> Vec<Secret> {
-        let all = self.sources.iter().flat_map(|source| {
-            let Credentials { key, auth_token, ct0 } = &source.settings.credentials;
-            [key, auth_token, ct0].into_iter().flatten()
-        });
+        let all = self.sources.iter().flat_map(|source| source.settings.credentials.secrets());
         // Hiding the placeholder would only cut holes into words such as `localhost`.
         all.filter(|secret| secret.expose() != LOCAL_KEY).cloned().collect()
     }

@@ -12,7 +12,7 @@ use super::layout::{Layout, TapeInfo};
 use super::{ArchiveError, Result, ScopeCoverage, coverage, verify};
 use crate::catalog::{Catalog, SegmentRow, SourceRow};
 use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
-use crate::segment::{BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
+use crate::segment::{Block, BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
 
 /// A tape that is being read. What a writer has not committed is not seen.
 pub struct Tape {

@@ -463,6 +463,10 @@ enum Refused {
 }
 
 fn open_catalog(path: &Path, tape: &str) -> std::result::Result<Catalog, Refused> {
+    // In a tape of somebody else's making it may lead to a database of ours.
+    if path.is_symlink() {
+        return Err(Refused::Broken("it was a symbolic link".to_owned()));
+    }
     if !path.exists() {
         return Err(Refused::Broken("it was missing".to_owned()));
     }

@@ -20,6 +20,7 @@ mod rows;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 pub use ids::IdSet;
@@ -74,8 +75,9 @@ impl CatalogError {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, SchemaChanged, TypeMismatch};
         match self {
             Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, message), .. } => {
-                let missing = message.as_deref().is_some_and(|m| m.contains("no such table") || m.contains("no such column"));
-                missing || matches!(error.code, DatabaseCorrupt | NotADatabase | CannotOpen | SchemaChanged | TypeMismatch)
+                let strange = ["no such table", "no such column", "prohibited", "because it is a view"];
+                let is_strange = message.as_deref().is_some_and(|m| strange.iter().any(|words| m.contains(words)));
+                is_strange || matches!(error.code, DatabaseCorrupt | NotADatabase | CannotOpen | SchemaChanged | TypeMismatch)
             }
             Self::Sqlite { source, .. } => matches!(
                 source,
@@ -189,6 +191,10 @@ impl Catalog {
             self.conn.busy_timeout(Duration::from_secs(5))?;
             self.conn.pragma_update(None, "trusted_schema", "OFF")?;
             self.conn.pragma_update(None, "cell_size_check", "ON")?;
+            // A catalog may come from anywhere; ours has neither triggers nor views, and nobody edits a schema by hand.
+            self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+            self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+            self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
             self.conn.set_prepared_statement_cache_capacity(64);
             Ok(())
         };
@@ -608,3 +614,37 @@ fn private(path: &Path) {
 
 #[cfg(not(unix))]
 fn private(_path: &Path) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linked_sqlite_is_new_enough() {
+        assert!(rusqlite::version_number() >= OLDEST_SQLITE, "{}", rusqlite::version());
+    }
+
+    #[test]
+    fn a_hostile_schema_does_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        drop(Catalog::open(&path).unwrap());
+        let plant = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        plant("CREATE TRIGGER t AFTER INSERT ON source BEGIN DELETE FROM meta; DELETE FROM source; END");
+        let mut catalog = Catalog::open(&path).unwrap();
+        let row = SourceRow { name: "alpha".into(), provider: "tweetstream".into(), last_n: 1, ..SourceRow::default() };
+        catalog.apply(&[Change::Tape("t1".to_owned()), Change::Source(row)]).unwrap();
+        assert_eq!((catalog.sources().unwrap().len(), catalog.tape().unwrap().as_deref()), (1, Some("t1")));
+        let defended = catalog.conn.execute_batch("PRAGMA writable_schema = ON; DELETE FROM sqlite_schema");
+        assert!(defended.is_err());
+        drop(catalog);
+        // Rows that are computed when they are read: the file is set aside and made again.
+        plant(
+            "DROP TABLE source; CREATE VIEW source AS SELECT 'x' AS name, 'y' AS provider, 1 AS last_n, 1 AS last_us, 0 AS running, 0 AS listed_us",
+        );
+        for catalog in [Catalog::open(&path).unwrap(), Catalog::open_read_only(&path).unwrap()] {
+            let error = catalog.sources().unwrap_err();
+            assert!(error.is_broken(), "{error:?}");
+        }
+    }
+}

@@ -365,9 +365,12 @@ fn record(out: &mut Vec<u8>, columns: &[Column], arrays: &[ArrayRef], row: usize
     }
 }
 
+/// What makes a spreadsheet compute a cell, also in its wide forms (OWASP, "CSV Injection").
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
 /// Appends a cell of text, in quotes where it needs them. An empty one has them, so that it is not null.
 fn cell(out: &mut Vec<u8>, text: &str, raw: bool) {
-    let is_formula = !raw && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let is_formula = !raw && text.starts_with(FORMULA);
     let is_plain = |byte: u8| !byte.is_ascii_control() && !matches!(byte, b'"' | b',');
     let is_bare = !text.is_empty() && text.bytes().all(is_plain) && !text.starts_with(' ') && !text.ends_with(' ');
     if !is_bare {
@@ -412,6 +415,9 @@ mod tests {
             ("@SUM(A1),", "\"'@SUM(A1),\""),
             ("\t=1", "\"'\t=1\""),
             ("\r=1", "\"'\r=1\""),
+            ("\n=1", "\"'\n=1\""),
+            ("\u{ff1d}1+1", "'\u{ff1d}1+1"),
+            ("\u{ff20}SUM(A1)", "'\u{ff20}SUM(A1)"),
             ("a=1", "a=1"),
         ] {
             assert_eq!(written(text, false), wanted);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Secret;
+use super::time::parse_http_date;
 
 /// Why a connection could not be made or did not last, below the provider's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,9 +142,57 @@ impl Response {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// `Retry-After` in seconds; a date, a negative number or rubbish is `None`, more than a day is a day.
+    /// `Retry-After`, in seconds or as a date; rubbish is `None`, more than a day is a day, a date that has passed is no wait.
+    ///
+    /// A date counts from the answer's own `Date`, so that no clock of ours has to agree with the server's; without one it is
+    /// `None`.
     pub fn retry_after(&self) -> Option<Duration> {
-        let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
+        let text = self.header("retry-after")?.trim();
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let seconds = if is_number {
+            // Too long for a number is too long for a wait.
+            text.parse().unwrap_or(u64::MAX)
+        } else {
+            let (until, said) = (parse_http_date(text)?, parse_http_date(self.header("date")?)?);
+            u64::try_from(until.since(said) / 1_000_000).unwrap_or(0)
+        };
         Some(Duration::from_secs(seconds.min(86_400)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_read_in_every_form() {
+        let wait = |retry_after: &str, date: Option<&str>| {
+            let mut response = Response::json(503, "");
+            response.headers.push(("retry-after".to_owned(), retry_after.to_owned()));
+            response.headers.extend(date.map(|date| ("date".to_owned(), date.to_owned())));
+            response.retry_after().map(|wait| wait.as_secs())
+        };
+        let noon = Some("Mon, 02 Nov 2026 12:00:00 GMT");
+        for (text, wanted) in [
+            ("0", Some(0)),
+            (" 90 ", Some(90)),
+            ("1000000000", Some(86_400)),
+            ("99999999999999999999999", Some(86_400)),
+            ("Mon, 02 Nov 2026 12:02:00 GMT", Some(120)),
+            ("Mon, 02 Nov 2026 11:00:00 GMT", Some(0)),
+            ("Thu, 02 Nov 2051 12:00:00 GMT", Some(86_400)),
+            ("", None),
+            ("-5", None),
+            ("+5", None),
+            ("1.5", None),
+            ("soon", None),
+            ("2026-11-02T12:02:00Z", None),
+            ("Mon, 02 Nov 2026 25:61:00 GMT", None),
+        ] {
+            assert_eq!(wait(text, noon), wanted, "{text:?}");
+        }
+        assert_eq!(wait("Mon, 02 Nov 2026 12:02:00 GMT", None), None);
+        assert_eq!(wait("Mon, 02 Nov 2026 12:02:00 GMT", Some("yesterday")), None);
+        assert_eq!(wait("7", None), Some(7));
     }
 }

@@ -14,7 +14,7 @@
 //! | `interval.rs` | [`IntervalSet`], the arithmetic of coverage |
 //! | `http.rs` | [`Opening`], [`Request`], [`Response`], [`NetFault`]: network traffic as plain data |
 //! | `json.rs` | one-pass strict JSON reader |
-//! | `secret.rs` | [`Secret`], which prints as `***` |
+//! | `secret.rs` | [`Secret`], which prints as `***`; [`Secrets`], which finds it again |
 //!
 //! Everything here may be used from many threads at once.
 
@@ -39,5 +39,5 @@ pub use row::{
     Account, Change, Counts, Dm, Engagement, Extra, Follow, Link, Media, Mention, Nested, Platform, Post, PostKind,
     ProfileChange, Row, Said, Token,
 };
-pub use secret::Secret;
+pub use secret::{Hidden, Secret, Secrets, percent_encode};
 pub use time::{UnixMicros, parse_legacy_date};

@@ -119,6 +119,12 @@ pub fn parse_legacy_date(text: &str) -> Option<UnixMicros> {
     Some(UnixMicros(zoned.as_microsecond()))
 }
 
+/// Reads the date of an HTTP header, `Sun, 06 Nov 1994 08:49:37 GMT`; the two forms that became obsolete in 1999 are not read.
+pub(super) fn parse_http_date(text: &str) -> Option<UnixMicros> {
+    let stamp = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(UnixMicros(stamp.as_microsecond()))
+}
+
 /// The form that providers write, in UTC and with the right day of the week: read once per post of an export.
 fn legacy_fixed(text: &[u8]) -> Option<UnixMicros> {
     const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];

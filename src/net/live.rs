@@ -161,6 +161,11 @@ pub(super) fn close_frame(code: u16, reason: &str) -> CloseFrame {
     CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(&reason[..end]) }
 }
 
+/// Whether a close frame may hold this code (RFC 6455, section 7.4, and the IANA registry, which has 1012 to 1014 since).
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
 fn ended() -> Incoming {
     let detail = "the connection has ended before".to_owned();
     Incoming::Broken { fault: NetFault::Reset, detail, kept: Bytes::new() }
@@ -232,7 +237,7 @@ impl Socket {
         let incoming = match turn {
             Turn::Decoded(Some(Ok(Message::Text(text)))) => self.message(Bytes::from(text)),
             Turn::Decoded(Some(Ok(Message::Binary(bytes)))) => self.message(bytes),
-            Turn::Decoded(Some(Ok(Message::Close(frame)))) => self.closed(frame),
+            Turn::Decoded(Some(Ok(Message::Close(_)))) => self.closed(),
             Turn::Decoded(Some(Ok(_))) => {
                 self.ws.get_mut().control_delivered();
                 Incoming::Alive
@@ -261,23 +266,22 @@ impl Socket {
         Incoming::Message(bytes)
     }
 
-    fn closed(&mut self, frame: Option<CloseFrame>) -> Incoming {
+    fn closed(&mut self) -> Incoming {
         // The decoder has queued the answer; the socket takes so small a frame at once or not at all.
         self.say_now();
         let tee = self.ws.get_mut();
         let kept = Bytes::copy_from_slice(tee.kept());
-        // The decoder replaces codes that must not be sent, so the wire is asked.
-        let code = tee.control_delivered().first_chunk().map(|code| u16::from_be_bytes(*code));
+        // The decoder replaces codes that it does not know, so the wire is asked.
+        let said = tee.control_delivered();
+        let code = said.first_chunk().map(|code| u16::from_be_bytes(*code));
+        let reason = said.get(2..).map(|reason| String::from_utf8_lossy(reason).into_owned()).unwrap_or_default();
         self.state = State::Ended;
-        match (code, frame) {
-            (Some(code), _) if !CloseCode::from(code).is_allowed() => {
+        match code {
+            Some(code) if !may_be_sent(code) => {
                 let detail = format!("close code {code} must not be sent (RFC 6455, section 7.4)");
                 Incoming::Broken { fault: NetFault::Malformed, detail, kept }
             }
-            (code, frame) => {
-                let reason = frame.map(|frame| frame.reason.as_str().to_owned()).unwrap_or_default();
-                Incoming::Closed { code, reason }
-            }
+            code => Incoming::Closed { code, reason },
         }
     }
 
@@ -498,6 +502,9 @@ fn body_fault(error: &hyper::Error) -> NetFault {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Transport;
@@ -596,6 +603,26 @@ mod tests {
                 assert_eq!(kept, bad, "{what}, chunks of {chunk}: {detail}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn codes_of_the_wire() {
+        let mut n_cells = 0;
+        for code in (990..1030_u16).chain([0, 1, 999, 1100, 2000, 2999, 3000, 3003, 3999, 4000, 4001, 4029, 4999, 5000, 65_535]) {
+            let wire = frame(0x88, &[&code.to_be_bytes()[..], b"why"].concat());
+            let out = receive(&wire, 1 << 14, &small()).await;
+            match (&out[..], code) {
+                ([Incoming::Closed { code: found, reason }], 1000..=1003 | 1007..=1014 | 3000..=4999) => {
+                    assert_eq!((*found, reason.as_str()), (Some(code), "why"));
+                }
+                ([Incoming::Broken { fault: NetFault::Malformed, kept, .. }], 0..=999 | 1004..=2999 | 5000..) => {
+                    assert_eq!(kept[..], wire[..], "{code}");
+                }
+                _ => panic!("{code}: {out:?}"),
+            }
+            n_cells += 1;
+        }
+        println!("cells {n_cells}");
     }
 
     #[tokio::test]

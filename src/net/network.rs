@@ -328,6 +328,56 @@ mod tests {
         assert!(detail.contains("allow plain"), "{detail}");
     }
 
+    /// A TLS server with this certificate, which vouches for itself, and the file to trust it by.
+    async fn certified(params: rcgen::CertificateParams) -> (u16, tempfile::NamedTempFile) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), certificate.pem()).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                // Whoever is refused has nothing to say.
+                drop(acceptor.accept(tcp).await);
+            }
+        });
+        (port, file)
+    }
+
+    #[tokio::test]
+    async fn certificates_that_must_not_be_trusted() {
+        let named = |name: &str| rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut expired = named("localhost");
+        (expired.not_before, expired.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+        let mut early = named("localhost");
+        (early.not_before, early.not_after) = (rcgen::date_time_ymd(2090, 1, 1), rcgen::date_time_ymd(2091, 1, 1));
+        // Name, certificate, whether the file that vouches for it is given, and what is said.
+        let cases = [
+            ("good", named("localhost"), true, None),
+            ("nobody vouches for it", named("localhost"), false, Some("set ca_file")),
+            ("expired", expired, true, Some("this machine's date")),
+            ("not valid yet", early, true, Some("this machine's date")),
+            ("for another host", named("elsewhere.test"), true, Some("check the host name")),
+        ];
+        for (what, params, is_trusted, words) in cases {
+            let (port, file) = certified(params).await;
+            let options = TlsOptions { ca_file: is_trusted.then(|| file.path().to_owned()), allow_plain: false };
+            let network = SystemNetwork::new(options).unwrap();
+            let tried = network.connect(&endpoint(true, "localhost", port)).await.map(|_| ());
+            match (tried, words) {
+                (Ok(()), None) => {}
+                (Err((NetFault::Tls, detail)), Some(words)) => assert!(detail.contains(words), "{what}: {detail}"),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
     #[test]
     fn a_bad_ca_file_is_named() {
         let dir = tempfile::tempdir().unwrap();

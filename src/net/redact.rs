@@ -1,9 +1,8 @@
 //! Keys that come back: a server may echo what it was sent, and what it says is shown and recorded.
 
 use bytes::Bytes;
-use memchr::memmem;
 
-use crate::model::Secret;
+use crate::model::{Secret, Secrets};
 
 /// Stands where a key stood in a header.
 const HIDDEN: &str = "***";
@@ -12,18 +11,29 @@ const HIDDEN: &str = "***";
 const TOKEN_PREFIX: &str = "tweetstream.auth.token.";
 
 /// Headers of a request that never carry a key.
-const HARMLESS: [&str; 7] = ["accept", "accept-language", "cache-control", "content-type", "origin", "referer", "user-agent"];
-
-/// Shortest text taken for a key. Shorter ones would blank out innocent text.
-const KEY_BYTES_MIN: usize = 4;
+const HARMLESS: [&str; 10] = [
+    "accept",
+    "accept-language",
+    "cache-control",
+    "content-type",
+    "origin",
+    "referer",
+    "user-agent",
+    "x-twitter-active-user",
+    "x-twitter-auth-type",
+    "x-twitter-client-language",
+];
 
 /// The keys of one request, to be found again in its answer. Has no `Debug` on purpose.
-pub(super) struct Keys(Vec<Secret>);
+pub(super) struct Keys {
+    in_words: Secrets,
+    in_bytes: Secrets,
+}
 
 impl Keys {
     /// Collects what was sent: header values that may be keys, and query values that `shown` does not show.
     pub(super) fn of(headers: &[(&'static str, Secret)], target: &Secret, shown: &str) -> Self {
-        let mut keys = Self(Vec::new());
+        let mut keys = Self { in_words: Secrets::new(Secrets::IN_WORDS), in_bytes: Secrets::new(Secrets::IN_BYTES) };
         for (name, value) in headers {
             keys.add_header(&name.to_ascii_lowercase(), value.expose());
         }
@@ -33,8 +43,6 @@ impl Keys {
             keys.add(value);
             keys.add(&percent_decoded(value));
         }
-        // A longer key first: its beginning may be a key too.
-        keys.0.sort_by_key(|key| std::cmp::Reverse(key.expose().len()));
         keys
     }
 
@@ -60,14 +68,15 @@ impl Keys {
     }
 
     fn add(&mut self, text: &str) {
-        if text.trim().len() >= KEY_BYTES_MIN {
-            self.0.extend(Secret::new(text));
+        if let Some(key) = Secret::new(text) {
+            self.in_words.add(&key);
+            self.in_bytes.add(&key);
         }
     }
 
     /// Whether the text holds a key.
     pub(super) fn in_text(&self, text: &str) -> bool {
-        text.contains(TOKEN_PREFIX) || self.0.iter().any(|key| text.contains(key.expose()))
+        text.contains(TOKEN_PREFIX) || self.in_words.are_in(text)
     }
 
     /// The text, or `***` when it holds a key.
@@ -77,24 +86,7 @@ impl Keys {
 
     /// The body; each key in it is replaced by a marker that states how many bytes stood there.
     pub(super) fn hide_in_body(&self, body: Bytes) -> Bytes {
-        let mut body = body;
-        for key in &self.0 {
-            let key = key.expose().as_bytes();
-            let found: Vec<usize> = memmem::find_iter(&body, key).collect();
-            if found.is_empty() {
-                continue;
-            }
-            let mut out = Vec::with_capacity(body.len() + found.len() * 32);
-            let mut end = 0;
-            for at in found {
-                out.extend_from_slice(&body[end..at]);
-                out.extend_from_slice(format!("[redacted: {} bytes]", key.len()).as_bytes());
-                end = at + key.len();
-            }
-            out.extend_from_slice(&body[end..]);
-            body = Bytes::from(out);
-        }
-        body
+        self.in_bytes.hide_in_bytes(&body).map_or(body, |(clean, _)| clean)
     }
 }
 
@@ -148,5 +140,31 @@ mod tests {
         }
         let body = keys.hide_in_body(Bytes::from_static(b"bad key plain-key, twice plain-key"));
         assert_eq!(&body[..], b"bad key [redacted: 9 bytes], twice [redacted: 9 bytes]");
+    }
+
+    #[test]
+    fn an_echo_is_found_however_it_is_written() {
+        let secret = |text: &str| Secret::new(text).unwrap();
+        let keys = Keys::of(&[("x-api-key", secret("oddly/keyed+1=&\"2"))], &secret("/live"), "wss://host/live");
+        for echo in
+            ["oddly%2Fkeyed%2B1%3D%26%222", "oddly%2fkeyed%2b1%3d%26%222", "b2RkbHkva2V5ZWQrMT0mIjI=", r#"oddly\/keyed+1=&\"2"#]
+        {
+            assert_eq!(keys.hide(&format!("https://elsewhere.test/?next={echo}")), "***", "{echo}");
+            let body = keys.hide_in_body(Bytes::from(format!("{{\"error\":\"bad {echo}\"}}")));
+            assert!(body.starts_with(b"{\"error\":\"bad [redacted: ") && body.ends_with(b" bytes]\"}"), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_stand_in_for_a_key_takes_nothing_out_of_a_page() {
+        let secret = |text: &str| Secret::new(text).unwrap();
+        for stand_in in ["local", "replay"] {
+            let cookie = format!("auth_token={stand_in}; ct0={stand_in}");
+            let headers =
+                [("x-api-key", secret(stand_in)), ("cookie", secret(&cookie)), ("x-twitter-auth-type", secret("OAuth2Session"))];
+            let keys = Keys::of(&headers, &secret("/search"), "https://host/search");
+            let page = Bytes::from_static(b"{\"text\":\"local news: the replay of OAuth2Session\"}");
+            assert_eq!(keys.hide_in_body(page.clone()), page);
+        }
     }
 }

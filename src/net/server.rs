@@ -818,6 +818,9 @@ fn gone(error: Error) -> Gone {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::sync::oneshot;
@@ -883,7 +886,8 @@ mod tests {
         /// The answer to raw bytes, until the server hangs up.
         async fn raw(&self, bytes: &[u8]) -> String {
             let mut tcp = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-            tcp.write_all(bytes).await.unwrap();
+            // Who refuses early does not read to the end.
+            drop(tcp.write_all(bytes).await);
             let mut answer = Vec::new();
             // A reset after the answer is a hang-up as well.
             drop(tcp.read_to_end(&mut answer).await);
@@ -1031,6 +1035,66 @@ mod tests {
         let long = format!("{here}x: {}\r\n\r\n", "y".repeat(70_000));
         let answer = running.raw(long.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        running.stop().await;
+    }
+
+    /// A masked frame of a client.
+    fn masked(payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u64).to_be_bytes();
+        [&[0x82, 0xff], &length[..], &[0; 4], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn bounds_hold_at_the_limit_one_beyond_it_and_far_beyond() {
+        let handler = |asked: ServerRequest| async move {
+            match asked.wants_upgrade {
+                true => socket(|mut socket| async move {
+                    let said = match socket.next().await {
+                        Incoming::Message(bytes) => format!("whole {}", bytes.len()),
+                        Incoming::Broken { fault, .. } => format!("{fault:?}"),
+                        other => format!("{other:?}"),
+                    };
+                    // Past the encoder, which says nothing more after a fault.
+                    socket.send_raw(said.as_bytes()).await.ok();
+                    socket.abort();
+                }),
+                false => Reply::Http(Response::json(200, format!("whole {}", asked.body.len()))),
+            }
+        };
+        let options = ServerOptions { body_bytes_max: 1000, message_bytes_max: 1000, ..ServerOptions::default() };
+        let running = Running::start(handler, options).await;
+        let head =
+            |words: &str| format!("POST / HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n{words}\r\n", running.port);
+        let upgrade = head("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+            .replace("POST", "GET")
+            .replace("close", "upgrade");
+        for (n_bytes, fits) in [(1000, true), (1001, false), (1_000_000, false)] {
+            let body = vec![b'x'; n_bytes];
+            let said = running.raw(&[head(&format!("Content-Length: {n_bytes}\r\n")).as_bytes(), &body].concat()).await;
+            let wanted = if fits { "HTTP/1.1 200 " } else { "HTTP/1.1 413 " };
+            assert!(said.starts_with(wanted) || (!fits && said.is_empty()), "{n_bytes}: {said}");
+            // Without a length it is counted as it comes.
+            let chunked =
+                head("Transfer-Encoding: chunked\r\n") + &format!("{n_bytes:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(n_bytes));
+            let said = running.raw(chunked.as_bytes()).await;
+            assert!(said.starts_with(wanted) || (!fits && said.is_empty()), "{n_bytes}: {said}");
+            let said = running.raw(&[upgrade.as_bytes(), &masked(&body)].concat()).await;
+            let wanted = if fits { "whole 1000" } else { "Oversized" };
+            assert!(said.ends_with(wanted) || (!fits && said.is_empty()), "{n_bytes}: {said}");
+        }
+        // An announced length that nobody could hold costs nothing.
+        let huge = [upgrade.as_bytes(), &[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]].concat();
+        assert!(running.raw(&huge).await.ends_with("Oversized"));
+        // Headers: hyper's own bound is on the whole head.
+        for (n_bytes, fits) in [(60_000, true), (66_000, false), (6_000_000, false)] {
+            let said = running.raw(head(&format!("x: {}\r\nContent-Length: 0\r\n", "y".repeat(n_bytes))).as_bytes()).await;
+            let refused = said.is_empty() || said.starts_with("HTTP/1.1 431 ");
+            assert_eq!((said.starts_with("HTTP/1.1 200 "), refused), (fits, !fits), "{n_bytes}: {said}");
+            let line = head("Content-Length: 0\r\n").replace("POST /", &format!("POST /{}", "y".repeat(n_bytes)));
+            let said = running.raw(line.as_bytes()).await;
+            let refused = said.is_empty() || said.starts_with("HTTP/1.1 4");
+            assert_eq!((said.starts_with("HTTP/1.1 200 "), refused), (fits, !fits), "{n_bytes}: {said}");
+        }
         running.stop().await;
     }
 

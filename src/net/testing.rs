@@ -1,11 +1,16 @@
-//! A network in memory whose far end follows a script.
+//! A network in memory whose far end follows a script, and a stream that tells text from binary messages.
 
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Mutex;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::tee::FrameHead;
 use super::{BoxedIo, Connecting, Limits, Network, OpenError, Opened, open};
 use crate::model::{Endpoint, NetFault, Opening, Secret, Transport};
 
@@ -118,5 +123,82 @@ where
         };
         assert!(!shown.contains(PLANTED), "{shown}");
         result
+    }
+}
+
+/// Whether the messages that came over a [`Watched`] are binary, in their order.
+#[derive(Clone, Default)]
+pub(super) struct Watch(Arc<Mutex<VecDeque<bool>>>);
+
+impl Watch {
+    /// Of the next message that was given out.
+    pub(super) fn is_binary(&self) -> bool {
+        self.0.lock().unwrap().pop_front().expect("a message was seen before it was given out")
+    }
+}
+
+/// A stream whose reader's frames are looked at: what comes out of a connection no longer says how it was sent.
+pub(super) struct Watched<S> {
+    io: S,
+    watch: Watch,
+    /// Bytes of a head, of HTTP or of a frame, that is not whole yet.
+    begun: Vec<u8>,
+    is_upgraded: bool,
+    /// Bytes of a payload still to come.
+    payload: u64,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(io: S, watch: Watch) -> Self {
+        Self { io, watch, begun: Vec::new(), is_upgraded: false, payload: 0 }
+    }
+
+    fn look(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let n = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+                bytes = &bytes[n..];
+                self.payload -= n as u64;
+                continue;
+            }
+            self.begun.push(bytes[0]);
+            bytes = &bytes[1..];
+            if !self.is_upgraded {
+                self.is_upgraded = self.begun.ends_with(b"\r\n\r\n");
+            } else if let Some(head) = FrameHead::parse(&self.begun).filter(|head| self.begun.len() >= head.header_bytes) {
+                if let 1 | 2 = head.opcode {
+                    self.watch.0.lock().unwrap().push_back(head.opcode == 2);
+                }
+                self.payload = head.payload_bytes;
+            } else {
+                continue;
+            }
+            if self.is_upgraded {
+                self.begun.clear();
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.look(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

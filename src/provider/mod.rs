@@ -19,6 +19,9 @@
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod closes;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod drive;
 pub mod history;
 mod lists;
@@ -52,8 +55,8 @@ pub use self::rest::{Rest, RestSettings};
 pub use self::rows::{RowSink, Surprise, Told, read_page_rows, read_rows};
 pub use self::said::{Said, said};
 pub use self::switch::{Switch, SwitchError, Switches, Values, switches_of};
-pub use crate::model::Provider;
-use crate::model::{Cause, Decoded, Endpoint, Framing, NetFault, Opening, Request, Response, Secret, UnixMicros};
+use crate::model::{Cause, Decoded, Endpoint, Framing, NetFault, Opening, Request, Response, Secret, Secrets, UnixMicros};
+pub use crate::model::{Provider, percent_encode};
 
 /// What a client machine is told.
 #[derive(Debug)]
@@ -237,6 +240,18 @@ pub struct Credentials {
     pub auth_token: Option<Secret>,
     /// X: the `ct0` cookie, which is also the csrf token.
     pub ct0: Option<Secret>,
+}
+
+impl Credentials {
+    /// All of them.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        [&self.key, &self.auth_token, &self.ct0].into_iter().flatten()
+    }
+
+    /// Foreign words without any of them.
+    pub(crate) fn hidden_in(&self, words: &str) -> String {
+        Secrets::of(Secrets::IN_WORDS, self.secrets()).hide(words)
+    }
 }
 
 /// Everything a client machine needs to know about its source.
@@ -555,19 +570,6 @@ fn percent_decode(text: &str) -> String {
         at += 1;
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// Percent-encodes everything but letters, digits and `-._~`.
-pub fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for &b in text.as_bytes() {
-        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-            out.push(b as char);
-        } else {
-            out.push_str(&format!("%{b:02X}"));
-        }
-    }
-    out
 }
 
 /// What the fake peer answers.

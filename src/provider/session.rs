@@ -394,10 +394,7 @@ impl Session {
 
     /// Foreign words made fit for a log and the ledger: no key, no control characters, not long.
     pub(super) fn clean(&self, words: &str) -> String {
-        let mut words = words.to_owned();
-        if let Some(key) = &self.settings.credentials.key {
-            words = words.replace(key.expose(), "***").replace(&percent_encode(key.expose()), "***");
-        }
+        let words = self.settings.credentials.hidden_in(words);
         let mut words: String = words.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         if words.len() > QUOTE_BYTES_MAX {
             let end = (0..=QUOTE_BYTES_MAX).rev().find(|&at| words.is_char_boundary(at)).unwrap_or(0);
@@ -446,10 +443,10 @@ pub(super) fn judge_close(code: u16) -> Verdict {
         1008 => (Refused, Next::Slow, "the provider's policy does not allow this connection; check key and plan"),
         1009 => (Protocol, Next::Soon, "a message was over somebody's limit"),
         1010 => (Protocol, Next::Soon, "an extension was missing that we never offer"),
-        1011 => (ConnectionLost, Next::Soon, "the provider had an internal error"),
+        1011 => (ConnectionLost, Next::NotWithin(FIRST_STEP), "the provider had an internal error"),
         1012 => (ConnectionLost, Next::Soon, "the provider is restarting"),
         1013 => (ConnectionLost, Next::NotWithin(TRY_AGAIN_LATER_WAIT), "the provider is overloaded and asks for patience"),
-        1014 => (ConnectionLost, Next::Soon, "a gateway of the provider got no sense from behind it"),
+        1014 => (ConnectionLost, Next::NotWithin(FIRST_STEP), "a gateway of the provider got no sense from behind it"),
         3000..=4999 => (Refused, Next::Slow, "the provider gave a reason of its own that birdtape does not know"),
         _ => (Protocol, Next::Soon, "this code may not stand in a close frame, which is a bug of the provider"),
     };

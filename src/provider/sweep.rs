@@ -645,10 +645,7 @@ pub(crate) fn words_of(settings: &Settings, response: &Response) -> String {
         return String::new();
     }
     let parts: Vec<_> = [name, words].into_iter().flatten().collect();
-    let mut words = parts.join(": ");
-    if let Some(key) = &settings.credentials.key {
-        words = words.replace(key.expose(), "***").replace(&percent_encode(key.expose()), "***");
-    }
+    let words = settings.credentials.hidden_in(&parts.join(": "));
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
 }
 

@@ -16,9 +16,9 @@ use super::control::Topics;
 use super::queue::{Entry, Gone, Item, Offer, Queue};
 use super::{Event, Options, Sink, Source, World};
 use crate::archive::{self, Closed};
-use crate::model::{Framing, NetFault, Provider, Request, Response, Secret, SourceName, Transport, UnixMicros, Via};
+use crate::model::{Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via};
 use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError, TELLING_HEADERS};
-use crate::provider::{self, Action, Client, End, Fault, Input, Loudness, percent_encode};
+use crate::provider::{self, Action, Client, End, Fault, Input, Loudness};
 
 /// A quiet link is noted as alive this often.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
@@ -105,6 +105,8 @@ pub(super) struct Shell {
     overflow: Option<Overflow>,
     clocks_at: Instant,
     gave_up: Option<(Fault, String)>,
+    /// Whether the person knows that the server sends keys back.
+    echoed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +175,7 @@ impl Shell {
             overflow: None,
             clocks_at: net::now(),
             gave_up: None,
+            echoed: false,
         }
     }
 
@@ -403,7 +406,7 @@ impl Shell {
         }
         if !request.is_empty() {
             // Topics of a change; bounded by the control line and the configuration.
-            info["request"] = self.words.hide(request).into();
+            info["request"] = self.words.in_words.hide(request).into();
         }
         info.to_string()
     }
@@ -470,20 +473,38 @@ impl Shell {
     async fn keep(&mut self, bytes: Bytes) -> Result<(), Gone> {
         let now = net::now();
         let received_at = self.stamp();
+        let (bytes, hidden) = self.without_keys(bytes);
+        let info = hidden.map(|hidden| json!({ "redacted": told(hidden) }).to_string());
         let decoded = Arc::new(provider::decode(self.provider, &bytes));
         self.activity.touch(now);
-        let item = Item::Frame { bytes, decoded: Arc::clone(&decoded), via: self.via };
+        let item = Item::Frame { bytes, decoded: Arc::clone(&decoded), via: self.via, info };
         self.queue_envelope(Entry { slot: self.slot, at: received_at, arrived: now.into_std(), item }).await?;
         self.machine.on(now.into_std(), Input::Frame { decoded: &decoded, received_at });
         Ok(())
     }
 
+    /// The bytes as they may be kept. What a server says is kept to the byte, but for the key if it sends that back.
+    fn without_keys(&mut self, bytes: Bytes) -> (Bytes, Option<Hidden>) {
+        let Some((clean, hidden)) = self.words.in_bytes.hide_in_bytes(&bytes) else { return (bytes, None) };
+        if !std::mem::replace(&mut self.echoed, true) {
+            let text = "the provider sent the key back in a message: proxies and logs on the way may hold it now; a marker is kept \
+                        in its place, and recording goes on; think of changing the key";
+            self.say(Loudness::Warn, text);
+        }
+        (clean, Some(hidden))
+    }
+
     async fn keep_broken(&mut self, fault: NetFault, detail: &str, kept: Bytes) -> Result<(), Gone> {
         let at = self.stamp();
+        let n_bytes = kept.len();
+        let (kept, hidden) = self.without_keys(kept);
         // A rebuild reads this record like any other; here it must mean the same.
         let decoded = Arc::new(provider::decode(self.provider, &kept));
-        let info = json!({ "cause": fault.name(), "detail": self.words.clean(detail), "bytes": kept.len() }).to_string();
-        let item = Item::Broken { bytes: kept, decoded, via: self.via, info };
+        let mut info = json!({ "cause": fault.name(), "detail": self.words.clean(detail), "bytes": n_bytes });
+        if let Some(hidden) = hidden {
+            info["redacted"] = told(hidden);
+        }
+        let item = Item::Broken { bytes: kept, decoded, via: self.via, info: info.to_string() };
         self.queue_envelope(Entry { slot: self.slot, at, arrived: net::now().into_std(), item }).await
     }
 
@@ -637,6 +658,10 @@ impl Drop for Shell {
     }
 }
 
+fn told(hidden: Hidden) -> serde_json::Value {
+    json!({ "places": hidden.places, "bytes": hidden.bytes })
+}
+
 fn bytes_of(item: &Item) -> u64 {
     match item {
         Item::Frame { bytes, .. } | Item::Broken { bytes, .. } => bytes.len() as u64,
@@ -646,26 +671,20 @@ fn bytes_of(item: &Item) -> u64 {
 
 /// Makes words fit for the tape: no secret of the source, not long.
 struct Words {
-    secrets: Vec<Secret>,
+    in_words: Secrets,
+    in_bytes: Secrets,
 }
 
 impl Words {
     fn new(credentials: &provider::Credentials) -> Self {
-        let provider::Credentials { key, auth_token, ct0 } = credentials;
-        let given = [key, auth_token, ct0].into_iter().flatten();
-        let forms = given.flat_map(|secret| [Some(secret.clone()), Secret::new(percent_encode(secret.expose()))]);
-        let mut secrets: Vec<Secret> = forms.flatten().collect();
-        // A longer one first: its beginning may be another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
-        Self { secrets }
-    }
-
-    fn hide(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
+        Self {
+            in_words: Secrets::of(Secrets::IN_WORDS, credentials.secrets()),
+            in_bytes: Secrets::of(Secrets::IN_BYTES, credentials.secrets()),
+        }
     }
 
     fn clean(&self, text: &str) -> String {
-        let mut text = self.hide(text);
+        let mut text = self.in_words.hide(text);
         if text.len() > WORDS_BYTES_MAX {
             let end = (0..=WORDS_BYTES_MAX - '…'.len_utf8()).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
             text.truncate(end);

@@ -44,6 +44,8 @@ pub(super) enum Item {
         bytes: Bytes,
         decoded: Arc<Decoded>,
         via: Via,
+        /// That a key was taken out of it.
+        info: Option<String>,
     },
     /// What came of an envelope before its connection broke.
     Broken {

@@ -298,6 +298,38 @@ async fn keeps_what_broke_a_connection() {
     assert_eq!((outcome.sources[0].faults, causes(&outcome)), (2, vec!["protocol", "protocol"]));
 }
 
+#[tokio::test]
+async fn a_key_that_comes_back_is_not_kept() {
+    let echo = format!(r#"{{"v":1,"t":"control","op":"error","ts":1,"d":{{"text":"bad {KEY}, {KEY}"}}}}"#);
+    let raw = [&[0x81, 0x16][..], KEY.as_bytes(), b"\xff 12.."].concat();
+    let base = peer(vec![
+        ws(async move |mut socket: ServerSocket| {
+            socket.feed(Bytes::from(echo)).await.unwrap();
+            // Not UTF-8: it comes out of the tee, with the header of its frame.
+            socket.send_raw(&raw).await.unwrap();
+            stay(socket).await;
+        }),
+        ws(async move |mut socket: ServerSocket| {
+            send(&mut socket, [3]).await;
+            stay(socket).await;
+        }),
+    ])
+    .await;
+    let dir = TempDir::new().unwrap();
+    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world());
+    running.until(|event| matches!(event, Event::Said { text, .. } if text.contains("sent the key back"))).await;
+    running.frames(3).await;
+    let outcome = running.stop().await;
+    whole(dir.path());
+    let frames = records(dir.path(), Some(RecordKind::Frame));
+    let text = r#"{"v":1,"t":"control","op":"error","ts":1,"d":{"text":"bad [redacted: 16 bytes], [redacted: 16 bytes]"}}"#;
+    assert_eq!(String::from_utf8_lossy(&frames[0].body), text);
+    assert_eq!(frames[0].info.as_deref(), Some(r#"{"redacted":{"bytes":32,"places":2}}"#));
+    assert_eq!(&frames[1].body[..], b"\x81\x16[redacted: 16 bytes]\xff 12..");
+    assert!(frames[1].info.as_deref().unwrap().contains(r#""redacted":{"bytes":16,"places":1}"#), "{:?}", frames[1].info);
+    assert_eq!((&frames[2].body, &frames[2].info, outcome.sources[0].frames), (&tweet(3), &None, 3));
+}
+
 // Losses.
 
 #[tokio::test]

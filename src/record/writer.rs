@@ -490,7 +490,7 @@ impl Writer {
         self.last_at = self.last_at.max(at);
         self.slots[slot].last_at = at;
         match item {
-            Item::Frame { bytes, decoded, via } => self.frame(slot, at, (bytes, None), &decoded, via)?,
+            Item::Frame { bytes, decoded, via, info } => self.frame(slot, at, (bytes, info), &decoded, via)?,
             Item::Broken { bytes, decoded, via, info } => {
                 self.source(slot).outcome.faults += 1;
                 self.frame(slot, at, (bytes, Some(info)), &decoded, via)?;

@@ -109,11 +109,12 @@ impl DiskFile for RealFile {
     }
 }
 
-/// Files of a tape may hold what people thought was private: only their owner reads them.
+/// Files of a tape may hold what people thought was private: only their owner reads them. And a tape may come from anywhere:
+/// what is written goes through no link in it.
 #[cfg(unix)]
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
-    options.mode(0o600)
+    options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
 }
 
 #[cfg(not(unix))]

@@ -156,6 +156,10 @@ impl Disk for Recorder {
         self.disk.create_dir(dir)
     }
 
+    fn remove_empty_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.remove_empty_dir(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.disk.list(dir)
     }

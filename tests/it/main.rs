@@ -29,6 +29,8 @@ mod merge;
 mod program;
 mod rooms;
 mod round_trip;
+#[cfg(unix)]
+mod security;
 mod server;
 mod simulate;
 mod stock;

@@ -37,8 +37,8 @@ pub(super) struct Jsonl {
 /// instants RFC 3339, UTC, with microseconds; an unknown value is nothing, an empty text is "". Lines end in LF, and cells are
 /// quoted by RFC 4180: a text may go on over several lines.
 ///
-/// A text that a spreadsheet would take for a formula (it begins with = + - @, a tab or a carriage return) gets an apostrophe
-/// before it. Control characters stand in a file as they came; on a terminal they are made visible.
+/// A text that a spreadsheet would take for a formula (it begins with = + - @, also in their wide forms, a tab or a line end)
+/// gets an apostrophe before it. Control characters stand in a file as they came; on a terminal they are made visible.
 ///
 /// One table goes to stdout unless --out names a file, several go into a directory, <table>.csv each. A file gets its name when
 /// all is whole and on disk; one that is there is replaced with --force only. Damage is passed over, told on stderr, and makes

@@ -194,7 +194,8 @@ impl Client {
         match subprotocol {
             Some(SUBPROTOCOL) | None => {}
             // The page leaves open which one is selected, so we stay; the text is not repeated, it holds the key.
-            Some(token) if token.starts_with(TOKEN_SUBPROTOCOL) => self.say(
+            // Whoever opened the connection has hidden it already.
+            Some(token) if token == "***" || token.starts_with(TOKEN_SUBPROTOCOL) => self.say(
                 Loudness::Warn,
                 "the server sent the API key back as the chosen subprotocol: proxies and logs on the way may hold it now; \
                  recording goes on, think of changing the key"
@@ -259,7 +260,9 @@ impl Client {
         let (what, verdict) = match (already_told && end.by_us, end.code, end.fault) {
             (true, ..) => ("the connection is closed".to_owned(), verdict(Cause::Silent, Next::Backoff, "")),
             (_, Some(code), _) => {
-                (with_reason(format!("close code {code}"), &self.without_key(end.reason)), self.verdict_of_close(code))
+                // A server may name the key it refuses; the person and the ledger must not read it.
+                let reason = self.settings.credentials.hidden_in(end.reason);
+                (with_reason(format!("close code {code}"), &reason), self.verdict_of_close(code))
             }
             (_, None, Some(fault)) => (format!("the connection broke ({})", fault.name()), self.verdict_of_fault(fault)),
             (_, None, None) => (
@@ -320,8 +323,8 @@ impl Client {
             ),
             4401 => verdict(Cause::Auth, Next::Slow, "the server does not accept the credentials"),
             4403 => verdict(Cause::Credits, Next::Slow, "the server does not permit the stream"),
-            4000.. => verdict(Cause::Refused, Next::Slow, "a code of the provider's own that no page explains"),
-            _ => verdict(Cause::ConnectionLost, Next::Backoff, "a code without a meaning in this protocol"),
+            3000.. => verdict(Cause::Refused, Next::Slow, "a code of the provider's own that no page explains"),
+            _ => self.broken("this code may not stand in a close frame"),
         }
     }
 
@@ -340,11 +343,6 @@ impl Client {
         self.broken_in_a_row = self.broken_in_a_row.saturating_add(1);
         let next = if self.broken_in_a_row < PROTOCOL_PATIENCE { Next::Backoff } else { Next::Slow };
         verdict(Cause::Protocol, next, meaning)
-    }
-
-    /// A server may name the key it refuses; the person and the ledger must not read it.
-    fn without_key(&self, reason: &str) -> String {
-        self.settings.credentials.key.as_ref().map_or_else(|| reason.to_owned(), |key| reason.replace(key.expose(), "***"))
     }
 
     /// Says what happened, what it means and what comes next, and does it.
@@ -417,6 +415,8 @@ fn verdict_of_status(response: &Response) -> Verdict {
             let wait = response.retry_after().unwrap_or_default();
             verdict(Cause::Refused, Next::AtLeast(wait), "the service is unavailable and says when to come back")
         }
+        408 | 425 => verdict(Cause::Refused, Next::Backoff, "the server wants the request again"),
+        404..500 => verdict(Cause::Refused, Next::Slow, "the server does not accept the request as it is"),
         500..600 => verdict(Cause::Refused, Next::Backoff, "the server has a fault"),
         _ => verdict(Cause::Refused, Next::Backoff, "the server would not open the stream"),
     }
@@ -665,9 +665,9 @@ mod tests {
             1.0s lost * protocol: close code 1015 "why"
             1.0s say Warn: close code 1015 "why": one side broke the WebSocket protocol; next try in 700ms
             1.0s dial at 1.668s
-            1.0s lost * connection_lost: close code 3000 "why"
-            1.0s say Warn: close code 3000 "why": a code without a meaning in this protocol; next try in 700ms
-            1.0s dial at 1.668s
+            1.0s lost * refused: close code 3000 "why"
+            1.0s say Error: close code 3000 "why": a code of the provider's own that no page explains; next try in 15m 10s
+            1.0s dial at 910.252s
             1.0s lost * refused: close code 4000 "why"
             1.0s say Error: close code 4000 "why": a code of the provider's own that no page explains; next try in 15m 10s
             1.0s dial at 910.252s
@@ -688,8 +688,8 @@ mod tests {
             1.0s lost * refused: close code 4999 "why"
             1.0s say Error: close code 4999 "why": a code of the provider's own that no page explains; next try in 15m 10s
             1.0s dial at 910.252s
-            1.0s lost * connection_lost: close code 0 "why"
-            1.0s say Warn: close code 0 "why": a code without a meaning in this protocol; next try in 700ms
+            1.0s lost * protocol: close code 0 "why"
+            1.0s say Warn: close code 0 "why": this code may not stand in a close frame; next try in 700ms
             1.0s dial at 1.668s
         "#]].assert_eq(&all);
     }
@@ -771,20 +771,20 @@ mod tests {
             0.0s dial at 909.252s
             404
             0.0s lost * refused: HTTP 404 instead of an upgrade
-            0.0s say Warn: HTTP 404: the server would not open the stream; next try in 700ms
-            0.0s dial at 0.668s
+            0.0s say Error: HTTP 404: the server does not accept the request as it is; next try in 15m 10s
+            0.0s dial at 909.252s
             407
             0.0s lost * refused: HTTP 407 instead of an upgrade
-            0.0s say Warn: HTTP 407: the server would not open the stream; next try in 700ms
-            0.0s dial at 0.668s
+            0.0s say Error: HTTP 407: the server does not accept the request as it is; next try in 15m 10s
+            0.0s dial at 909.252s
             408
             0.0s lost * refused: HTTP 408 instead of an upgrade
-            0.0s say Warn: HTTP 408: the server would not open the stream; next try in 700ms
+            0.0s say Warn: HTTP 408: the server wants the request again; next try in 700ms
             0.0s dial at 0.668s
             426
             0.0s lost * refused: HTTP 426 instead of an upgrade
-            0.0s say Warn: HTTP 426: the server would not open the stream; next try in 700ms
-            0.0s dial at 0.668s
+            0.0s say Error: HTTP 426: the server does not accept the request as it is; next try in 15m 10s
+            0.0s dial at 909.252s
             429
             0.0s lost * rate_limited: HTTP 429 instead of an upgrade
             0.0s say Warn: HTTP 429: the plan's connections are all in use; a slot frees itself after a while; next try in 46s
@@ -1021,13 +1021,15 @@ mod tests {
 
     #[test]
     fn an_echoed_token_is_told_without_the_key() {
-        check(
-            &format!("0s start | 0s open {TOKEN_SUBPROTOCOL}{KEY} | 1s alive"),
-            expect![[r#"
-            0.0s dial at 0.000s
-            0.0s say Warn: the server sent the API key back as the chosen subprotocol: proxies and logs on the way may hold it now; recording goes on, think of changing the key
-        "#]],
-        );
+        for echo in ["***", &format!("{TOKEN_SUBPROTOCOL}{KEY}")] {
+            check(
+                &format!("0s start | 0s open {echo} | 1s alive"),
+                expect![[r#"
+                0.0s dial at 0.000s
+                0.0s say Warn: the server sent the API key back as the chosen subprotocol: proxies and logs on the way may hold it now; recording goes on, think of changing the key
+            "#]],
+            );
+        }
         check(
             "0s start | 0s open something.else",
             expect![[r#"

@@ -174,10 +174,10 @@ mod tests {
             1008 refused Slow: another connection with this key is open and only one is allowed, or the key is bad
             1009 protocol Soon: a message was over somebody's limit
             1010 protocol Soon: an extension was missing that we never offer
-            1011 connection_lost Soon: the provider had an internal error
+            1011 connection_lost NotWithin(5s): the provider had an internal error
             1012 connection_lost Soon: the provider is restarting
             1013 connection_lost NotWithin(60s): the provider is overloaded and asks for patience
-            1014 connection_lost Soon: a gateway of the provider got no sense from behind it
+            1014 connection_lost NotWithin(5s): a gateway of the provider got no sense from behind it
             1015 protocol Soon: this code may not stand in a close frame, which is a bug of the provider
             3000 refused Slow: the provider gave a reason of its own that birdtape does not know
             4000 refused Slow: the provider gave a reason of its own that birdtape does not know

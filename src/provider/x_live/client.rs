@@ -37,6 +37,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Longest wait between two tries of a failed post, well inside the default ttl's margin. Ours.
 const POST_RETRY_CAP: Duration = Duration::from_secs(15);
 
+/// Streams in a row that ended with broken framing before we ask only seldom. Ours.
+const PROTOCOL_PATIENCE: u32 = 5;
+
 /// Wait after HTTP 429 without `Retry-After`.
 ///
 /// Observed: 180 openings per 15 minutes in a rate-limit dump of 2023; a minute's wait keeps far below.
@@ -59,6 +62,7 @@ pub struct Client {
     post_retry: Redial,
     /// Cause last told since the last good connection: a refusal repeated for hours is one entry.
     told: Option<Cause>,
+    broken_in_a_row: u32,
 }
 
 #[derive(Debug)]
@@ -141,6 +145,7 @@ impl Client {
             slow: Redial::new(settings.slow_retry, settings.slow_retry, settings.slow_retry, seed.wrapping_add(2)),
             post_retry: Redial::new(POST_EVERY, POST_EVERY, POST_RETRY_CAP, seed.wrapping_add(3)),
             told: None,
+            broken_in_a_row: 0,
             settings,
         };
         for topic in std::mem::take(&mut client.settings.topics) {
@@ -279,6 +284,7 @@ impl Client {
         if session.config.is_some() {
             self.redial.reset();
             self.limited.reset();
+            self.broken_in_a_row = 0;
         }
     }
 
@@ -596,9 +602,9 @@ impl Client {
         };
         let verdict = match end.fault {
             Some(NetFault::Malformed | NetFault::InvalidUtf8 | NetFault::Handshake) => {
-                verdict(Cause::Protocol, Next::Backoff, "the stream's framing is broken")
+                self.broken("the stream's framing is broken")
             }
-            Some(NetFault::Oversized) => verdict(Cause::Protocol, Next::Backoff, "a frame was larger than the limit"),
+            Some(NetFault::Oversized) => self.broken("a frame was larger than the limit"),
             Some(NetFault::Timeout) => verdict(Cause::Silent, Next::Backoff, "the link went silent"),
             Some(_) => verdict(Cause::ConnectionLost, Next::Backoff, "the link was cut"),
             None if had_config => {
@@ -613,6 +619,12 @@ impl Client {
         }
         self.lost(verdict.cause, what.clone());
         self.go_on(now, what, verdict);
+    }
+
+    fn broken(&mut self, meaning: &'static str) -> Verdict {
+        self.broken_in_a_row = self.broken_in_a_row.saturating_add(1);
+        let next = if self.broken_in_a_row < PROTOCOL_PATIENCE { Next::Backoff } else { Next::Slow };
+        verdict(Cause::Protocol, next, meaning)
     }
 
     fn refused(&mut self, now: Instant, response: &Response) {
@@ -720,6 +732,8 @@ fn verdict_of_status(response: &Response) -> Verdict {
             let wait = response.retry_after().unwrap_or_default();
             verdict(Cause::Refused, Next::AtLeast(wait), "the service is unavailable and says when to come back")
         }
+        408 | 425 => verdict(Cause::Refused, Next::Backoff, "the server wants the request again"),
+        405..500 => verdict(Cause::Refused, Next::Slow, "the server does not accept the request as it is"),
         500..600 => verdict(Cause::Refused, Next::Backoff, "the server has a fault"),
         _ => verdict(Cause::Refused, Next::Backoff, "the server would not open the stream"),
     }
