@@ -159,7 +159,10 @@ fn totals_of_many_posts_come_in_batches() {
     for resumes in [false, true] {
         let walked = run(&settings(), &envelopes, &wanted_of, resumes, &mut honest);
         assert_eq!((walked.found.len(), walked.n_new), (250, 250));
-        println!("{} requests, at least 3, and 1 for a quiet conversation; its end is asked for twice, then all of it", walked.asked.len());
+        println!(
+            "{} requests, at least 3, and 1 for a quiet conversation; its end is asked for twice, then all of it",
+            walked.asked.len()
+        );
         assert_eq!(walked.asked.len(), 3 + 3);
         let Proof::Unfillable { why } = proof(&walked, EventKind::Engagement) else { panic!() };
         assert!(why.contains("250 of 251"), "{why}");
