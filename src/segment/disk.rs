@@ -122,6 +122,20 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
+/// Who holds a lock, by what they wrote into it. Best effort: it only makes the message kinder.
+fn holder_of(file: &mut File) -> String {
+    let mut text = String::new();
+    // Whoever has just taken it may not have written yet.
+    for _ in 0..20 {
+        drop(file.rewind().and_then(|()| io::Read::by_ref(file).take(4_096).read_to_string(&mut text)));
+        if !text.trim().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    text.trim().to_owned()
+}
+
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = private(OpenOptions::new().write(true).create_new(true)).open(path)?;
@@ -196,12 +210,7 @@ impl Disk for RealDisk {
         let mut file = private(&mut options).open(path).map_err(LockRefused::Io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // Best effort: the name of the holder only makes the message kinder.
-                drop(io::Read::by_ref(&mut file).take(4_096).read_to_string(&mut text));
-                return Err(LockRefused::Held(text.trim().to_owned()));
-            }
+            Err(TryLockError::WouldBlock) => return Err(LockRefused::Held(holder_of(&mut file))),
             Err(TryLockError::Error(error)) => return Err(LockRefused::Io(error)),
         }
         file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(LockRefused::Io)?;
