@@ -262,7 +262,7 @@ fn a_flipped_bit_is_found_and_brought_back_from_a_copy() {
     assert_eq!(damaged_gap(&desk, "tape")["state"], "restored");
     is_sound(&desk, "tape", "restored");
     desk.run(&["scrub", "--pace", "max"]).expect(0);
-    let args = ["certify", "--source", PROVIDER.name(), "--from", "2026-01-05T12:00:00Z", "--to", "2026-01-05T12:19:00Z"];
+    let args = ["certify", "--source", PROVIDER.name(), "--from", "2026-01-05T12:00:00Z", "--to", "2026-01-05T12:18:00Z"];
     desk.run(&args).expect(0);
 }
 
