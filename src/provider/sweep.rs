@@ -295,7 +295,9 @@ impl Sweep {
             let at = second(row.at);
             past_until |= at >= window.hi;
             past_id |= window.max_id.is_some_and(|max| row.id > max);
-            n_fresh += usize::from(window.ids.insert(row.id));
+            // A row from outside counts while pages go on downwards: a stray one comes with every page.
+            let goes_on = (window.lo..window.hi).contains(&at) || before.is_none_or(|(_, id)| row.id < id);
+            n_fresh += usize::from(window.ids.insert(row.id) && goes_on);
             if window.oldest.is_none_or(|(_, id)| row.id < id) {
                 window.oldest = Some((at, row.id));
             }
@@ -320,7 +322,7 @@ impl Sweep {
             self.finish(before);
             return new;
         }
-        if is_twin && before.is_none() && twin == Twin::OfAnother && window.retried && !window.is_probe {
+        if is_twin && before.is_none() && window.retried && !window.is_probe {
             let (lo, hi) = (window.lo, window.hi);
             let below = rows.iter().map(|row| second(row.at)).min().unwrap_or(lo).clamp(lo, hi);
             if lo < below {

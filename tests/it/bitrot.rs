@@ -14,6 +14,8 @@
 //! | a reader of a sealed segment went by checksums, and not by the chain of commits | blocks of another tape |
 //! | an open segment whose header is gone could not be opened | the first bits of the open segment |
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of places that were hit, often one")]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -219,7 +221,7 @@ fn flips(is_open: bool, n: u64, step: usize) -> Outcome {
         let (byte, bit) = (bit as usize / 8, bit as usize % 8);
         let mut bent = target.whole.clone();
         bent[byte] ^= 1 << bit;
-        let is_mended = (byte * 8 + bit) / step % MENDED == 0;
+        let is_mended = ((byte * 8 + bit) / step).is_multiple_of(MENDED);
         target.check(tape, bent, &[byte..byte + 1], is_mended, table).map(|why| format!("bit {bit} of byte {byte}: {why}"))
     })
 }
