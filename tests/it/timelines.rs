@@ -199,7 +199,7 @@ impl History {
         let horizon = between(&mut dice, 0, 12);
         let reads_lists = dice.chance(500);
         Self {
-            name: SourceName::new(&format!("s{seed}")).unwrap(),
+            name: SourceName::new(format!("s{seed}")).unwrap(),
             dice,
             now: 60,
             horizon,
@@ -629,7 +629,7 @@ fn batch(from: u64, count: u64, mutant: Option<Mutant>) -> Told {
     let mut archive = made.open(0).unwrap();
     let mut histories: Vec<_> = (from..from + count).map(|seed| (seed, History::new(seed))).collect();
     histories.iter_mut().for_each(|(_, history)| history.begin(&mut archive));
-    let lives = if (from / BATCH) % 8 == 0 { 3 } else { 1 };
+    let lives = if (from / BATCH).is_multiple_of(8) { 3 } else { 1 };
     let mut broken = BTreeMap::new();
     for life in 0..lives {
         for part in 0..3 {

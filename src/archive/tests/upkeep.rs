@@ -170,7 +170,8 @@ fn a_failed_write_while_compacting_loses_nothing() {
 fn a_damaged_segment_is_not_compacted() {
     let bench = lived();
     let row = rows(&bench, &alpha())[0].clone();
-    bend(&bench, &row, 0.5);
+    // A single bit may be one that the format does not use.
+    [0.4, 0.5, 0.6].into_iter().for_each(|place| bend(&bench, &row, place));
     let mut archive = bench.open().unwrap();
     let refused = archive.compact(&alpha(), &row, packing(), at(30_000), &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(refused, ArchiveError::Segment(SegmentError::Damaged { .. })), "{refused:?}");

@@ -221,7 +221,7 @@ impl<'w> Peer<'w> {
         for lie in [Lie::Bounds, Lie::Rounded] {
             if self.lies(lie) {
                 let before = bent.clone();
-                match (lie, self.world.seed % 2 == 0) {
+                match (lie, self.world.seed.is_multiple_of(2)) {
                     (Lie::Bounds, true) => bent.start += unit,
                     (Lie::Bounds, false) => bent.end += unit,
                     _ => {
