@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench backfill                    all parts
 //! cargo bench --bench backfill -- prepared        pages made of prepared rows: 1,000,000 in pages of 1,000, 100,000 in pages of 20
-//! cargo bench --bench backfill -- replay          300,000 from a replay's history, in pages of 1,000
+//! cargo bench --bench backfill -- replay          1,000,000 from the history of a replay of a tape, in pages of 1,000
 //! ```
 //!
 //! The server, the loop and the filling are processes of their own, over loopback and plain HTTP. The loop makes the very
@@ -60,10 +60,10 @@ fn main() {
         ["record", what, dir] => record(What::parse(what), Path::new(dir)),
         ["fill", what, port, dir] => runtime.block_on(fill(What::parse(what), port.parse().unwrap(), Path::new(dir))),
         ["prepared"] => prepared(),
-        ["replay"] => side_by_side(&[What { kind: Kind::Replay, n: 300_000 }]),
+        ["replay"] => side_by_side(&[What { kind: Kind::Replay, n: 1_440_000 }]),
         _ => {
             prepared();
-            side_by_side(&[What { kind: Kind::Replay, n: 300_000 }]);
+            side_by_side(&[What { kind: Kind::Replay, n: 1_440_000 }]);
         }
     }
 }
@@ -85,7 +85,7 @@ enum Kind {
     Large,
     /// Prepared rows, 20 on a page: TwitterAPI.io's search.
     Small,
-    /// A replay of the generator's world: TweetStream's history.
+    /// A replay of a tape with the generator's world, of whose envelopes seven in ten are posts: TweetStream's history.
     Replay,
 }
 
@@ -309,7 +309,9 @@ fn id_in<'a>(text: &'a str, before: &str) -> &'a str {
 /// Says its port, and serves until it is killed.
 async fn serve(what: What) {
     if what.kind == Kind::Replay {
-        let feed = Feed::Lines { envelopes: world(what.provider()).take(what.n + 2 * EDGE).collect() };
+        let tape = tempfile::tempdir().unwrap();
+        record_around(what, tape.path(), 0..0);
+        let feed = Feed::Tape { dir: tape.path().to_owned() };
         let listener = replay::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let options = replay::Options { from: Some(Place::End), rate_limits: false, ..replay::Options::new(feed) };
         let replay = replay::start(options, listener, Arc::new(RealDisk), std::future::pending()).await.unwrap();
@@ -461,13 +463,19 @@ async fn run(what: What, port: u16, dir: &Path, network: Arc<dyn Network>) -> u6
     let (clock, disk) = (Arc::new(SystemClock::new()), Arc::new(RealDisk));
     let outcome = backfill::run(options, clock, disk, &mut |_| {}, std::future::pending()).await.unwrap();
     let [filled] = outcome.gaps.as_slice() else { panic!("{outcome:?}") };
-    // A replay's envelopes are not all posts.
-    assert!(filled.state == GapState::Filled && filled.new > what.n as u64 / 2, "{filled:?}");
+    // A replay's envelopes are not all posts, and over two days some accounts leave its list: then not all is proven.
+    let is_proven = filled.state == GapState::Filled || filled.detail.contains("tweet met what is known at both ends");
+    assert!(is_proven && filled.new > what.n as u64 / 2, "{filled:?}");
     filled.rows
 }
 
 /// A tape of a recorder that was cut off for the middle of it.
 fn record(what: What, dir: &Path) {
+    record_around(what, dir, EDGE..EDGE + what.n);
+}
+
+/// A tape of a recorder that was cut off for that long.
+fn record_around(what: What, dir: &Path, hole: std::ops::Range<usize>) {
     let provider = what.provider();
     let source = SourceName::from(provider);
     let mut tape = Archive::open(dir, Arc::new(RealDisk), ArchiveOptions::default(), decode_record, "bench", START).unwrap();
@@ -475,12 +483,11 @@ fn record(what: What, dir: &Path) {
     let horizon = default_lateness_horizon(provider);
     tape.start_source(&source, horizon, ("boot".to_owned(), Duration::ZERO), START).unwrap();
     tape.live(&source, "*", horizon, START, "the first frame").unwrap();
-    let hole = EDGE..EDGE + what.n;
     let mut last = START;
     let mut keep = |n: usize, at: UnixMicros, bytes: bytes::Bytes| {
-        if n == hole.start {
+        if n == hole.start && !hole.is_empty() {
             tape.lost(&source, at, Lost { scope: "*", cause: Cause::ConnectionLost, detail: "on purpose" }).unwrap();
-        } else if n == hole.end {
+        } else if n == hole.end && !hole.is_empty() {
             tape.live(&source, "*", horizon, at, "a frame").unwrap();
         }
         if !hole.contains(&n) {
