@@ -36,9 +36,8 @@
 
 //! # What is still so
 //!
-//! The worlds of [`STILL_BROKEN`] break a promise, in two ways. A search that is answered with another search's page, however
-//! often it is asked, is believed in the end: two searches may find the same. And a page of the same rows with a stray row,
-//! each time under a new cursor, is followed for ever, or the stray row is where the search goes on.
+//! The world of [`STILL_BROKEN`] breaks a promise: a search that is answered with another search's page each time, however
+//! often and however it is asked, is believed in the end, for two searches may find the same.
 
 mod peer;
 mod world;
@@ -62,7 +61,7 @@ use world::{Lie, World};
 const GATE: u64 = 2_000;
 
 /// Worlds of the gate in which a promise is broken, and known to be: see above.
-const STILL_BROKEN: [u64; 11] = [185, 392, 482, 520, 806, 824, 894, 1019, 1229, 1344, 1938];
+const STILL_BROKEN: [u64; 1] = [520];
 
 /// No walk needs so many requests; one that makes them would go on for ever.
 const REQUESTS_MAX: usize = 3_000;
