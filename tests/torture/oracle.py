@@ -16,7 +16,7 @@ import tape as tapes
 from tape import Source, Tape, ledger, micros
 
 COMPARED = ["provider", "records", "envelopes", "last_n", "segments", "open_segments", "bytes", "raw_bytes"]
-CLASSES = ["live", "backfilled", "audited", "missing", "unverifiable", "pending"]
+CLASSES = ["live", "backfilled", "audited", "missing", "unverifiable", "pruned", "pending"]
 
 
 def ask(binary: Path, tape: Path, *words: str) -> tuple[int, list[dict], str]:
@@ -62,6 +62,8 @@ def check_gaps(binary: Path, tape: Tape) -> None:
             theirs[(row["source"], row["n"])] = {key: row[key] for key in ("scope", "cause", "state", "from", "to")}
     ours = {(name, n): gap for name, source in tape.sources.items() for n, gap in ledger(source).items()}
     for key in sorted(set(ours) | set(theirs)):
+        if key[0] in tape.sources and key[1] <= tape.sources[key[0]].pruned_n:
+            continue
         if ours.get(key) != theirs.get(key):
             tape.bad(f"gap {key[0]}-{key[1]}: the notes say {ours.get(key)}, the catalog {theirs.get(key)}")
 
@@ -91,7 +93,9 @@ def check_certificate(binary: Path, tape: Tape, source: Source) -> None:
         name = f"{source.name}, scope {scope['scope']} version {scope['version']}"
         begin = max(micros(scope["since"]), micros(since))
         end = min(micros(scope.get("until", until)), micros(until))
-        stretches = [(micros(a), micros(b), of) for of in CLASSES for a, b in scope[of]["intervals"]]
+        # Only a pruned tape has that class.
+        of_class = lambda of: scope.get(of, {"intervals": []}) if of == "pruned" else scope[of]
+        stretches = [(micros(a), micros(b), of) for of in CLASSES for a, b in of_class(of)["intervals"]]
         position = begin
         for a, b, of in sorted(stretches):
             if a != position or b <= a:

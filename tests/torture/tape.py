@@ -60,6 +60,8 @@ class Source:
     bytes: int = 0
     raw_bytes: int = 0
     torn_bytes: int = 0
+    # Last number that was removed on purpose.
+    pruned_n: int = 0
     # Hashes of commit lines by the number they carry.
     commits: dict = field(default_factory=dict)
     # (n, at, fact) of every note, open and close.
@@ -281,7 +283,13 @@ def read(path: Path, visit=lambda source, record: None) -> Tape:
                 tape.bad(f"{file.source}/{file.path.name}: its seek table does not add up to its content")
         reader.segment(source, file, raw, ends)
     for source in tape.sources.values():
+        remains = path / "segments" / source.name / "pruned.jsonl.zst"
+        if remains.exists():
+            # What was removed on purpose; its ledger is in there, and in the catalog.
+            source.pruned_n = json.loads(zstd([remains])[0].split(b"\n", 1)[0])["n"]
         for first, last in source.holes:
+            if first <= last <= source.pruned_n:
+                continue
             if last < first or not any(a <= first and last <= b for a, b in source.lost):
                 tape.bad(f"{source.name}: records {first} to {last} are missing, and no note calls them lost")
     return tape
@@ -302,7 +310,9 @@ def ledger(source: Source) -> dict:
                 "to": fact.get("to"),
             }
         elif fact["note"] == "gap_step":
-            gap = gaps[fact["gap"]]
+            gap = gaps.get(fact["gap"])
+            if gap is None and fact["gap"] <= source.pruned_n:
+                continue
             gap["state"], gap["cause"] = fact["state"], fact["cause"]
             gap["to"] = fact.get("to") or gap["to"]
     return gaps
