@@ -283,7 +283,7 @@ def read(path: Path, visit=lambda source, record: None) -> Tape:
                 tape.bad(f"{file.source}/{file.path.name}: its seek table does not add up to its content")
         reader.segment(source, file, raw, ends)
     for source in tape.sources.values():
-        remains = path / "segments" / source.name / "pruned.jsonl.zst"
+        remains = tape.dir / "segments" / source.name / "pruned.jsonl.zst"
         if remains.exists():
             # What was removed on purpose; its ledger is in there, and in the catalog.
             source.pruned_n = json.loads(zstd([remains])[0].split(b"\n", 1)[0])["n"]
