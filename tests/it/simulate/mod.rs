@@ -33,7 +33,7 @@
 //!
 //! Worlds 0 to 999 on one and the same code: none broke a promise (477 s, one thread of a busy machine). Since full disks are
 //! waited for and more lies are looked through, three do, and are to be mended: 895 and 967 (the promise begins after a
-//! connection stood that a full disk kept off the tape), 996 (a row left out of a page once, in a gap that is called filled).
+//! connection stood, where the disk refuses; not looked into yet), 996 (a row left out of a page once, in a gap that is called filled).
 //! Before, while the mending went on, nine did. Five showed a fault of ours and are in the gate for ever: 17, 49, 103, 325 and 765. Four showed
 //! one of the simulator: 43 and 216 (history had a post only after it was asked, by a walk that was cut off and went on much
 //! later), 113 (an edit that fell into a sleep came at its end), 999 (a history that said four times in a row that a page is
