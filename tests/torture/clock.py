@@ -6,7 +6,7 @@ By libfaketime. Order by number and on each connection must hold, no interval ma
 import shutil
 from pathlib import Path
 
-from desk import Desk, Result, Skip, dice, scratch, spread, sweep
+from desk import Desk, Result, Skip, dice, spread_in_scratch
 from mounts import install
 from provider import Load, Server
 
@@ -19,12 +19,7 @@ def run(options) -> Result:
         install("faketime")
     if not Path(LIBRARY).exists():
         raise Skip("libfaketime is not installed, and apt-get cannot install it")
-    dir, result = scratch(options.dir), Result()
-    try:
-        result = spread(options.count, options.jobs, work, options, dir)
-    finally:
-        sweep(dir, result)
-    return result
+    return spread_in_scratch(options, work)
 
 
 def work(result: Result, count: int, nth: int, options, base: Path) -> None:

@@ -375,5 +375,15 @@ def sweep(dir: Path, result: Result) -> None:
         shutil.rmtree(dir, ignore_errors=True)
 
 
+def spread_in_scratch(options, work) -> Result:
+    """All runs of a mode that needs nothing but a scratch directory: `work(result, count, seed of the job, options, directory)`."""
+    dir, result = scratch(options.dir), Result()
+    try:
+        result = spread(options.count, options.jobs, work, options, dir)
+    finally:
+        sweep(dir, result)
+    return result
+
+
 def dice(seed: int, nth: int, what: str) -> random.Random:
     return random.Random(f"{seed} {nth} {what}")

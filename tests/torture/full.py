@@ -12,7 +12,7 @@ import shutil
 import time
 from pathlib import Path
 
-from desk import PATIENCE, Desk, Recorder, Result, Skip, dice, now, scratch, spread, sweep
+from desk import PATIENCE, Desk, Recorder, Result, Skip, dice, now, spread_in_scratch
 from mounts import LIBC, Mount
 from provider import Load, Server
 
@@ -44,12 +44,7 @@ class Tmpfs:
 
 
 def run(options) -> Result:
-    dir, result = scratch(options.dir), Result()
-    try:
-        result = spread(options.count, options.jobs, work, options, dir)
-    finally:
-        sweep(dir, result)
-    return result
+    return spread_in_scratch(options, work)
 
 
 def work(result: Result, count: int, nth: int, options, base: Path) -> None:

@@ -6,7 +6,7 @@ The recorder must notice within ping interval + deadline + 1 s, and coverage mus
 import time
 from pathlib import Path
 
-from desk import Desk, Result, dice, now, scratch, spread, sweep
+from desk import Desk, Result, dice, now, spread_in_scratch
 from provider import Load, Server
 
 PING, PONG = 1.0, 1.0
@@ -14,12 +14,7 @@ SETTINGS = {"ping_every": f"{PING:.0f}s", "pong_within": f"{PONG:.0f}s"}
 
 
 def run(options) -> Result:
-    dir, result = scratch(options.dir), Result()
-    try:
-        result = spread(options.count, options.jobs, work, options, dir)
-    finally:
-        sweep(dir, result)
-    return result
+    return spread_in_scratch(options, work)
 
 
 def work(result: Result, count: int, nth: int, options, base: Path) -> None:

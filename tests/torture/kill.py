@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from desk import Desk, Result, Truth, dice, now, scratch, spread, sweep
+from desk import Desk, Result, Truth, dice, now, spread_in_scratch
 from provider import Load, Server
 from tape import SEALED
 import oracle
@@ -14,10 +14,7 @@ ARCHIVE = {"commit_every": "3ms", "segment_size": "256KiB", "block_size": "32KiB
 
 
 def run(options) -> Result:
-    dir = scratch(options.dir)
-    result = spread(options.count, options.jobs, work, options, dir)
-    sweep(dir, result)
-    return result
+    return spread_in_scratch(options, work)
 
 
 def work(result: Result, count: int, nth: int, options, base: Path) -> None:
