@@ -180,6 +180,9 @@ struct Window {
     /// Whether it was made to see if rows come that cannot lie in it.
     #[serde(default)]
     is_probe: bool,
+    /// The upper end of a page that had fewer rows than fit: what it lacks may lie as far down as the next page begins.
+    #[serde(default)]
+    short: Option<i64>,
     #[serde(skip)]
     ids: HashSet<u64>,
     #[serde(skip)]
@@ -200,6 +203,7 @@ impl Window {
             retried: false,
             stale: 0,
             is_probe: false,
+            short: None,
             ids: HashSet::new(),
             cursors: HashSet::new(),
         }
@@ -314,6 +318,12 @@ impl Sweep {
             }
         }
         window.stale = if n_fresh * 2 < rows.len() { window.stale.saturating_add(1) } else { 0 };
+        if let Some(hi) = window.short.take() {
+            let newest = rows.iter().map(|row| second(row.at)).max().unwrap_or(window.lo);
+            let lo = before.map_or(newest, |(at, _)| newest.min(at)).max(window.lo);
+            self.look_again(lo, hi);
+        }
+        let Some(window) = self.windows.front_mut() else { return new };
         let is_fresh = n_fresh > 0 && window.stale < LOOKS_MAX;
         if window.is_probe && past_until {
             let (lo, hi) = (window.lo, window.whole.0);
@@ -359,9 +369,7 @@ impl Sweep {
                 self.empty_again();
             }
         } else if window.look == 0 && rows.len() < self.page {
-            let hi = before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi);
-            let lo = rows.iter().map(|row| second(row.at)).min().unwrap_or(window.lo);
-            self.look_again(lo, hi);
+            window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
         }
         if self.windowed {
             self.shrink(before, past_until, past_id);
