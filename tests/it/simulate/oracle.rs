@@ -4,8 +4,10 @@
 //! and no arithmetic of intervals with the recorder. The ledger it reads as anybody would: from the catalog.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use birdtape::archive::{CatalogCheck, MemDisk, Span, Tape, verify};
 use birdtape::catalog::{GapRow, GapStepRow};
@@ -42,7 +44,9 @@ struct Ledger {
 }
 
 /// Looks at everything.
-pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk) -> Found {
+///
+/// `full` are the times of recorders whose disk filled up: nobody can write down then that a connection stood.
+pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk, full: &[Range<Duration>]) -> Found {
     let mut found = Found::default();
     match verify(dir, disk, decode_record, |_| {}) {
         Ok(report) => {
@@ -63,10 +67,10 @@ pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk) -> 
     let told = read(&tape, stage, &mut found);
     match Ledger::read(&tape) {
         Some(ledger) => {
-            ledger.check_partition(world, stage, &mut found);
+            ledger.check_partition(world, stage, full, &mut found);
             ledger.check_promises(world, stage, &told, &mut found);
         }
-        None if stage.first_live().is_none() => found.table.note("nothing was ever recorded"),
+        None if stage.first_live(full).is_none() => found.table.note("nothing was ever recorded"),
         None => found.violations.push("the tape promises nothing".to_owned()),
     }
     found
@@ -153,7 +157,7 @@ impl Ledger {
     }
 
     /// Every instant since the scope began is covered or in a gap; none is both.
-    fn check_partition(&self, world: &World, stage: &Stage, found: &mut Found) {
+    fn check_partition(&self, world: &World, stage: &Stage, full: &[Range<Duration>], found: &mut Found) {
         let whole: Vec<_> = self.gaps.iter().filter(|gap| gap.scope == "*").collect();
         let windows = whole.iter().map(|gap| (gap.from_us, gap.to_us.unwrap_or(END_OF_TIME)));
         let mut all: Vec<Stretch> = self.live.iter().copied().chain(windows).collect();
@@ -173,10 +177,9 @@ impl Ledger {
             }
         }
         // The promise begins when the first connection stands, as far as it lived long enough to be written down.
-        if let Some(first) = stage.first_live() {
+        if let Some(first) = stage.first_live(full) {
             let first = BEGIN.plus(first).0;
-            let lives = found.table.get("recorder: killed") + found.table.get("recorder: ended by the disk");
-            if self.since > first + 30_000_000 && lives == 0 && world.lives.is_empty() {
+            if self.since > first + 30_000_000 {
                 found.violations.push(format!("the promise begins at {}, a connection stood before", UnixMicros(self.since)));
             }
         }

@@ -1,5 +1,6 @@
 //! One world from its beginning to its verdict: the recorder lives and dies, gaps are filled, then the oracle looks.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,8 @@ struct Running {
     start: Instant,
     disk: MemDisk,
     dir: TempDir,
+    /// When recorders ran whose disk filled up.
+    full: Vec<Range<Duration>>,
     table: Table,
     violations: Vec<String>,
 }
@@ -58,7 +61,7 @@ impl Running {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let (stage, disk) = (Stage::new(&world), MemDisk::default());
-        Self { world, stage, start: Instant::now(), disk, dir, table: Table::default(), violations: Vec::new() }
+        Self { world, stage, start: Instant::now(), disk, dir, full: Vec::new(), table: Table::default(), violations: Vec::new() }
     }
 
     async fn run(mut self) -> Outcome {
@@ -80,7 +83,7 @@ impl Running {
         }
         self.fill_all().await;
         playing.abort();
-        let found = oracle::look(&self.world, &self.stage, self.dir.path(), &self.disk);
+        let found = oracle::look(&self.world, &self.stage, self.dir.path(), &self.disk, &self.full);
         self.table.merge(&self.stage.table());
         self.table.merge(&found.table);
         self.violations.extend(found.violations);
@@ -138,6 +141,7 @@ impl Running {
             writing: Writing::Task,
         };
         self.arm(end);
+        let began = self.start.elapsed();
         let (stop, stopped) = oneshot::channel::<()>();
         let job = record::run(options, world, Arc::new(|_| {}), async move { drop(stopped.await) });
         let mut job = Box::pin(job);
@@ -158,7 +162,10 @@ impl Running {
                 record::StoppedBy::Sources => "recorder: gave up",
                 _ => "recorder: stopped",
             }),
-            Some(Err(record::RecordError::Archive(_))) => self.table.note("recorder: ended by the disk"),
+            Some(Err(record::RecordError::Archive(_))) => {
+                self.full.push(began..self.start.elapsed());
+                self.table.note("recorder: ended by the disk");
+            }
             Some(Err(error)) => self.violations.push(format!("the recorder failed: {error}")),
             None => self.table.note("recorder: killed"),
         }

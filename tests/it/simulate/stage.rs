@@ -1,6 +1,7 @@
 //! The provider of a world: the real fake peers on pipes in memory, with chance between them and the client.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -98,8 +99,16 @@ struct State {
     emptied: HashMap<String, u32>,
     page_before: Option<Value>,
     table: Table,
-    /// First moment a connection stood for a while.
-    first_live: Option<Duration>,
+    /// When connections that stood for a while were opened.
+    live: Vec<Duration>,
+}
+
+impl State {
+    fn note_live(&mut self, opened_at: Duration) {
+        if self.live.last() != Some(&opened_at) {
+            self.live.push(opened_at);
+        }
+    }
 }
 
 impl Stage {
@@ -124,7 +133,7 @@ impl Stage {
             emptied: HashMap::new(),
             page_before: None,
             table: Table::default(),
-            first_live: None,
+            live: Vec::new(),
         };
         let skew = AtomicI64::new(world.skews.first().map_or(0, |(_, skew)| *skew));
         let clock = Arc::new(SimClock { start, skew, slept_ms: AtomicU64::new(0) });
@@ -162,8 +171,9 @@ impl Stage {
         self.state().left_out.contains(mark)
     }
 
-    pub(super) fn first_live(&self) -> Option<Duration> {
-        self.state().first_live
+    /// The first moment a connection stood for a while, but for such times.
+    pub(super) fn first_live(&self, unless: &[Range<Duration>]) -> Option<Duration> {
+        self.state().live.iter().copied().find(|at| !unless.iter().any(|time| time.contains(at)))
     }
 
     fn wall(&self) -> UnixMicros {
@@ -324,7 +334,7 @@ impl Stage {
                     }
                 }
                 _ = alive.tick() => {
-                    self.state().first_live.get_or_insert(opened_at);
+                    self.state().note_live(opened_at);
                     if socket.ping().await.is_err() {
                         return;
                     }
