@@ -11,7 +11,8 @@
 //! | the same within one second | `max_id` below the oldest row |
 //! | is empty and claims more, again and again | what was asked for stays unproven |
 //! | brings hardly anything new, three times in a row | as if it brought nothing new |
-//! | is another search's, twice | what lies below its rows is asked for: who gives them again is not believed |
+//! | is the page that another search had just before | each half of the window is asked for: who gives it again is not believed |
+//! | names a cursor that another search had | as if it repeated a cursor |
 //! | has fewer rows than fit, and claims more | its stretch is asked a second time |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
@@ -34,6 +35,12 @@ use crate::model::{
 
 /// How often a stretch is looked at again while each look brings something new.
 const LOOKS_MAX: u8 = 3;
+
+/// How often a window is asked for again that is answered with the page before.
+const TRIES_MAX: u8 = 3;
+
+/// Seconds without rows in which a window can be halved, where bounds may be rounded.
+const HALF_MIN: i64 = 5;
 
 /// How often an answer that says only "error" is asked for again.
 pub(crate) const ERRORS_MAX: u8 = 2;
@@ -62,6 +69,37 @@ pub(crate) fn was_known(id: u64, met: &mut Met, known: &mut dyn Known) -> bool {
     *met.entry(id).or_insert_with(|| known.holds(EventKind::Tweet, &EventId::Tweet(TweetId(id))))
 }
 
+/// Cursors that searches of one walk were given last, by hash, each with the search that had it first.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Cursors(VecDeque<(u64, usize)>);
+
+impl Cursors {
+    /// Some pages of each of many searches.
+    const KEPT: usize = 64;
+
+    /// What a page of a search says of the next one.
+    pub(crate) fn onward<'a>(&mut self, cursor: Option<&'a str>, search: usize) -> Option<Onward<'a>> {
+        let cursor = cursor?;
+        let hash = xxh3_64(cursor.as_bytes());
+        let first = self.0.iter().find(|(seen, _)| *seen == hash).map(|(_, search)| *search);
+        if first.is_none() {
+            self.0.push_back((hash, search));
+            if self.0.len() > Self::KEPT {
+                self.0.pop_front();
+            }
+        }
+        Some(Onward { cursor, is_anothers: first.is_some_and(|first| first != search) })
+    }
+}
+
+/// The next page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Onward<'a> {
+    cursor: &'a str,
+    /// Whether another search was given this cursor before.
+    is_anothers: bool,
+}
+
 /// A post on a page and when it was published.
 pub(crate) type Post = (TweetId, Option<UnixMicros>);
 
@@ -77,6 +115,12 @@ pub(crate) fn decoded(answer: Option<(bool, Option<&[Post]>)>) -> Decoded {
         selector: String::new(),
     };
     Decoded { json, message, provider_at: None, events: posts.unwrap_or_default().iter().map(event).collect() }
+}
+
+/// Tells pages of searches with the same rows in a stretch: order, doubled rows and strays do not count. 0 is a page without.
+pub(crate) fn face_of_rows(rows: &[Row], stretch: &Stretch) -> u64 {
+    let is_inside = |row: &&Row| (stretch.lo() - 1..=stretch.hi()).contains(&second(row.at));
+    face(rows.iter().filter(is_inside).map(|row| row.id))
 }
 
 /// Tells pages with the same rows: order and doubled rows do not count. 0 is a page without rows.
@@ -172,14 +216,17 @@ struct Window {
     oldest: Option<(i64, u64)>,
     /// Whether this look brought something the walk had not met.
     news: bool,
-    /// Whether its first page was asked again, because it was that of another search.
-    retried: bool,
+    /// How often its first page was asked again, because it was the page before.
+    n_tries: u8,
     /// Pages in a row of which most rows were there before.
     #[serde(default)]
     stale: u8,
-    /// Whether it was made to see if rows come that cannot lie in it.
+    /// The window that was answered with another search's page, and was halved.
     #[serde(default)]
-    is_probe: bool,
+    half_of: Option<(i64, i64)>,
+    /// Whether ids do not bound it, since they were ignored.
+    #[serde(default)]
+    by_time: bool,
     /// The upper end of a page that had fewer rows than fit: what it lacks may lie as far down as the next page begins.
     #[serde(default)]
     short: Option<i64>,
@@ -200,9 +247,10 @@ impl Window {
             cursor: None,
             oldest: None,
             news: false,
-            retried: false,
+            n_tries: 0,
             stale: 0,
-            is_probe: false,
+            half_of: None,
+            by_time: false,
             short: None,
             ids: HashSet::new(),
             cursors: HashSet::new(),
@@ -282,18 +330,24 @@ impl Sweep {
         Some((limited(&self.text, window.lo, window.hi, window.max_id), window.cursor.as_deref()))
     }
 
-    /// A page came: its rows, the cursor of the next one if it claims more, and whether the page before had the same rows.
+    /// A page came: its rows, the next one if it claims more, and whether the page before had the same rows.
     /// Gives the number of new rows.
-    pub(crate) fn page(&mut self, rows: &[Row], next: Option<&str>, twin: Twin, met: &mut Met, known: &mut dyn Known) -> u64 {
+    pub(crate) fn page(
+        &mut self,
+        rows: &[Row],
+        onward: Option<Onward<'_>>,
+        twin: Twin,
+        met: &mut Met,
+        known: &mut dyn Known,
+    ) -> u64 {
         let Some(window) = self.windows.front_mut() else { return 0 };
         let before = window.oldest;
         // A second look may bring what the first one did.
         let is_twin = twin == Twin::OfAnother || (twin == Twin::Own && window.look == 0);
-        if is_twin && before.is_none() && !window.retried {
-            window.retried = true;
-            self.doubt = true;
+        if before.is_none() && self.is_of_another_question(rows, twin, is_twin) {
             return 0;
         }
+        let Some(window) = self.windows.front_mut() else { return 0 };
         let (mut new, mut n_fresh, mut past_until, mut past_id) = (0, 0, false, false);
         for row in rows {
             let at = second(row.at);
@@ -325,33 +379,18 @@ impl Sweep {
         }
         let Some(window) = self.windows.front_mut() else { return new };
         let is_fresh = n_fresh > 0 && window.stale < LOOKS_MAX;
-        if window.is_probe && past_until {
-            let (lo, hi) = (window.lo, window.whole.0);
-            self.doubt = true;
-            self.give_up(lo, hi);
-            self.finish(before);
-            return new;
-        }
-        if is_twin && before.is_none() && window.retried && !window.is_probe {
-            let (lo, hi) = (window.lo, window.hi);
-            let below = rows.iter().map(|row| second(row.at)).min().unwrap_or(lo).clamp(lo, hi);
-            if lo < below {
-                self.windows.push_back(Window { whole: (hi, None), is_probe: true, ..Window::new(lo, below, None, 1) });
-            }
-        }
-        let Some(window) = self.windows.front_mut() else { return new };
-        if past_id && window.look > 0 {
+        if past_id && window.look > 0 && !window.by_time {
             // The id's limit is ignored: the second look goes by time alone.
             let whole = window.max_id.and_then(|id| TweetId(id).published_at()).map_or(window.whole.0, |at| second(at) + 1);
             let (lo, look) = (window.lo, window.look);
-            *window = Window { news: window.news, ..Window::new(lo, whole.min(window.whole.0), None, look) };
+            *window = Window { news: window.news, by_time: true, ..Window::new(lo, whole.min(window.whole.0), None, look) };
             return new;
         }
         let is_below = !rows.is_empty() && rows.iter().all(|row| second(row.at) < window.lo);
         // The last page may be an earlier one again.
         let is_again = (is_twin && before.is_some()) || (!is_fresh && window.cursor.is_some() && !rows.is_empty());
-        let next = next.filter(|_| !is_below);
-        if is_below || (next.is_none() && !is_again) {
+        let onward = onward.filter(|_| !is_below);
+        if is_below || (onward.is_none() && !is_again) {
             // Without a cursor, the oldest row so far lies in what was asked: an answer without it is none.
             if rows.is_empty() && before.is_some() && window.cursor.is_none() && window.max_id.is_none() {
                 self.doubt = true;
@@ -361,22 +400,65 @@ impl Sweep {
             self.finish(before);
             return new;
         }
-        let repeats = next.is_none_or(|next| window.cursor.as_deref() == Some(next) || !window.cursors.insert(next.to_owned()));
+        if window.look == 0 && rows.len() < self.page && !rows.is_empty() && !is_again && onward.is_some() {
+            window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
+        }
+        let mut is_old = |cursor: &str| window.cursor.as_deref() == Some(cursor) || !window.cursors.insert(cursor.to_owned());
+        let repeats = onward.is_none_or(|onward| is_old(onward.cursor) || onward.is_anothers);
         if rows.is_empty() || !is_fresh || is_again || repeats {
             self.doubt = true;
             self.windowed = true;
             if rows.is_empty() {
                 self.empty_again();
             }
-        } else if window.look == 0 && rows.len() < self.page {
-            window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
         }
         if self.windowed {
             self.shrink(before, past_until, past_id);
         } else if let Some(window) = self.windows.front_mut() {
-            window.cursor = next.map(str::to_owned);
+            window.cursor = onward.map(|onward| onward.cursor.to_owned());
         }
         new
+    }
+
+    /// Whether a window's first page is not to be used, since it was made for another question.
+    ///
+    /// That is the page that came before, with rows from outside the window, or a second look most of whose rows are
+    /// later than the window: this one is asked again. Where all rows of the page before fit, two searches may find the
+    /// same: then each half of the window has its part of them.
+    fn is_of_another_question(&mut self, rows: &[Row], twin: Twin, is_twin: bool) -> bool {
+        let Some(window) = self.windows.front_mut() else { return false };
+        // Bounds may be rounded.
+        let fits = |row: &&Row| (window.lo - 1..=window.hi).contains(&second(row.at));
+        let all_fit = twin == Twin::Not || rows.iter().all(|row| fits(&row));
+        let n_later = rows.iter().filter(|row| second(row.at) > window.hi).count();
+        let is_strange = !all_fit || (n_later * 2 > rows.len() && (window.look > 0 || window.half_of.is_some()));
+        if !is_strange && !is_twin {
+            return false;
+        }
+        self.doubt = true;
+        if is_strange || twin == Twin::Own {
+            let n_tries_max = if window.half_of.is_some() && !is_strange { 1 } else { TRIES_MAX };
+            if window.n_tries < n_tries_max {
+                window.n_tries += 1;
+                return true;
+            }
+            if is_strange {
+                // What the other half was answered is worth no more.
+                let (lo, hi) = window.half_of.unwrap_or((window.lo, window.whole.0));
+                self.give_up(lo, hi);
+                self.finish(None);
+            }
+            return is_strange;
+        }
+        let Some(at) = middle(rows, window.lo, window.hi).filter(|_| window.half_of.is_none()) else { return false };
+        let Window { lo, hi, max_id, look, news, .. } = *window;
+        let whole = (lo, hi);
+        let half = |lo, hi, max_id| Window { news, half_of: Some(whole), ..Window::new(lo, hi, max_id, look) };
+        let halves = (half(at, hi, max_id), half(lo, at, None));
+        self.windows.pop_front();
+        self.windows.push_front(halves.1);
+        self.windows.push_front(halves.0);
+        true
     }
 
     /// A page is empty and claims more: that is looked at again, and never taken for an end.
@@ -419,7 +501,7 @@ impl Sweep {
         if past_until {
             // Its limits of time are ignored, so there is no way on without a cursor.
             // What was told twice although it was another search's is not believed then, either.
-            let (lo, hi) = (window.lo, if window.retried { window.whole.0 } else { at + 1 });
+            let (lo, hi) = (window.lo, if window.n_tries > 0 { window.whole.0 } else { at + 1 });
             self.give_up(lo, hi);
             self.finish(before);
         } else if past_id {
@@ -451,11 +533,9 @@ impl Sweep {
     fn look_again(&mut self, lo: i64, hi: i64) {
         // The one in front is being asked now and stays as it is.
         let waits = self.windows.len() > 1;
-        match self
-            .windows
-            .back_mut()
-            .filter(|last| waits && !last.is_probe && last.max_id.is_none() && lo <= last.hi && last.lo <= hi)
-        {
+        match self.windows.back_mut().filter(|last| {
+            waits && last.look > 0 && last.oldest.is_none() && last.max_id.is_none() && lo <= last.hi && last.lo <= hi
+        }) {
             Some(last) => {
                 last.lo = last.lo.min(lo);
                 last.hi = last.hi.max(hi);
@@ -520,6 +600,18 @@ impl Sweep {
     pub(crate) fn overlapped(&self) -> bool {
         self.left && self.right
     }
+}
+
+/// Where to halve a window of seconds: far from rows, if possible with rows on both sides.
+fn middle(rows: &[Row], lo: i64, hi: i64) -> Option<i64> {
+    let mut seconds: Vec<_> = rows.iter().map(|row| second(row.at)).collect();
+    seconds.sort_unstable();
+    let widest = |gaps: &[(i64, i64)]| {
+        let (from, to) = gaps.iter().copied().max_by_key(|(from, to)| to - from)?;
+        (to - from >= HALF_MIN).then_some(from + (to - from) / 2)
+    };
+    let between: Vec<_> = seconds.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    widest(&between).or_else(|| widest(&[(lo, *seconds.first()?), (*seconds.last()?, hi)]))
 }
 
 /// Puts limits of time, and of ids, behind a search; a text with alternatives is kept together.

@@ -35,7 +35,8 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle, judge, merged, was_known,
+    Cursors, ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups, is_handle,
+    judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -67,7 +68,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What is being asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +108,7 @@ struct State {
     face: u64,
     /// Which search that was of, if it was of one.
     face_of: Option<usize>,
+    cursors: Cursors,
     n_pages: u64,
     n_rows: u64,
 }
@@ -272,6 +274,7 @@ impl Walk {
             doubt: false,
             face: 0,
             face_of: None,
+            cursors: Cursors::default(),
             n_pages: 0,
             n_rows: 0,
         });
@@ -375,9 +378,10 @@ impl Walk {
         // Rows of a log and posts are told apart by what comes before them.
         let sort = u64::from(read.has_logs);
         let ids = read.posts.iter().map(|(id, _)| id.0).chain(read.logs.iter().map(|row| row.tweet_id));
-        let face = match ids.clone().next() {
-            Some(_) => face(ids.chain([sort])),
-            None => 0,
+        let face = match (&self.state.ask, ids.clone().next()) {
+            (Ask::Search, _) => face_of_rows(&rows_of(&read), &self.state.stretch),
+            (_, Some(_)) => face(ids.chain([sort])),
+            (_, None) => 0,
         };
         let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
         let face_of = self.state.face_of.take();
@@ -578,12 +582,12 @@ impl Walk {
     }
 
     fn take_search(&mut self, read: &Answer, (is_twin, face_of): (bool, Option<usize>), known: &mut dyn Known) -> (u64, u64) {
-        let rows: Vec<_> = read.posts.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
+        let rows = rows_of(read);
         let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
         self.state.face_of = Some(at);
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let twin = Twin::of(is_twin, face_of == Some(at));
-        let new = self.state.sweeps[at].page(&rows, next, twin, &mut self.met, known);
+        let (twin, onward) = (Twin::of(is_twin, face_of == Some(at)), self.state.cursors.onward(next, at));
+        let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         // The logs named it, ids did not give it, the search does.
         self.state.gone.retain(|id| !rows.iter().any(|row| row.id == *id));
         (rows.len() as u64, new)
@@ -712,6 +716,10 @@ impl Walk {
         let proof = if rest.is_empty() { Proof::Filled } else { Proof::Partial { rest, why: whys.join("; ") } };
         Verdict { kinds: vec![(EventKind::Tweet, proof)], evidence }
     }
+}
+/// The posts of an answer as a search takes them.
+fn rows_of(read: &Answer) -> Vec<Row> {
+    read.posts.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect()
 }
 
 /// Rows of a list, and whether there are more behind this page.

@@ -531,7 +531,11 @@ impl Course {
         n_handles: usize,
         in_group: impl Fn(&str, (usize, usize)) -> bool,
     ) {
-        if let (Some(oldest), Some(newest)) = (placed.iter().map(Placed::late).min(), placed.iter().map(Placed::early).max()) {
+        // Strays bound nothing.
+        let inside = |at: i64| window.start - 1 <= at && at <= window.end + 1;
+        let placed: Vec<_> = placed.iter().filter(|row| inside(row.time) || inside(row.received)).collect();
+        let earliest = placed.iter().map(|row| row.late()).min();
+        if let (Some(oldest), Some(newest)) = (earliest, placed.iter().map(|row| row.early()).max()) {
             self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
             self.reached = Some(self.reached.map_or(oldest, |known| known.min(oldest)));
             self.newest = Some(self.newest.map_or(newest, |known| known.max(newest)));
@@ -563,7 +567,7 @@ impl Course {
             return;
         }
         // More rows than fit on a page at one instant: these by account, what lies below for all.
-        let low = placed.iter().map(Placed::early).min().unwrap_or(last);
+        let low = placed.iter().map(|row| row.early()).min().unwrap_or(last);
         if low - 1 > window.start {
             self.windows.push(Window { end: low - 1, seam: None, n_tries: 0, ..window.clone() });
         }
@@ -573,7 +577,7 @@ impl Course {
             let why = "there are more rows at one instant than a page holds, of one account";
             return self.give_up(narrow.start, narrow.end, why.to_owned());
         }
-        let is_of_group = |row: &Placed<'_>| row.row.handle.as_deref().is_some_and(|handle| in_group(handle, (first, end)));
+        let is_of_group = |row: &&Placed<'_>| row.row.handle.as_deref().is_some_and(|handle| in_group(handle, (first, end)));
         if !placed.iter().all(is_of_group) {
             let why = "there are more rows at one instant than a page holds, and some are of no tracked account";
             self.give_up(narrow.start, narrow.end, why.to_owned());

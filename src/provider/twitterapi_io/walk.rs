@@ -32,7 +32,8 @@ use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle, judge, merged, post,
+    Cursors, ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face_of_rows, get, groups, is_handle, judge,
+    merged, post,
 };
 
 /// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
@@ -60,7 +61,7 @@ const CURES: [&str; 3] = [
 ];
 
 /// Version of the stored form.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What is being asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +92,7 @@ struct State {
     face: u64,
     /// Which search that was of.
     face_of: usize,
+    cursors: Cursors,
     n_searches: u64,
     n_rows: u64,
 }
@@ -126,6 +128,7 @@ impl Walk {
             is_listed: false,
             face: 0,
             face_of: 0,
+            cursors: Cursors::default(),
             n_searches: 0,
             n_rows: 0,
         });
@@ -228,7 +231,7 @@ impl Walk {
         let page = match (self.state.stage, &asked[..]) {
             (Stage::Rules, _) => self.take_rules(text)?,
             (Stage::Accounts, _) => self.take_accounts(text)?,
-            (Stage::Search, [at]) if read.is_list => self.take_page(*at, &read, true, known),
+            (Stage::Search, [at]) if read.is_list => self.take_page(*at, &read, known),
             (Stage::Search, [_]) => return self.error("an answer without posts".to_owned()),
             (Stage::Search, many) => self.take_bulk(many, text, known),
         };
@@ -298,14 +301,14 @@ impl Walk {
         };
     }
 
-    fn take_page(&mut self, at: usize, read: &Listing, is_alone: bool, known: &mut dyn Known) -> Page {
+    fn take_page(&mut self, at: usize, read: &Listing, known: &mut dyn Known) -> Page {
         let rows: Vec<_> = read.rows.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
-        let face = face(rows.iter().map(|row| row.id));
-        let is_twin = is_alone && face != 0 && std::mem::replace(&mut self.state.face, face) == face;
-        let is_own = !is_alone || std::mem::replace(&mut self.state.face_of, at) == at;
-        let twin = Twin::of(is_twin, is_own);
-        let new = self.state.sweeps[at].page(&rows, next, twin, &mut self.met, known);
+        let face = face_of_rows(&rows, &self.state.stretch);
+        let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
+        let is_own = std::mem::replace(&mut self.state.face_of, at) == at;
+        let (twin, onward) = (Twin::of(is_twin, is_own), self.state.cursors.onward(next, at));
+        let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         let n_rows = rows.len() as u64;
         self.state.n_searches += 1;
         self.state.n_rows += n_rows;
@@ -322,7 +325,7 @@ impl Walk {
                 self.state.no_bulk = true;
                 continue;
             };
-            let Page { rows, new, micro_usd } = self.take_page(*at, &page, false, known);
+            let Page { rows, new, micro_usd } = self.take_page(*at, &page, known);
             all = Page { rows: all.rows + rows, new: all.new + new, micro_usd: all.micro_usd + micro_usd };
         }
         all

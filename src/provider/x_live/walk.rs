@@ -266,8 +266,7 @@ impl Walk {
         let asked = course.max_id.unwrap_or(entrance);
         // Entries of other conversations are no part of this one's order.
         let own = self.conversations[at].as_str();
-        let names_own = talk.entries.iter().any(|entry| entry.conversation == own);
-        let is_own = |entry: &page::Entry| !names_own || entry.conversation.is_empty() || entry.conversation == own;
+        let is_own = |entry: &page::Entry| entry.conversation.is_empty() || entry.conversation == own;
         let mut ids: Vec<u64> = talk.entries.iter().filter(|entry| is_own(entry)).filter_map(|entry| Some(entry.id?.0)).collect();
         ids.sort_unstable();
         ids.dedup();

@@ -18,6 +18,7 @@
 //! | never, because it was never asked for, or only by answers with a sign: a cursor that was seen, a page that is short, empty or the last one again and claims more, a number that does not fit, bounds by a second | yes |
 //! | once, behind rows that were said to be the last, and no edge of the stretch proves that | yes: that is looked at again |
 //! | once, on a last page of a search, where a walk was told to doubt; TweetStream's anywhere then | yes: that is asked twice |
+//! | always, whatever is asked | no |
 //! | otherwise on pages that look right: left out and filled up from below, passed over, hidden for good, not there yet | no |
 //!
 //! What is excused is in the table, by name; there too how often history kept back even what is on the tape.
@@ -33,11 +34,16 @@
 //! | TweetStream's rows that are counted and not there were taken for none | 1065 |
 //! | a conversation's end was believed at once, stray rows moved where it goes on, entries of others counted | 168, 174, 177, 506, 1434 and more |
 //! | what TweetStream's history did not answer was asked for again only by way of what it had answered | 1361 |
-
+//! | a page of another search was believed when it came again, or its search found the same | 520 and, beyond, 22105, 6885 |
+//! | a cursor that another search had been given was followed | 3253, 16590 and more |
+//! | a second look whose limit by id was ignored went on for ever | 12640, 32383 and more |
+//! | strays on a page of TweetStream's moved the ends of the next look | 16987 |
+//! | what a short page lacked was looked for no further than its own oldest row | 28564 |
+//!
 //! # What is still so
 //!
-//! The world of [`STILL_BROKEN`] breaks a promise: a search that is answered with another search's page each time, however
-//! often and however it is asked, is believed in the end, for two searches may find the same.
+//! Of worlds 0 to 59,999, 24 break a promise (0.04 %): three lies at once, mostly, where what gives one away hides another;
+//! a delivery log whose pages shift while its total stays; a page that says another search's each time, across restarts.
 
 mod peer;
 mod world;
@@ -59,9 +65,6 @@ use world::{Lie, World};
 
 /// Worlds of the gate.
 const GATE: u64 = 2_000;
-
-/// Worlds of the gate in which a promise is broken, and known to be: see above.
-const STILL_BROKEN: [u64; 1] = [520];
 
 /// No walk needs so many requests; one that makes them would go on for ever.
 const REQUESTS_MAX: usize = 3_000;
@@ -201,6 +204,11 @@ impl Run<'_> {
                 continue;
             }
             let decoded = walk.has_read(read_page(self.world.provider, &response.body));
+            if self.mutant.is_none() && talks() {
+                let ids: Vec<_> = decoded.events.iter().map(|event| self.world.name(&event.id)).collect();
+                println!("{} {} -> {} {}", request.shown, request.body, response.status, ids.join(" "));
+                println!("    {}", said(&response));
+            }
             let answered = walk.answered(&response, &mut self.held);
             let is_cut = self.world.cuts > 0 && self.dice.chance(self.world.cuts);
             if is_cut && self.dice.chance(500) {
@@ -336,6 +344,7 @@ impl Run<'_> {
             let is_at_edge = thing.at < stretch.start.plus(edge);
             let n_silent = denied.among + denied.behind;
             let excuse = match () {
+                () if self.peer.never_gives(*at) => Some("excused: history never gives it"),
                 () if n_silent == 0 => None,
                 () if doubt && provider == Provider::Tweetstream && n_silent == 1 => None,
                 () if doubt
@@ -368,6 +377,22 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Whether every request is told, with the rows of its answer.
+fn talks() -> bool {
+    std::env::var_os("SIMULATE_TALK").is_some()
+}
+
+/// An answer without its rows, as far as it is one.
+fn said(response: &Response) -> String {
+    let Ok(mut page) = serde_json::from_slice::<Value>(&response.body) else { return "no JSON".to_owned() };
+    for rows in ["tweets", "data", "logs", "conversation_timeline"] {
+        if let Some(rows) = page.get_mut(rows) {
+            *rows = rows.as_array().map_or(0, Vec::len).into();
+        }
+    }
+    page.to_string().chars().take(300).collect()
 }
 
 /// What came of many worlds.
@@ -414,7 +439,7 @@ fn check(from: u64, count: u64) {
     let n_worlds = |mutant: Mutant| if mutant == Mutant::NeverEnds { 4 } else { 500 };
     let caught = Mutant::ALL.map(|mutant| (format!("{mutant:?}"), batch(0..n_worlds(mutant), Some(mutant)).broken.len()));
     println!("{}", found.table);
-    let n_shown = if std::env::var_os("SIMULATE_TALK").is_some() { usize::MAX } else { 20 };
+    let n_shown = if std::env::var_os("SIMULATE_LIST").is_some() { usize::MAX } else { 20 };
     for (seed, what) in found.broken.iter().take(n_shown) {
         println!("seed {seed}: {what}; again: scripts/simulate --only history-lies --from {seed} --count 1");
     }
@@ -424,8 +449,7 @@ fn check(from: u64, count: u64) {
         "seconds": started.elapsed().as_secs_f64(), "seed": from,
     });
     println!("{line}");
-    let n_news = found.broken.iter().filter(|(seed, _)| !STILL_BROKEN.contains(seed)).count();
-    assert_eq!(n_news, 0, "worlds of {count} that break a promise, and are not known to");
+    assert_eq!(found.broken.len(), 0, "worlds of {count} that break a promise");
     for (name, n) in caught {
         assert!(n > 0, "this mutant was not caught: {name}");
     }

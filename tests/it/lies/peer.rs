@@ -130,6 +130,11 @@ impl<'w> Peer<'w> {
         }
     }
 
+    /// Whether no answer ever had it: nobody who asks can know.
+    pub(super) fn never_gives(&self, at: usize) -> bool {
+        self.hidden.contains(&at) || self.things()[at].at < self.nothing_before
+    }
+
     /// Whether that lie is told now.
     fn lies(&mut self, lie: Lie) -> bool {
         let Some(told) = self.world.lies.iter().find(|told| told.lie == lie) else { return false };

@@ -266,6 +266,16 @@ impl World {
         }
     }
 
+    /// A thing by its place among all, the newest being 0, for people who look at a walk.
+    pub(super) fn name(&self, id: &EventId) -> String {
+        let number = match id {
+            EventId::Tweet(id) => id.0.to_string(),
+            EventId::Text(text) => text.clone(),
+        };
+        let at = self.things.iter().position(|thing| thing.id.to_string() == number);
+        at.map_or_else(|| "?".to_owned(), |at| if self.things[at].came { format!("({at})") } else { at.to_string() })
+    }
+
     pub(super) fn tells(&self, lie: Lie) -> bool {
         self.lies.iter().any(|told| told.lie == lie)
     }
