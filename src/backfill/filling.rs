@@ -15,7 +15,7 @@ use super::pace::{Paces, Rate};
 use super::purse::{Purse, Reached, Ticket};
 use super::{BackfillError, Event, Filled, Halt, Options, Planned, Source};
 use crate::archive::{ArchiveError, Disk, KindResult, Leaf, Pen, PenError, Spent, Stretch, Tape};
-use crate::model::{Body, ConnId, Decoded, Draft, GapState, RecordKind, Request, Response, Via};
+use crate::model::{Body, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Request, Response, Via};
 use crate::net::{self, Clock, Limits, TELLING_HEADERS};
 use crate::provider::history::{Known, Next, Price, Proof, Reading, Trouble, Verdict, Walk, limit_ends_at, pace_of, read_page};
 
@@ -206,13 +206,19 @@ impl Filler {
         let (from, to) = (planned.wanted.from.minus(around), planned.wanted.to.plus(around));
         let (dir, disk, source) = (self.dir.clone(), Arc::clone(&self.disk), planned.source.clone());
         let (begun_n, is_gap) = (planned.begun_n, planned.number().is_some());
-        let inside = (planned.wanted.from, planned.wanted.to);
+        let (inside, edge) = ((planned.wanted.from, planned.wanted.to), planned.wanted.margin);
+        // Of all accounts, at once: what came live by a rule that is off by now is nobody's to give.
+        let is_of_accounts = source.settings.provider == Provider::Tweetstream;
+        let reaches = planned.wanted.scope == "*" && is_of_accounts;
         let read = move || {
             let (tape, provider) = (Tape::open(&dir, disk)?, source.settings.provider);
             let mut held = Held::of(&tape, source.name.as_str(), provider, from, to)?;
             held.hear(&tape, source.name.as_str(), from, to)?;
             if is_gap {
                 held.look_for_bare(&tape, source.name.as_str(), inside.0, inside.1)?;
+            }
+            if is_gap && reaches {
+                held.expect(inside.0, inside.1, edge);
             }
             begun_n.map_or(Ok(()), |n| held.recall(&tape, source.name.as_str(), provider, n))?;
             Ok::<_, ArchiveError>(held)

@@ -12,6 +12,50 @@ use crate::provider::history::{Known, Proof, Verdict};
 /// An id says when its post was published, to the millisecond.
 const ONE_ID: Duration = Duration::from_millis(1);
 
+/// So many posts at one end of a gap, none of which history has, are no accident: one may have been deleted.
+const WITNESSES_MIN: usize = 3;
+
+/// Posts that came live at both ends of a gap: a history that has none of them does not reach so far.
+#[derive(Debug, Default)]
+struct Witnesses {
+    window: Range<u64>,
+    at_beginning: BTreeSet<u64>,
+    at_end: BTreeSet<u64>,
+    /// Whether history gave one of them.
+    has_beginning: bool,
+    has_end: bool,
+    /// The oldest post of the gap that it gave, and the newest.
+    oldest: Option<u64>,
+    newest: Option<u64>,
+}
+
+impl Witnesses {
+    /// History gave a post.
+    fn see(&mut self, id: u64) {
+        self.has_beginning |= self.at_beginning.contains(&id);
+        self.has_end |= self.at_end.contains(&id);
+        if self.window.contains(&id) {
+            self.oldest = Some(self.oldest.map_or(id, |oldest| oldest.min(id)));
+            self.newest = Some(self.newest.map_or(id, |newest| newest.max(id)));
+        }
+    }
+
+    /// What history does not reach, in published time, and how many posts say so.
+    fn unreached(&self) -> Vec<(UnixMicros, UnixMicros, usize)> {
+        let at = |id: u64| TweetId(id).published_at().unwrap_or(UnixMicros(0));
+        let (from, to) = (at(self.window.start), at(self.window.end));
+        let mut unreached = Vec::new();
+        if !self.has_beginning && self.at_beginning.len() >= WITNESSES_MIN {
+            unreached.push((from, self.oldest.map_or(to, at), self.at_beginning.len()));
+        }
+        if !self.has_end && self.at_end.len() >= WITNESSES_MIN {
+            unreached.push((self.newest.map_or(from, |id| at(id).plus(ONE_ID)), to, self.at_end.len()));
+        }
+        unreached.retain(|(from, to, _)| from < to);
+        unreached
+    }
+}
+
 /// The posts of a window that are on the tape, and everything that came while it was filled.
 ///
 /// The tape's index knows ids and not what was said about them: a post whose `meta` alone is there counts as known. That its
@@ -22,6 +66,7 @@ pub(super) struct Held {
     others: HashSet<(EventKind, EventId)>,
     /// Posts of the gap that something was said about and whose content is nowhere on the tape.
     bare: BTreeSet<u64>,
+    witnesses: Witnesses,
 }
 
 impl Held {
@@ -90,28 +135,30 @@ impl Held {
         Ok(())
     }
 
+    /// What came live within `edge` of the ends of `[from, to)` is looked for in what history gives.
+    pub(super) fn expect(&mut self, from: UnixMicros, to: UnixMicros, edge: Duration) {
+        // Ends that meet in the middle prove nothing of each other.
+        let edge = edge.min(Duration::from_micros(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0) / 2));
+        let of = |window: Range<u64>| self.posts.iter().copied().filter(|id| window.contains(id)).collect();
+        let (at_beginning, at_end) = (of(ids(from, from.plus(edge))), of(ids(to.minus(edge), to)));
+        self.witnesses = Witnesses { window: ids(from, to), at_beginning, at_end, ..Witnesses::default() };
+    }
+
     /// What history was to bring and did not is not proven, whatever its pages look like.
     pub(super) fn amend(&self, verdict: &mut Verdict) {
-        let Some(first) = self.bare.first() else { return };
         let Some((_, proof)) = verdict.kinds.iter_mut().find(|(kind, _)| *kind == EventKind::Tweet) else { return };
+        for (from, to, n) in self.witnesses.unreached() {
+            let why = format!("the history has none of the {n} posts that came live at that end: it does not reach so far");
+            lack(proof, [(from, to)], why);
+        }
+        let Some(first) = self.bare.first() else { return };
         let more = if self.bare.len() > 1 { format!(" and {} more were", self.bare.len() - 1) } else { " was".to_owned() };
-        let lack = format!(
+        let why = format!(
             "post {first}{more} spoken of, and neither the stream nor the history has the content: deleted, or by an account that \
              is not tracked any more"
         );
-        let mut missing = IntervalSet::new();
-        for at in self.bare.iter().filter_map(|id| TweetId(*id).published_at()) {
-            missing.insert(at, at.plus(ONE_ID));
-        }
-        match proof {
-            Proof::Filled => *proof = Proof::Partial { rest: missing.iter().collect(), why: lack },
-            Proof::Partial { rest, why } => {
-                rest.iter().for_each(|(from, to)| missing.insert(*from, *to));
-                *rest = missing.iter().collect();
-                *why = if why.is_empty() { lack } else { format!("{why}; {lack}") };
-            }
-            Proof::Unfillable { .. } => {}
-        }
+        let published = self.bare.iter().filter_map(|id| TweetId(*id).published_at());
+        lack(proof, published.map(|at| (at, at.plus(ONE_ID))), why);
     }
 
     /// Reads again what came since a walk began that is gone on with: of what is no post, the index knows nothing.
@@ -120,7 +167,12 @@ impl Held {
         while let Some(record) = records.next()? {
             if matches!(record.kind, RecordKind::Frame | RecordKind::Http) {
                 let events = decode_record(provider, record.via, &record.body).events;
-                events.iter().for_each(|event| self.note(event.kind, &event.id));
+                for event in &events {
+                    self.note(event.kind, &event.id);
+                    if let (RecordKind::Http, EventId::Tweet(id)) = (record.kind, &event.id) {
+                        self.witnesses.see(id.0);
+                    }
+                }
             }
         }
         Ok(())
@@ -164,9 +216,28 @@ impl Held {
 impl Known for Held {
     fn holds(&mut self, kind: EventKind, id: &EventId) -> bool {
         match id {
-            EventId::Tweet(id) => self.posts.contains(&id.0),
+            EventId::Tweet(id) => {
+                // Asked about it is what history gives.
+                self.witnesses.see(id.0);
+                self.posts.contains(&id.0)
+            }
             EventId::Text(_) => self.others.contains(&(kind, id.clone())),
         }
+    }
+}
+
+/// Takes stretches out of what is proven.
+fn lack(proof: &mut Proof, stretches: impl IntoIterator<Item = (UnixMicros, UnixMicros)>, lack: String) {
+    let mut missing = IntervalSet::new();
+    stretches.into_iter().for_each(|(from, to)| missing.insert(from, to));
+    match proof {
+        Proof::Filled => *proof = Proof::Partial { rest: missing.iter().collect(), why: lack },
+        Proof::Partial { rest, why } => {
+            rest.iter().for_each(|(from, to)| missing.insert(*from, *to));
+            *rest = missing.iter().collect();
+            *why = if why.is_empty() { lack } else { format!("{why}; {lack}") };
+        }
+        Proof::Unfillable { .. } => {}
     }
 }
 
@@ -275,5 +346,36 @@ mod tests {
         assert!(held.bare.iter().copied().eq([post(3).0]));
         held.note(EventKind::Tweet, &EventId::Tweet(post(3)));
         assert_eq!(says(&held, Proof::Filled), Proof::Filled);
+    }
+
+    #[test]
+    fn a_history_without_what_came_live_does_not_reach_so_far() {
+        let edge = Duration::from_secs(30);
+        let proof = |came: &[i64], gave: &[i64]| {
+            let mut held = Held { posts: came.iter().map(|s| post(*s).0).collect(), ..Held::default() };
+            held.expect(second(100), second(900), edge);
+            for s in gave {
+                held.holds(EventKind::Tweet, &EventId::Tweet(post(*s)));
+            }
+            let mut verdict = Verdict { kinds: vec![(EventKind::Tweet, Proof::Filled)], evidence: String::new() };
+            held.amend(&mut verdict);
+            verdict.kinds.remove(0).1
+        };
+        let rest = |proof: Proof| match proof {
+            Proof::Partial { rest, why } => {
+                assert!(why.starts_with("the history has none of the 3 posts"), "{why}");
+                rest
+            }
+            other => panic!("{other:?}"),
+        };
+        let published = |s: i64| post(s).published_at().unwrap();
+        // At the beginning, at the end, at both.
+        assert_eq!(rest(proof(&[101, 110, 120, 880], &[400, 500])), [(second(100), published(400))]);
+        assert_eq!(rest(proof(&[101, 871, 880, 890], &[101, 500])), [(published(500).plus(ONE_ID), second(900))]);
+        let both = [101, 110, 120, 871, 880, 890];
+        assert_eq!(rest(proof(&both, &[])), [(second(100), second(900))]);
+        // One of them is enough; two may have been deleted; what lies further inside says nothing.
+        assert_eq!(proof(&both, &[110, 400, 890]), Proof::Filled);
+        assert_eq!(proof(&[101, 110, 880, 890, 300, 400], &[]), Proof::Filled);
     }
 }

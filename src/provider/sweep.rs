@@ -11,7 +11,7 @@
 //! | the same within one second | `max_id` below the oldest row |
 //! | is empty and claims more, again and again | what was asked for stays unproven |
 //! | brings hardly anything new, three times in a row | as if it brought nothing new |
-//! | is the page that another search had just before | each half of the window is asked for: who gives it again is not believed |
+//! | has the rows of another search's page | each half of the window is asked for: who gives it again is not believed |
 //! | names a cursor that another search had | as if it repeated a cursor |
 //! | has fewer rows than fit, and claims more | its stretch is asked a second time |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
@@ -69,29 +69,6 @@ pub(crate) fn was_known(id: u64, met: &mut Met, known: &mut dyn Known) -> bool {
     *met.entry(id).or_insert_with(|| known.holds(EventKind::Tweet, &EventId::Tweet(TweetId(id))))
 }
 
-/// Cursors that searches of one walk were given last, by hash, each with the search that had it first.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Cursors(VecDeque<(u64, usize)>);
-
-impl Cursors {
-    /// Some pages of each of many searches.
-    const KEPT: usize = 64;
-
-    /// What a page of a search says of the next one.
-    pub(crate) fn onward<'a>(&mut self, cursor: Option<&'a str>, search: usize) -> Option<Onward<'a>> {
-        let cursor = cursor?;
-        let hash = xxh3_64(cursor.as_bytes());
-        let first = self.0.iter().find(|(seen, _)| *seen == hash).map(|(_, search)| *search);
-        if first.is_none() {
-            self.0.push_back((hash, search));
-            if self.0.len() > Self::KEPT {
-                self.0.pop_front();
-            }
-        }
-        Some(Onward { cursor, is_anothers: first.is_some_and(|first| first != search) })
-    }
-}
-
 /// The next page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Onward<'a> {
@@ -132,21 +109,54 @@ pub(crate) fn face(ids: impl Iterator<Item = u64>) -> u64 {
     if bytes.is_empty() { 0 } else { xxh3_64(&bytes).max(1) }
 }
 
-/// Whether a page has the rows of the page before it, whatever that was asked for.
+/// Whether a page has the rows of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Twin {
     Not,
-    /// That one was this search's own.
+    /// It is the page before, and that was this search's own.
     Own,
-    OfAnother,
+    /// That search had it first.
+    Of(usize),
 }
 
-impl Twin {
-    pub(crate) fn of(is_twin: bool, is_own: bool) -> Self {
-        match (is_twin, is_own) {
-            (false, _) => Self::Not,
-            (true, true) => Self::Own,
-            (true, false) => Self::OfAnother,
+/// What searches of one walk were given last, by hash, each with the search it was given to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Recent(VecDeque<(u64, usize)>);
+
+impl Recent {
+    /// Some pages of each of a few searches.
+    const KEPT: usize = 24;
+
+    /// The search that was given it, if this one never was; remembers it for this one.
+    fn of_another(&mut self, hash: u64, search: usize) -> Option<usize> {
+        let before = self.0.len();
+        self.0.retain(|seen| *seen != (hash, search));
+        let is_own = self.0.len() < before;
+        let first = self.0.iter().find(|(seen, _)| *seen == hash).map(|(_, search)| *search);
+        self.0.push_back((hash, search));
+        if self.0.len() > Self::KEPT {
+            self.0.pop_front();
+        }
+        first.filter(|_| !is_own)
+    }
+
+    /// What a page of a search says of the next one.
+    pub(crate) fn onward<'a>(&mut self, cursor: Option<&'a str>, search: usize) -> Option<Onward<'a>> {
+        let cursor = cursor?;
+        let is_anothers = self.of_another(xxh3_64(cursor.as_bytes()), search).is_some();
+        Some(Onward { cursor, is_anothers })
+    }
+
+    /// Whether a search was given a page with the rows of another one, by their faces.
+    pub(crate) fn twin(&mut self, face: u64, search: usize) -> Twin {
+        if face == 0 {
+            return Twin::Not;
+        }
+        let is_last = self.0.back() == Some(&(face, search));
+        match self.of_another(face, search) {
+            Some(other) => Twin::Of(other),
+            None if is_last => Twin::Own,
+            None => Twin::Not,
         }
     }
 }
@@ -343,7 +353,7 @@ impl Sweep {
         let Some(window) = self.windows.front_mut() else { return 0 };
         let before = window.oldest;
         // A second look may bring what the first one did.
-        let is_twin = twin == Twin::OfAnother || (twin == Twin::Own && window.look == 0);
+        let is_twin = matches!(twin, Twin::Of(_)) || (twin == Twin::Own && window.look == 0);
         if before.is_none() && self.is_of_another_question(rows, twin, is_twin) {
             return 0;
         }
@@ -420,10 +430,19 @@ impl Sweep {
         new
     }
 
+    /// Another search was given the very rows that this one was: what they span is asked again.
+    pub(crate) fn is_doubled(&mut self, rows: &[Row]) {
+        let seconds = || rows.iter().map(|row| second(row.at)).filter(|at| (self.stretch.lo()..self.stretch.hi()).contains(at));
+        if let (Some(lo), Some(hi)) = (seconds().min(), seconds().max()) {
+            self.doubt = true;
+            self.look_again(lo, hi + 1);
+        }
+    }
+
     /// Whether a window's first page is not to be used, since it was made for another question.
     ///
-    /// That is the page that came before, with rows from outside the window, or a second look most of whose rows are
-    /// later than the window: this one is asked again. Where all rows of the page before fit, two searches may find the
+    /// That is a page that was another search's, with rows from outside the window, half of a window with rows from the other
+    /// half, or a second look most of whose rows are later than the window: this one is asked again. Where all rows of the page before fit, two searches may find the
     /// same: then each half of the window has its part of them.
     fn is_of_another_question(&mut self, rows: &[Row], twin: Twin, is_twin: bool) -> bool {
         let Some(window) = self.windows.front_mut() else { return false };
@@ -431,7 +450,12 @@ impl Sweep {
         let fits = |row: &&Row| (window.lo - 1..=window.hi).contains(&second(row.at));
         let all_fit = twin == Twin::Not || rows.iter().all(|row| fits(&row));
         let n_later = rows.iter().filter(|row| second(row.at) > window.hi).count();
-        let is_strange = !all_fit || (n_later * 2 > rows.len() && (window.look > 0 || window.half_of.is_some()));
+        let n_outside = rows.iter().filter(|row| !fits(row)).count();
+        let is_elsewhere = match window.half_of {
+            Some(_) => n_outside * 2 > rows.len(),
+            None => window.look > 0 && n_later * 2 > rows.len(),
+        };
+        let is_strange = !all_fit || is_elsewhere;
         if !is_strange && !is_twin {
             return false;
         }

@@ -35,7 +35,7 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    Cursors, ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups, is_handle,
+    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups, is_handle,
     judge, merged, was_known,
 };
 
@@ -106,9 +106,9 @@ struct State {
     doubt: bool,
     /// The page before, by its rows.
     face: u64,
-    /// Which search that was of, if it was of one.
-    face_of: Option<usize>,
-    cursors: Cursors,
+    /// Pages of posts by their rows, and cursors.
+    faces: Recent,
+    cursors: Recent,
     n_pages: u64,
     n_rows: u64,
 }
@@ -273,8 +273,8 @@ impl Walk {
             holes: Vec::new(),
             doubt: false,
             face: 0,
-            face_of: None,
-            cursors: Cursors::default(),
+            faces: Recent::default(),
+            cursors: Recent::default(),
             n_pages: 0,
             n_rows: 0,
         });
@@ -378,19 +378,17 @@ impl Walk {
         // Rows of a log and posts are told apart by what comes before them.
         let sort = u64::from(read.has_logs);
         let ids = read.posts.iter().map(|(id, _)| id.0).chain(read.logs.iter().map(|row| row.tweet_id));
-        let face = match (&self.state.ask, ids.clone().next()) {
-            (Ask::Search, _) => face_of_rows(&rows_of(&read), &self.state.stretch),
-            (_, Some(_)) => face(ids.chain([sort])),
-            (_, None) => 0,
+        let face = match ids.clone().next() {
+            Some(_) => face(ids.chain([sort])),
+            None => 0,
         };
         let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
-        let face_of = self.state.face_of.take();
         let (n_rows, new) = match self.state.ask.clone() {
             Ask::Monitors(page) => self.take_monitors(text, page)?,
             Ask::Rules(page) => self.take_rules(text, page)?,
             Ask::Log => self.take_log(&read, is_twin, known),
             Ask::Posts(ids) => self.take_posts(&ids, &read, known),
-            Ask::Search => self.take_search(&read, (is_twin, face_of), known),
+            Ask::Search => self.take_search(&read, known),
             Ask::Nothing => (0, 0),
         };
         let is_free = matches!(self.state.ask, Ask::Monitors(_) | Ask::Rules(_) | Ask::Log);
@@ -560,6 +558,8 @@ impl Walk {
     }
 
     fn take_posts(&mut self, ids: &[u64], read: &Answer, known: &mut dyn Known) -> (u64, u64) {
+        // Posts by id are no search's, but a search may be answered with them.
+        self.state.faces.twin(face_of_rows(&rows_of(read), &self.state.stretch), usize::MAX);
         let given: HashSet<u64> = read.posts.iter().map(|(id, _)| id.0).collect();
         let mut new = 0;
         for id in ids {
@@ -581,13 +581,18 @@ impl Walk {
         (read.posts.len() as u64, new)
     }
 
-    fn take_search(&mut self, read: &Answer, (is_twin, face_of): (bool, Option<usize>), known: &mut dyn Known) -> (u64, u64) {
+    fn take_search(&mut self, read: &Answer, known: &mut dyn Known) -> (u64, u64) {
         let rows = rows_of(read);
         let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
-        self.state.face_of = Some(at);
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let (twin, onward) = (Twin::of(is_twin, face_of == Some(at)), self.state.cursors.onward(next, at));
+        let twin = self.state.faces.twin(face_of_rows(&rows, &self.state.stretch), at);
+        let onward = self.state.cursors.onward(next, at);
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
+        if let Twin::Of(other) = twin
+            && let Some(other) = self.state.sweeps.get_mut(other)
+        {
+            other.is_doubled(&rows);
+        }
         // The logs named it, ids did not give it, the search does.
         self.state.gone.retain(|id| !rows.iter().any(|row| row.id == *id));
         (rows.len() as u64, new)

@@ -32,7 +32,7 @@ use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    Cursors, ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face_of_rows, get, groups, is_handle, judge,
+    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face_of_rows, get, groups, is_handle, judge,
     merged, post,
 };
 
@@ -88,11 +88,9 @@ struct State {
     no_bulk: bool,
     /// Whether the tape knows all that selected, were it nothing.
     is_listed: bool,
-    /// The page before, by its rows.
-    face: u64,
-    /// Which search that was of.
-    face_of: usize,
-    cursors: Cursors,
+    /// Pages by their rows, and cursors.
+    faces: Recent,
+    cursors: Recent,
     n_searches: u64,
     n_rows: u64,
 }
@@ -126,9 +124,8 @@ impl Walk {
             doubt: false,
             no_bulk: false,
             is_listed: false,
-            face: 0,
-            face_of: 0,
-            cursors: Cursors::default(),
+            faces: Recent::default(),
+            cursors: Recent::default(),
             n_searches: 0,
             n_rows: 0,
         });
@@ -305,10 +302,11 @@ impl Walk {
         let rows: Vec<_> = read.rows.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
         let face = face_of_rows(&rows, &self.state.stretch);
-        let is_twin = face != 0 && std::mem::replace(&mut self.state.face, face) == face;
-        let is_own = std::mem::replace(&mut self.state.face_of, at) == at;
-        let (twin, onward) = (Twin::of(is_twin, is_own), self.state.cursors.onward(next, at));
+        let (twin, onward) = (self.state.faces.twin(face, at), self.state.cursors.onward(next, at));
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
+        if let Twin::Of(other) = twin {
+            self.state.sweeps[other].is_doubled(&rows);
+        }
         let n_rows = rows.len() as u64;
         self.state.n_searches += 1;
         self.state.n_rows += n_rows;

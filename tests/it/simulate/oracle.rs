@@ -82,6 +82,8 @@ struct Told {
     marks: HashSet<String>,
     /// Rules with the texts they were seen with.
     rules: HashSet<(String, String)>,
+    /// Monitors that any record names.
+    monitors: HashSet<String>,
     /// When which account was heard of live.
     handles: Vec<(i64, String)>,
 }
@@ -112,6 +114,9 @@ fn read(tape: &Tape, stage: &Stage, found: &mut Found) -> Told {
         let holds = record.kind == RecordKind::Frame || (record.kind == RecordKind::Http && !info.contains("/logs"));
         if holds {
             told.marks.extend(marks(&text));
+        }
+        for (at, _) in text.match_indices("\"mon-") {
+            told.monitors.extend(between(&text[at..], "\"").map(str::to_owned));
         }
         if record.kind == RecordKind::Frame
             && let Some(handle) = between(&text, "\"handle\":\"@")
@@ -273,6 +278,10 @@ impl Ledger {
         }
         if promise.rule.as_ref().is_some_and(|rule| !told.rules.contains(rule) && !world.is_last_text(rule)) {
             return found.table.note("in a gap called filled: by a text nobody saw");
+        }
+        let is_unheard_of = |id: &String| id.starts_with("mon-") && !told.monitors.contains(id);
+        if !promise.selectors.is_empty() && promise.selectors.iter().all(is_unheard_of) {
+            return found.table.note("in a gap called filled: by a monitor nobody heard of");
         }
         // Of accounts that were taken off the list history has nothing, and who was never heard of is not missed.
         let around = gap.from_us - AROUND_US..gap.to_us.unwrap_or(END_OF_TIME).saturating_add(AROUND_US);
