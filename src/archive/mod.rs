@@ -26,6 +26,7 @@
 //! | `certificate.rs` | [`Certificate`], a statement of completeness |
 //! | `pen.rs` | [`Pen`], through which a filler of gaps reaches whoever writes |
 //! | `writer.rs` | [`Archive`], the one writer, and the gap ledger |
+//! | `rescue.rs` | what happens to records whose file the disk refused |
 //! | `recover.rs` | what opening does: leftovers, torn tails, catching up, rebuilding |
 //! | `reader.rs` | [`Tape`], any number of readers, beside a writer |
 //! | `verify.rs` | [`verify`], every byte and every row |
@@ -49,6 +50,7 @@ mod prune;
 mod reader;
 mod recover;
 mod remains;
+mod rescue;
 mod restore;
 mod scrub;
 #[cfg(test)]
@@ -160,6 +162,12 @@ pub enum ArchiveError {
     /// The writer refused after an earlier failure.
     #[error("the tape takes no more records after a failed write")]
     Poisoned,
+    /// A thread of ours ended as it must not.
+    #[error("{part} failed; this is a bug, its words are above")]
+    Panicked {
+        /// Which.
+        part: &'static str,
+    },
     /// The operating system refused.
     #[error("{what} {}", .path.display())]
     Io {
@@ -203,6 +211,27 @@ impl ArchiveError {
             Self::Catalog(error) | Self::NoCatalog { source: error, .. } => error.is_full(),
             _ => matches!(self.io_kind(), Some(StorageFull | QuotaExceeded)),
         }
+    }
+
+    /// Whether another file may fare better: the system refused this one, and not for want of room or rights.
+    fn is_of_one_file(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            Self::Catalog(error) => error.is_broken() || error.is_io(),
+            _ if self.is_full() || self.is_out_of_files() => false,
+            _ => self.io_kind().is_some_and(|kind| !matches!(kind, PermissionDenied | ReadOnlyFilesystem)),
+        }
+    }
+
+    /// Whether no file could be opened because too many are open, here or in the whole system: that passes.
+    pub fn is_out_of_files(&self) -> bool {
+        let code = match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Segment(SegmentError::Io { source, .. }) => source.raw_os_error(),
+            _ => None,
+        };
+        // ENFILE and EMFILE, which the standard library has no kinds for.
+        cfg!(unix) && matches!(code, Some(23 | 24))
     }
 
     /// Whether something was asked for that is not there.

@@ -21,7 +21,7 @@ use crate::config::{Config, ProviderFlags};
 use crate::model::{Cause, GapState, Provider, SourceName, UnixMicros};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 use crate::provider::{Fault, Loudness};
-use crate::record::{self, Event, OVERLOAD_WAIT, Options, SourceOutcome, World};
+use crate::record::{self, Ending, Event, OVERLOAD_WAIT, Options, STOP_WITHIN, SourceOutcome, World};
 use crate::upkeep::{ScrubEvent, ScrubOptions, Scrubbing};
 
 /// Events that wait to be printed. Beyond that they are left out: a slow reader of ours must not slow the recorder.
@@ -112,7 +112,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let filling = teller.filling();
     let told = teller.finish();
     let outcome = recorded?;
-    let exit = exit(&outcome.sources, &filling);
+    let exit = exit(&outcome, &filling);
     summarise(&outcome, &filling, &key_sources);
     if common.json && told {
         let mut out = Out::new();
@@ -179,6 +179,7 @@ fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
         max_message: config.limits.max_message,
         queue_bytes: config.limits.queue_bytes,
         overload_wait: OVERLOAD_WAIT,
+        stop_within: STOP_WITHIN,
         sources: sources.collect::<Result<Vec<_>>>()?,
         until_idle: args.until_idle,
         run_for: args.run_for,
@@ -253,13 +254,14 @@ impl Filling {
 
 /// A refused key beats everything: only the person can go on from there. Then any loss counts; a rule's full page is a
 /// doubt that stands in the ledger, no known loss. A gap that was filled is none any more; one that no history has is.
-fn exit(sources: &[SourceOutcome], filling: &Filling) -> Exit {
+fn exit(outcome: &record::Outcome, filling: &Filling) -> Exit {
+    let sources = &outcome.sources;
     if sources.iter().any(|source| matches!(source.fault, Some(Fault::Credentials | Fault::Settings))) {
         return Exit::Failed;
     }
     let holes = |source: &SourceOutcome| source.open_gaps.iter().any(|gap| !gap.is_doubt());
     let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || holes(source);
-    if sources.iter().any(lossy) || !filling.unfillable.is_empty() { Exit::KnownLoss } else { Exit::Done }
+    if sources.iter().any(lossy) || !filling.unfillable.is_empty() || outcome.ending == Ending::Cut { Exit::KnownLoss } else { Exit::Done }
 }
 
 // The end, for people and for scripts.
@@ -293,6 +295,14 @@ fn summarise(outcome: &record::Outcome, filling: &Filling, key_sources: &[String
         let (p50, p99, max) = (ms(window.p50), ms(window.p99), ms(window.max));
         say(&format!("from socket to disk: {p50} (median), {p99} (p99), {max} (slowest)"));
     }
+    match outcome.ending {
+        Ending::Sealed => {}
+        Ending::LeftOpen => say("the disk is slow: all is safe, and segments are left open; the next start seals them"),
+        Ending::Cut => say(
+            "the disk did not take everything in time: it is left as by a kill, all that was committed is safe, and the next start \
+             opens a gap for the rest",
+        ),
+    }
     say(&format!("ended: {}", outcome.stopped_by.words()));
 }
 
@@ -315,6 +325,7 @@ fn done(outcome: &record::Outcome, filling: &Filling, exit: Exit) -> Value {
         "exit": exit.code(),
         "tape": outcome.tape,
         "ended": outcome.stopped_by.words(),
+        "left": outcome.ending.name(),
         "sources": sources.collect::<Vec<_>>(),
         "filled": filling.filled,
         "unfillable": filling.unfillable,

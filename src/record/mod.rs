@@ -17,6 +17,7 @@
 //! | `queue.rs` | the queue: its bound, its two ways to be full |
 //! | `suspicion.rs` | losses that a living connection betrays: full pages, posts that never came |
 //! | `writer.rs` | the one that owns the archive; gaps and coverage of sources with several connections |
+//! | `board.rs` | what the writer has made safe, for whoever cannot wait for its end |
 //! | `latency.rs` | socket-to-commit times |
 //! | `control.rs` | commands to a running recorder |
 //! | `pen.rs` | how another job writes through the recorder |
@@ -27,6 +28,7 @@
 //!
 //! One [`run`] a tape; the archive's lock sees to it.
 
+mod board;
 mod connection;
 pub mod control;
 mod latency;
@@ -58,9 +60,10 @@ pub use pen::Pen;
 use connection::{Activity, Ended, Shell};
 use control::Door;
 use queue::Queue;
+use writer::Written;
 
 /// For the farewells of all connections together.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Commands that wait for one connection.
 const COMMANDS: usize = 16;
@@ -92,6 +95,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// How long a connection stops reading when the queue is full, before it drops envelopes.
     pub overload_wait: Duration,
+    /// How long the end may take once it is asked for. A disk that has not taken everything by then is left to itself.
+    pub stop_within: Duration,
     /// The sources.
     pub sources: Vec<Source>,
     /// Ends when no source had an envelope for so long, also at the beginning.
@@ -118,8 +123,11 @@ pub struct Desk {
     pub leaving: watch::Receiver<bool>,
 }
 
-/// [`Options::overload_wait`] where nobody says otherwise.
-pub const OVERLOAD_WAIT: Duration = Duration::from_secs(10);
+/// [`Options::overload_wait`] where nobody says otherwise: the peer's pings wait as long, and must not take us for dead.
+pub const OVERLOAD_WAIT: Duration = Duration::from_millis(500);
+
+/// [`Options::stop_within`] where nobody says otherwise.
+pub const STOP_WITHIN: Duration = Duration::from_millis(4_500);
 
 /// What stands in for the machine's clock and disk in a test.
 #[derive(Clone)]
@@ -305,6 +313,29 @@ pub struct LossWindow {
     pub max: Duration,
 }
 
+/// In which state a tape was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All is written and sealed.
+    Sealed,
+    /// All is written; for want of time some segments are left open, which whoever opens the tape next seals.
+    LeftOpen,
+    /// The disk did not take everything in time. What was not committed counts as dropped, and whoever opens the tape next
+    /// finds it as after a kill, with a gap. The writer's thread holds the tape until its disk lets go of it.
+    Cut,
+}
+
+impl Ending {
+    /// By name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::LeftOpen => "left_open",
+            Self::Cut => "cut",
+        }
+    }
+}
+
 /// What a run has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -312,10 +343,12 @@ pub struct Outcome {
     pub tape: String,
     /// Each source, in the order given.
     pub sources: Vec<SourceOutcome>,
-    /// The measured loss window.
+    /// The measured loss window; of a run that was cut nothing is known.
     pub loss_window: LossWindow,
     /// Why it ended.
     pub stopped_by: StoppedBy,
+    /// How it left the tape.
+    pub ending: Ending,
 }
 
 /// Why a run ended in bad order. What was committed is safe.
@@ -332,6 +365,9 @@ pub enum RecordError {
         /// The panic's words.
         why: String,
     },
+    /// It was told to end before it had begun, and the disk did not let it.
+    #[error("the tape was still being opened when the end was asked for, and is left as it is")]
+    StillOpening,
 }
 
 impl RecordError {
@@ -340,6 +376,7 @@ impl RecordError {
         match self {
             Self::Archive(error) => error.hint(),
             Self::Panicked { .. } => Some("start again; everything committed so far is safe"),
+            Self::StillOpening => Some("the next start goes on with what this one began to mend"),
         }
     }
 }
@@ -361,7 +398,16 @@ pub async fn run(
     let (ready, opened) = oneshot::channel();
     let (moved, ledger) = watch::channel(());
     let mut writing = writer::spawn(&options, &world, &queue, &events, moved, ready);
-    let Ok(tape) = opened.await else { return Err(writing.failure().await) };
+    let mut shutdown = pin!(shutdown);
+    let mut opened = pin!(opened);
+    let tape = tokio::select! {
+        biased;
+        tape = &mut opened => match tape {
+            Ok(tape) => tape,
+            Err(_) => return Err(writing.failure().await),
+        },
+        () = &mut shutdown => return leave_unopened(&queue, writing, opened, options.stop_within).await,
+    };
     events(Event::Started { tape: tape.clone() });
 
     let activity = Arc::new(Activity::new(started));
@@ -369,13 +415,15 @@ pub async fn run(
     let mut shells = JoinSet::new();
     let mut doors = Vec::new();
     let mut slot = 0;
+    let mut slots = Vec::new();
     for (at, source) in options.sources.iter().enumerate() {
+        slots.push(slot..slot + source.connections.max(1) as usize);
         for nth in 0..source.connections.max(1) {
             let (commands, inbox) = mpsc::channel(COMMANDS);
             if source.settings.provider == Provider::XLive {
                 doors.push((source.name.clone(), commands));
             }
-            let shell = Shell::new(slot, nth, source, &options, &world, &queue, &events, &activity, leaving.clone());
+            let shell = Shell::new(slot as u32, nth, source, &options, &world, &queue, &events, &activity, leaving.clone());
             shells.spawn(async move { (at, shell.run(inbox).await) });
             slot += 1;
         }
@@ -395,7 +443,6 @@ pub async fn run(
 
     let mut faults: Vec<Option<(Fault, String)>> = vec![None; options.sources.len()];
     let mut running: Vec<u32> = options.sources.iter().map(|s| s.connections.max(1)).collect();
-    let mut shutdown = pin!(shutdown);
     let run_until = options.run_for.map(|wait| started + wait);
     let stopped_by = loop {
         let idle_at = options.until_idle.map(|wait| activity.last() + wait);
@@ -437,34 +484,70 @@ pub async fn run(
             },
         }
     };
-    helpers.shutdown().await;
-    leave.send_replace(true);
-    let deadline = net::now() + FAREWELL;
-    let mut failed = None;
-    while let Ok(Some(joined)) = timeout_at(deadline, shells.join_next()).await {
-        if let Err(error) = joined {
-            failed = Some(panicked("a connection", error));
+    let stop_within = options.stop_within;
+    let board = Arc::clone(writing.board());
+    // Counts from when somebody asks for the end, who does not mean the end of a slow disk.
+    let out_of_patience = async {
+        if stopped_by != StoppedBy::Shutdown {
+            (&mut shutdown).await;
         }
-    }
-    // Before the queue is closed: what it has asked for is still written.
-    while let Ok(Some(joined)) = timeout_at(deadline, beside.join_next()).await {
-        if let Err(error) = joined {
-            failed = Some(panicked("the job beside the recorder", error));
+        let until = net::now() + stop_within;
+        board.stop_by(until.into_std());
+        sleep_until(until).await;
+    };
+    let ended = async {
+        helpers.shutdown().await;
+        leave.send_replace(true);
+        let deadline = net::now() + FAREWELL;
+        let mut failed = None;
+        while let Ok(Some(joined)) = timeout_at(deadline, shells.join_next()).await {
+            if let Err(error) = joined {
+                failed = Some(panicked("a connection", error));
+            }
         }
-    }
-    // Those that have not left by now are cut off; their farewell is written for them.
-    beside.shutdown().await;
-    shells.shutdown().await;
-    queue.close(stopped_by.words());
-    let written = writing.finish().await?;
-    if let Some(failed) = failed {
-        return Err(failed);
-    }
-    let mut sources = written.sources;
+        // Before the queue is closed: what it has asked for is still written.
+        while let Ok(Some(joined)) = timeout_at(deadline, beside.join_next()).await {
+            if let Err(error) = joined {
+                failed = Some(panicked("the job beside the recorder", error));
+            }
+        }
+        // Those that have not left by now are cut off; their farewell is written for them.
+        beside.shutdown().await;
+        shells.shutdown().await;
+        queue.close(stopped_by.words());
+        let written = writing.finish().await?;
+        failed.map_or(Ok(written), Err)
+    };
+    let written = tokio::select! {
+        biased;
+        written = ended => written?,
+        () = out_of_patience => board.written().unwrap_or_else(|| {
+            let taken = |nth: usize| queue.envelopes(slots[nth].clone());
+            Written { sources: board.cut_off(taken), loss_window: LossWindow::default(), ending: Ending::Cut }
+        }),
+    };
+    let Written { mut sources, loss_window, ending } = written;
     for (source, fault) in sources.iter_mut().zip(faults) {
         (source.fault, source.fault_text) = fault.unzip();
     }
-    Ok(Outcome { tape, sources, loss_window: written.loss_window, stopped_by })
+    Ok(Outcome { tape, sources, loss_window, stopped_by, ending })
+}
+
+/// The end is asked for while the tape is still being opened, or waits for room.
+async fn leave_unopened(
+    queue: &Queue,
+    mut writing: writer::Handle,
+    mut opened: std::pin::Pin<&mut oneshot::Receiver<String>>,
+    stop_within: Duration,
+) -> Result<Outcome, RecordError> {
+    let stopped_by = StoppedBy::Shutdown;
+    let until = net::now() + stop_within;
+    writing.board().stop_by(until.into_std());
+    queue.close(stopped_by.words());
+    let Ok(written) = timeout_at(until, writing.finish()).await else { return Err(RecordError::StillOpening) };
+    let Written { sources, loss_window, ending } = written?;
+    let tape = opened.try_recv().unwrap_or_default();
+    Ok(Outcome { tape, sources, loss_window, stopped_by, ending })
 }
 
 /// Never ready without an instant.

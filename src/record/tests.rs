@@ -107,6 +107,7 @@ fn options(dir: &Path, sources: Vec<Source>) -> Options {
         max_message: 64 << 10,
         queue_bytes: 1 << 20,
         overload_wait: OVERLOAD_WAIT,
+        stop_within: STOP_WITHIN,
         sources,
         until_idle: None,
         run_for: None,
