@@ -225,13 +225,18 @@ impl ArchiveError {
 
     /// Whether no file could be opened because too many are open, here or in the whole system: that passes.
     pub fn is_out_of_files(&self) -> bool {
-        let code = match self {
-            Self::Io { source, .. } => source.raw_os_error(),
-            Self::Segment(SegmentError::Io { source, .. }) => source.raw_os_error(),
-            _ => None,
-        };
-        // ENFILE and EMFILE, which the standard library has no kinds for.
-        cfg!(unix) && matches!(code, Some(23 | 24))
+        match self {
+            Self::Io { source, .. } | Self::Segment(SegmentError::Io { source, .. }) => too_many_files(source),
+            _ => false,
+        }
+    }
+
+    /// Whether it is over sooner or later without anybody doing something about the tape in that directory: there is no
+    /// room, or too many files are open.
+    pub fn is_passing(&self, disk: &dyn Disk, dir: &std::path::Path) -> bool {
+        // SQLite says only that it cannot open a file.
+        let is_unopened = || matches!(self, Self::Catalog(_)) && disk.list(dir).is_err_and(|error| too_many_files(&error));
+        self.is_full() || self.is_out_of_files() || is_unopened()
     }
 
     /// Whether something was asked for that is not there.
@@ -263,6 +268,11 @@ impl ArchiveError {
             },
         }
     }
+}
+
+/// ENFILE and EMFILE, which the standard library has no kinds for.
+fn too_many_files(error: &std::io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 type Result<T> = std::result::Result<T, ArchiveError>;

@@ -15,7 +15,7 @@ use super::recover::Index;
 use super::rescue::{Rescue, Unannounced};
 use super::{ArchiveError, Decode, Hole, Options, Recovery, Result};
 use crate::catalog::{Catalog, Change, GapRow, ScopeRow, SegmentRow};
-use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, panic_point};
 use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, Writer};
 
 /// Given up when the disk is full, so that the farewell can be written.
@@ -379,6 +379,7 @@ impl Archive {
         let sealed = self.layout.sealed(name, &day, first_n);
         let (disk, level, source) = (Arc::clone(&self.disk), self.options.level, source.clone());
         let work = move || {
+            panic_point("sealer");
             let sealed = segment::seal(&*disk, &open, &partial, &sealed, level)?;
             Ok(Done { source, first_n, day, sealed })
         };
@@ -920,6 +921,11 @@ impl Archive {
         if self.fill_up(&path, RESERVE_BYTES).is_err() {
             drop(self.disk.remove(&path));
         }
+    }
+
+    /// Whether a refusal is over sooner or later, see [`ArchiveError::is_passing`].
+    pub fn is_passing(&self, error: &ArchiveError) -> bool {
+        error.is_passing(&*self.disk, self.layout.dir())
     }
 
     /// Whether there is hardly any room on the disk.

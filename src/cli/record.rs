@@ -9,16 +9,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::args::{self, Common, now};
 use super::backfill::{self, DayBudget};
-use super::exit::{Exit, Outcome, usage};
+use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{self, Out, count, length, say, size};
 use super::{log, scrub, signal};
 use crate::archive::{RealDisk, Spent};
 use crate::backfill::{Budget, Budgets, Event as FillEvent, Following};
-use crate::config::{Config, ProviderFlags};
-use crate::model::{Cause, GapState, Provider, SourceName, UnixMicros};
+use crate::config::{Config, PANIC_VARIABLE, ProviderFlags};
+use crate::model::{Cause, GapState, PARTS, Provider, SourceName, UnixMicros, panic_point, rehearse_panic};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 use crate::provider::{Fault, Loudness};
 use crate::record::{self, Ending, Event, OVERLOAD_WAIT, Options, STOP_WITHIN, SourceOutcome, World};
@@ -99,6 +100,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let config = configuration(common, args)?;
     log::start(config.secrets());
     config.require_sources()?;
+    rehearse()?;
     let key_sources: Vec<String> = config.sources.iter().map(|source| source.key_source.clone()).collect();
     let names = config.sources.iter().map(|source| source.name.to_string()).collect::<Vec<_>>().join(", ");
     let dir = config.tape.clone();
@@ -107,10 +109,17 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let options = options(args, config, &teller)?;
     let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: record::Writing::Thread };
     let sink = teller.sink();
-    let recorded =
-        signal::block_on_saying(STOPPING, async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));
+    let recorded = signal::block_on_saying(STOPPING, async |stop| {
+        let stopped = async {
+            tokio::select! {
+                () = signal::stopped(stop) => {}
+                () = teller.gone() => {}
+            }
+        };
+        Ok(record::run(options, world, sink, stopped).await?)
+    });
     let filling = teller.filling();
-    let told = teller.finish();
+    let told = teller.finish()?;
     let outcome = recorded?;
     let exit = exit(&outcome, &filling);
     summarise(&outcome, &filling, &key_sources);
@@ -120,6 +129,16 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         out.flush()?;
     }
     Ok(exit)
+}
+
+/// A part that is to panic, in a test.
+fn rehearse() -> Result<()> {
+    match std::env::var(PANIC_VARIABLE) {
+        Ok(part) if !rehearse_panic(&part) => {
+            Err(usage(format!("{PANIC_VARIABLE}: there is no part `{part}`"), format!("one of {}", PARTS.join(", "))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is to be recorded: from flags alone, or from the file.
@@ -388,6 +407,8 @@ struct Teller {
     left_out: Arc<AtomicU64>,
     filling: Arc<Mutex<Filling>>,
     thread: JoinHandle<bool>,
+    /// Closed when the thread ends.
+    alive: watch::Sender<()>,
 }
 
 impl Teller {
@@ -395,8 +416,19 @@ impl Teller {
         let (sender, receiver) = sync_channel(EVENTS);
         let mut voice = Voice::new(json, ready);
         let thread = std::thread::Builder::new().name("teller".to_owned());
-        let thread = thread.spawn(move || voice.run(&receiver)).context("cannot start a thread")?;
-        Ok(Self { sender, left_out: Arc::default(), filling: Arc::default(), thread })
+        let (alive, here) = watch::channel(());
+        let thread = thread.spawn(move || {
+            let told = voice.run(&receiver);
+            drop(here);
+            told
+        });
+        let thread = thread.context("cannot start a thread")?;
+        Ok(Self { sender, left_out: Arc::default(), filling: Arc::default(), thread, alive })
+    }
+
+    /// Ready when the thread has ended although nobody told it to: it has failed.
+    async fn gone(&self) {
+        self.alive.closed().await;
     }
 
     /// What became of gaps so far.
@@ -434,15 +466,21 @@ impl Teller {
     }
 
     /// Says the rest, and whether somebody still reads stdout.
-    fn finish(self) -> bool {
-        // The thread only goes without being told when it panics, and then nothing is left to say.
+    ///
+    /// # Errors
+    /// When it had failed, which ended the recorder.
+    fn finish(self) -> Result<bool> {
+        // The thread only goes without being told when it panics.
         self.sender.send(News::End).ok();
-        let reading = self.thread.join().unwrap_or(false);
+        let Ok(reading) = self.thread.join() else {
+            let what = "the part that tells what happens failed; this is a bug, its words are above, and recording has ended";
+            return Err(failed(what, "start again; everything committed so far is safe"));
+        };
         let left_out = self.left_out.load(Ordering::Relaxed);
         if left_out > 0 && reading {
             say(&format!("{} not told: the reader was too slow (all is recorded)", count(left_out, "event")));
         }
-        reading
+        Ok(reading)
     }
 }
 
@@ -539,6 +577,7 @@ impl Voice {
                 self.say(Loudness::Info, &ready);
             }
             Event::Committed { frames, .. } => {
+                panic_point("teller");
                 self.frames += frames;
                 self.last_commit = Some(now());
             }

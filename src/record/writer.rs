@@ -23,7 +23,7 @@ use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Ending, Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, GapRow, Hole, Leaf, Lost, PenError, Selected};
-use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
+use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via, panic_point};
 use crate::net::{self, Clock};
 use crate::provider::{self, Loudness, Scope};
 
@@ -271,7 +271,7 @@ impl Plan {
                 self.say(Loudness::Warn, "there is room on the disk again; recording begins");
                 Ok(Opened::Archive(Box::new(archive)))
             }
-            Err(error) if passes(&error) => {
+            Err(error) if error.is_passing(&*self.world.disk, &self.tape) => {
                 let is_first = wait.is_zero();
                 *wait = if is_first { FULL_WAIT.0 } else { FULL_WAIT.1 };
                 if is_first {
@@ -291,13 +291,13 @@ impl Plan {
     }
 }
 
-/// Whether a refusal is over sooner or later, without anybody doing something about the tape.
-fn passes(error: &ArchiveError) -> bool {
-    error.is_full() || error.is_out_of_files()
-}
-
+/// Of a refusal that passes.
 fn why_not(error: &ArchiveError) -> &'static str {
-    if error.is_out_of_files() { "too many files are open" } else { "the disk is full" }
+    match error {
+        ArchiveError::Catalog(refusal) if !refusal.is_full() && !refusal.is_io() => "too many files are open",
+        error if error.is_out_of_files() => "too many files are open",
+        _ => "the disk is full",
+    }
 }
 
 struct Writer {
@@ -658,6 +658,7 @@ impl Writer {
         decoded: &Decoded,
         via: Via,
     ) -> Result<(), ArchiveError> {
+        panic_point("writer");
         let Slot { source, conn, state, .. } = self.slots[slot];
         let source = &mut self.sources[source];
         let n_bytes = bytes.len() as u64;
@@ -751,7 +752,7 @@ impl Writer {
     /// Any refusal but a full disk is the end; that one is told, and what was not committed counts as dropped.
     fn stall(&mut self, error: ArchiveError) -> Result<Stall, ArchiveError> {
         // SQLite does not always say that it is for want of room.
-        if !passes(&error) && !(matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room()) {
+        if !self.archive.is_passing(&error) && !(matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room()) {
             return Err(error);
         }
         self.oldest = None;
@@ -777,7 +778,7 @@ impl Writer {
         }
         match self.resume() {
             Ok(()) => {}
-            Err(error) if passes(&error) => {
+            Err(error) if self.archive.is_passing(&error) => {
                 stall.wait = (stall.wait * 2).min(FULL_WAIT.1);
                 return Ok(false);
             }
