@@ -24,6 +24,9 @@ const RESERVE_BYTES: usize = 1 << 20;
 /// A disk that was full has room again when so much fits: the reserve, and something to go on with.
 const ROOM_BYTES: usize = 3 * RESERVE_BYTES;
 
+/// Without so much room a tape is not opened.
+const SOME_BYTES: usize = 256 << 10;
+
 /// A step in the filling of a gap.
 #[derive(Clone, Copy, Debug)]
 pub struct Filling<'a> {
@@ -158,6 +161,7 @@ impl Archive {
         let lock = layout.lock(&*disk, holder)?;
         let id: u128 = rand::rng().random();
         let info = layout.create(&*disk, &format!("{id:032x}"), at)?;
+        has_some_room(&layout, &*disk)?;
         let recovered = super::recover::recover(&layout, &*disk, &options, decode, &info.tape, keep, at)?;
         let mut archive = Self {
             layout,
@@ -950,6 +954,18 @@ impl Archive {
         file.append(&vec![0x5a; bytes])?;
         file.sync()
     }
+}
+
+/// Whether SQLite may map its shared memory: where that finds no room, there is no error but SIGBUS.
+fn has_some_room(layout: &Layout, disk: &dyn Disk) -> Result<()> {
+    let path = layout.probe();
+    let io = |source| ArchiveError::Io { what: "cannot write", path: path.clone(), source };
+    if disk.len(&path).map_err(io)?.is_some() {
+        disk.remove(&path).map_err(io)?;
+    }
+    let filled = disk.create(&path).and_then(|mut file| file.append(&[0x5a; SOME_BYTES]));
+    let removed = disk.len(&path).and_then(|len| if len.is_some() { disk.remove(&path) } else { Ok(()) });
+    filled.and(removed).map_err(io)
 }
 
 /// An error with its causes, in one line.
