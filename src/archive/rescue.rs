@@ -92,7 +92,9 @@ impl Archive {
         match rescued {
             Ok(()) => {
                 let why = in_full(&error);
-                tracing::error!("the disk refused a file: {why}; what was not safe is written again to a new one, look after the disk");
+                tracing::error!(
+                    "the disk refused a file: {why}; what was not safe is written again to a new one, look after the disk"
+                );
                 Ok(())
             }
             Err(again) if again.is_full() => Err(again),

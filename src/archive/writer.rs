@@ -15,7 +15,9 @@ use super::recover::Index;
 use super::rescue::{Rescue, Unannounced};
 use super::{ArchiveError, Decode, Hole, Options, Recovery, Result};
 use crate::catalog::{Catalog, Change, GapRow, ScopeRow, SegmentRow};
-use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, panic_point};
+use crate::model::{
+    Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, panic_point,
+};
 use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, Writer};
 
 /// Given up when the disk is full, so that the farewell can be written.

@@ -280,7 +280,11 @@ fn exit(outcome: &record::Outcome, filling: &Filling) -> Exit {
     }
     let holes = |source: &SourceOutcome| source.open_gaps.iter().any(|gap| !gap.is_doubt());
     let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || holes(source);
-    if sources.iter().any(lossy) || !filling.unfillable.is_empty() || outcome.ending == Ending::Cut { Exit::KnownLoss } else { Exit::Done }
+    if sources.iter().any(lossy) || !filling.unfillable.is_empty() || outcome.ending == Ending::Cut {
+        Exit::KnownLoss
+    } else {
+        Exit::Done
+    }
 }
 
 // The end, for people and for scripts.

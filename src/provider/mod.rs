@@ -494,7 +494,9 @@ fn unread() -> Decoded {
 /// Reads a record by the way it came: an envelope, or a page of history.
 pub fn decode_record(provider: Provider, via: crate::model::Via, bytes: &[u8]) -> Decoded {
     match via {
-        crate::model::Via::History | crate::model::Via::Snapshot => survived(bytes, || history::decode_page(provider, bytes)).unwrap_or_else(unread),
+        crate::model::Via::History | crate::model::Via::Snapshot => {
+            survived(bytes, || history::decode_page(provider, bytes)).unwrap_or_else(unread)
+        }
         _ => decode(provider, bytes),
     }
 }

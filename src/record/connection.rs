@@ -16,7 +16,9 @@ use super::control::Topics;
 use super::queue::{Entry, Gone, Item, Offer, Queue};
 use super::{Event, Options, Sink, Source, World};
 use crate::archive::{self, Closed};
-use crate::model::{Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via, panic_point};
+use crate::model::{
+    Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via, panic_point,
+};
 use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError, TELLING_HEADERS};
 use crate::provider::{self, Action, Client, End, Fault, Input, Loudness};
 

@@ -41,7 +41,7 @@ mod writer;
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,13 +57,14 @@ use crate::provider::{self, Fault, Loudness};
 
 pub use pen::Pen;
 
+use board::Board;
 use connection::{Activity, Ended, Shell};
 use control::Door;
 use queue::Queue;
 use writer::Written;
 
-/// For the farewells of all connections together.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// For the farewells of all connections together, and for the last answer that a job beside them waits for.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Commands that wait for one connection.
 const COMMANDS: usize = 16;
@@ -392,6 +393,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Outcome, RecordError> {
     let started = net::now();
+    let run_until = options.run_for.map(|wait| started + wait);
     let queue = Arc::new(Queue::new(options.queue_bytes, world.writing));
     // However this future ends, the thread hears of it.
     let _close = CloseOnDrop(Arc::clone(&queue));
@@ -400,13 +402,20 @@ pub async fn run(
     let mut writing = writer::spawn(&options, &world, &queue, &events, moved, ready);
     let mut shutdown = pin!(shutdown);
     let mut opened = pin!(opened);
-    let tape = tokio::select! {
+    let unopened = tokio::select! {
         biased;
-        tape = &mut opened => match tape {
-            Ok(tape) => tape,
-            Err(_) => return Err(writing.failure().await),
-        },
-        () = &mut shutdown => return leave_unopened(&queue, writing, opened, options.stop_within).await,
+        tape = &mut opened => Err(tape),
+        () = &mut shutdown => Ok(StoppedBy::Shutdown),
+        () = maybe_until(run_until) => Ok(StoppedBy::RunFor),
+    };
+    let tape = match unopened {
+        Err(Ok(tape)) => tape,
+        Err(Err(_)) => return Err(writing.failure().await),
+        Ok(stopped_by) => {
+            let board = Arc::clone(writing.board());
+            let out_of_patience = out_of_patience(stopped_by, shutdown, &board, options.stop_within);
+            return leave_unopened(&queue, writing, opened, stopped_by, out_of_patience).await;
+        }
     };
     events(Event::Started { tape: tape.clone() });
 
@@ -443,7 +452,6 @@ pub async fn run(
 
     let mut faults: Vec<Option<(Fault, String)>> = vec![None; options.sources.len()];
     let mut running: Vec<u32> = options.sources.iter().map(|s| s.connections.max(1)).collect();
-    let run_until = options.run_for.map(|wait| started + wait);
     let stopped_by = loop {
         let idle_at = options.until_idle.map(|wait| activity.last() + wait);
         tokio::select! {
@@ -456,21 +464,17 @@ pub async fn run(
             }
             failure = writing.failure() => return Err(failure),
             Some(joined) = helpers.join_next() => if let Err(error) = joined {
-                queue.close("a part of the recorder failed");
-                drop(writing.finish().await);
+                break_off(&queue, &mut writing, options.stop_within).await;
                 return Err(panicked("the control socket", error));
             },
             Some(joined) = beside.join_next() => if let Err(error) = joined {
-                queue.close("a part of the recorder failed");
-                drop(writing.finish().await);
+                break_off(&queue, &mut writing, options.stop_within).await;
                 return Err(panicked("the job beside the recorder", error));
             },
             joined = shells.join_next() => match joined {
                 None => break StoppedBy::Sources,
                 Some(Err(error)) => {
-                    queue.close("a part of the recorder failed");
-                    // What is queued is still written; the panic is the error that counts.
-                    drop(writing.finish().await);
+                    break_off(&queue, &mut writing, options.stop_within).await;
                     return Err(panicked("a connection", error));
                 }
                 Some(Ok((_, Ended::WriterGone))) => return Err(writing.failure().await),
@@ -484,17 +488,8 @@ pub async fn run(
             },
         }
     };
-    let stop_within = options.stop_within;
     let board = Arc::clone(writing.board());
-    // Counts from when somebody asks for the end, who does not mean the end of a slow disk.
-    let out_of_patience = async {
-        if stopped_by != StoppedBy::Shutdown {
-            (&mut shutdown).await;
-        }
-        let until = net::now() + stop_within;
-        board.stop_by(until.into_std());
-        sleep_until(until).await;
-    };
+    let out_of_patience = out_of_patience(stopped_by, shutdown.as_mut(), &board, options.stop_within);
     let ended = async {
         helpers.shutdown().await;
         leave.send_replace(true);
@@ -533,19 +528,43 @@ pub async fn run(
     Ok(Outcome { tape, sources, loss_window, stopped_by, ending })
 }
 
-/// The end is asked for while the tape is still being opened, or waits for room.
+/// A part has failed: what is queued is still written, if the disk takes it; the failure is the error that counts.
+async fn break_off(queue: &Queue, writing: &mut writer::Handle, within: Duration) {
+    queue.close("a part of the recorder failed");
+    drop(timeout_at(net::now() + within, writing.finish()).await);
+}
+
+/// Ready when the end has been waited for long enough. That counts from when somebody asks for it: whoever only said when
+/// to end does not mean a slow disk.
+async fn out_of_patience(
+    stopped_by: StoppedBy,
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+    board: &Board,
+    stop_within: Duration,
+) {
+    if stopped_by != StoppedBy::Shutdown {
+        shutdown.await;
+    }
+    let until = net::now() + stop_within;
+    board.stop_by(until.into_std());
+    sleep_until(until).await;
+}
+
+/// The end comes while the tape is still being opened, or waits for room.
 async fn leave_unopened(
     queue: &Queue,
     mut writing: writer::Handle,
-    mut opened: std::pin::Pin<&mut oneshot::Receiver<String>>,
-    stop_within: Duration,
+    mut opened: Pin<&mut oneshot::Receiver<String>>,
+    stopped_by: StoppedBy,
+    out_of_patience: impl Future<Output = ()>,
 ) -> Result<Outcome, RecordError> {
-    let stopped_by = StoppedBy::Shutdown;
-    let until = net::now() + stop_within;
-    writing.board().stop_by(until.into_std());
     queue.close(stopped_by.words());
-    let Ok(written) = timeout_at(until, writing.finish()).await else { return Err(RecordError::StillOpening) };
-    let Written { sources, loss_window, ending } = written?;
+    let written = tokio::select! {
+        biased;
+        written = writing.finish() => written?,
+        () = out_of_patience => return Err(RecordError::StillOpening),
+    };
+    let Written { sources, loss_window, ending } = written;
     let tape = opened.try_recv().unwrap_or_default();
     Ok(Outcome { tape, sources, loss_window, stopped_by, ending })
 }

@@ -1012,6 +1012,8 @@ async fn a_disk_that_is_full_at_the_start_is_waited_for() {
     running.stop.take().unwrap().send(()).unwrap();
     let error = running.end().await.unwrap_err();
     assert!(error.hint().unwrap().contains("free some space"), "{error}");
+    let short = Options { run_for: Some(Duration::from_millis(50)), ..options(dir.path(), vec![tweetstream(&base)]) };
+    assert!(matches!(start(short, world.clone()).end().await, Err(RecordError::Archive(error)) if error.is_full()));
     let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
     running.said("the disk is full").await;
     disk.heal();
@@ -1041,7 +1043,8 @@ async fn a_refused_file_costs_nothing_and_the_second_ends_the_recorder() {
     assert!(matches!(error, RecordError::Archive(_)), "{error}");
     disk.heal();
     let archive = archive::Options::default();
-    let tape = archive::Archive::open(dir.path(), Arc::new(disk.clone()), archive, provider::decode_record, "test", UnixMicros(0));
+    let tape =
+        archive::Archive::open(dir.path(), Arc::new(disk.clone()), archive, provider::decode_record, "test", UnixMicros(0));
     let (name, tape) = (SourceName::new("alpha").unwrap(), tape.unwrap());
     let causes: Vec<_> = tape.open_gaps(&name).into_iter().map(|gap| gap.cause).collect();
     assert_eq!(causes, ["disk"]);

@@ -23,7 +23,9 @@ use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Ending, Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, GapRow, Hole, Leaf, Lost, PenError, Selected};
-use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via, panic_point};
+use crate::model::{
+    Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via, panic_point,
+};
 use crate::net::{self, Clock};
 use crate::provider::{self, Loudness, Scope};
 
@@ -752,7 +754,8 @@ impl Writer {
     /// Any refusal but a full disk is the end; that one is told, and what was not committed counts as dropped.
     fn stall(&mut self, error: ArchiveError) -> Result<Stall, ArchiveError> {
         // SQLite does not always say that it is for want of room.
-        if !self.archive.is_passing(&error) && !(matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room()) {
+        let is_out_of_room = || matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room();
+        if !self.archive.is_passing(&error) && !is_out_of_room() {
             return Err(error);
         }
         self.oldest = None;
