@@ -513,7 +513,7 @@ async fn ends_when_idle_or_when_time_is_over() {
         let mut options = options(dir.path(), vec![tweetstream(&base)]);
         match by {
             StoppedBy::Idle => options.until_idle = Some(Duration::from_millis(300)),
-            _ => options.run_for = Some(Duration::from_millis(300)),
+            _ => options.run_for = Some(Duration::from_secs(1)),
         }
         let outcome = start(options, world()).end().await.unwrap();
         assert_eq!((outcome.stopped_by, outcome.sources[0].frames), (by, 3));
