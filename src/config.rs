@@ -42,8 +42,11 @@ pub const DEFAULT_TAPE: &str = "./tape";
 /// Demos and tests against `birdtape replay` need no key; a loopback address cannot be a provider's. It is no secret.
 pub const LOCAL_KEY: &str = "local";
 
+/// Names a part of the recorder that is to panic.
+pub const PANIC_VARIABLE: &str = "BIRDTAPE_PANIC";
+
 /// Our own environment variables, with what they do; any other `BIRDTAPE_…` is a mistake.
-pub const VARIABLES: [(&str, &str); 9] = [
+pub const VARIABLES: [(&str, &str); 10] = [
     ("BIRDTAPE_BASE_URL", "set by `replay -- COMMAND`: where the fake providers are"),
     (
         "BIRDTAPE_CA_FILE",
@@ -53,6 +56,7 @@ pub const VARIABLES: [(&str, &str); 9] = [
     ("BIRDTAPE_CORPUS", "tests only: a folder of real envelopes"),
     ("BIRDTAPE_FIXTURE", "set for the command of `fixture shrink`: the file to look at"),
     ("BIRDTAPE_LOG", "the log level: error, warn, info, debug, trace"),
+    (PANIC_VARIABLE, "tests only: a part of the recorder that panics, see `model::PARTS`"),
     ("BIRDTAPE_REDACT_KEY", "the secret of the stand-ins that `fixture cut --redact` makes"),
     ("BIRDTAPE_TAPE", "the directory of the tape"),
     ("BIRDTAPE_TEST_PYTHON", "tests only: a Python that has DuckDB and moto"),

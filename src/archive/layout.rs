@@ -92,6 +92,11 @@ impl Layout {
         self.dir.join("reserve")
     }
 
+    /// There for an instant, to see whether there is room.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.dir.join("probe")
+    }
+
     pub(super) fn scrub(&self) -> PathBuf {
         self.dir.join("scrub.json")
     }

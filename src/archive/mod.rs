@@ -26,6 +26,7 @@
 //! | `certificate.rs` | [`Certificate`], a statement of completeness |
 //! | `pen.rs` | [`Pen`], through which a filler of gaps reaches whoever writes |
 //! | `writer.rs` | [`Archive`], the one writer, and the gap ledger |
+//! | `rescue.rs` | what happens to records whose file the disk refused |
 //! | `recover.rs` | what opening does: leftovers, torn tails, catching up, rebuilding |
 //! | `reader.rs` | [`Tape`], any number of readers, beside a writer |
 //! | `verify.rs` | [`verify`], every byte and every row |
@@ -49,6 +50,7 @@ mod prune;
 mod reader;
 mod recover;
 mod remains;
+mod rescue;
 mod restore;
 mod scrub;
 #[cfg(test)]
@@ -160,6 +162,12 @@ pub enum ArchiveError {
     /// The writer refused after an earlier failure.
     #[error("the tape takes no more records after a failed write")]
     Poisoned,
+    /// A thread of ours ended as it must not.
+    #[error("{part} failed; this is a bug, its words are above")]
+    Panicked {
+        /// Which.
+        part: &'static str,
+    },
     /// The operating system refused.
     #[error("{what} {}", .path.display())]
     Io {
@@ -205,6 +213,32 @@ impl ArchiveError {
         }
     }
 
+    /// Whether another file may fare better: the system refused this one, and not for want of room or rights.
+    fn is_of_one_file(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            Self::Catalog(error) => error.is_broken() || error.is_io(),
+            _ if self.is_full() || self.is_out_of_files() => false,
+            _ => self.io_kind().is_some_and(|kind| !matches!(kind, PermissionDenied | ReadOnlyFilesystem)),
+        }
+    }
+
+    /// Whether no file could be opened because too many are open, here or in the whole system: that passes.
+    pub fn is_out_of_files(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::Segment(SegmentError::Io { source, .. }) => too_many_files(source),
+            _ => false,
+        }
+    }
+
+    /// Whether it is over sooner or later without anybody doing something about the tape in that directory: there is no
+    /// room, or too many files are open.
+    pub fn is_passing(&self, disk: &dyn Disk, dir: &std::path::Path) -> bool {
+        // SQLite says only that it cannot open a file.
+        let is_unopened = || matches!(self, Self::Catalog(_)) && disk.list(dir).is_err_and(|error| too_many_files(&error));
+        self.is_full() || self.is_out_of_files() || is_unopened()
+    }
+
     /// Whether something was asked for that is not there.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::UnknownSource { .. })
@@ -234,6 +268,11 @@ impl ArchiveError {
             },
         }
     }
+}
+
+/// ENFILE and EMFILE, which the standard library has no kinds for.
+fn too_many_files(error: &std::io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 type Result<T> = std::result::Result<T, ArchiveError>;

@@ -1,5 +1,6 @@
 //! The durable order: stop at each named point, reopen, compare with a plain model.
 
+mod rescue;
 mod upkeep;
 
 use std::collections::BTreeMap;

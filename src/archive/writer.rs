@@ -12,9 +12,12 @@ use super::fact::{Closed, Fact, KindResult, Spent, to_json};
 use super::index::{ALL, Indexed, SourceIndex};
 use super::layout::Layout;
 use super::recover::Index;
+use super::rescue::{Rescue, Unannounced};
 use super::{ArchiveError, Decode, Hole, Options, Recovery, Result};
 use crate::catalog::{Catalog, Change, GapRow, ScopeRow, SegmentRow};
-use crate::model::{Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros};
+use crate::model::{
+    Body, Cause, ConnId, Decoded, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, panic_point,
+};
 use crate::segment::{self, Commit, Disk, FORMAT, Header, Sealed, SegmentError, Writer};
 
 /// Given up when the disk is full, so that the farewell can be written.
@@ -22,6 +25,9 @@ const RESERVE_BYTES: usize = 1 << 20;
 
 /// A disk that was full has room again when so much fits: the reserve, and something to go on with.
 const ROOM_BYTES: usize = 3 * RESERVE_BYTES;
+
+/// Without so much room a tape is not opened.
+const SOME_BYTES: usize = 256 << 10;
 
 /// A step in the filling of a gap.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +83,15 @@ pub struct Archive {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) catalog: Catalog,
     pub(super) options: Options,
-    decode: Decode,
+    pub(super) decode: Decode,
     pub(super) tape: String,
     pub(super) index: BTreeMap<SourceName, SourceIndex>,
     pub(super) changes: Vec<Change>,
     recording: BTreeMap<SourceName, Recording>,
+    /// Made durable and not told yet: the last commit of each source.
+    committed: Vec<Committed>,
+    pub(super) unannounced: Unannounced,
+    pub(super) rescue: Rescue,
     sealing: Vec<JoinHandle<std::result::Result<Done, SegmentError>>>,
     pub(super) recovery: Recovery,
     /// What is appended now belongs into one commit with what was appended before it.
@@ -153,6 +163,7 @@ impl Archive {
         let lock = layout.lock(&*disk, holder)?;
         let id: u128 = rand::rng().random();
         let info = layout.create(&*disk, &format!("{id:032x}"), at)?;
+        has_some_room(&layout, &*disk)?;
         let recovered = super::recover::recover(&layout, &*disk, &options, decode, &info.tape, keep, at)?;
         let mut archive = Self {
             layout,
@@ -164,6 +175,9 @@ impl Archive {
             index: recovered.index,
             changes: Vec::new(),
             recording: BTreeMap::new(),
+            committed: Vec::new(),
+            unannounced: Unannounced::default(),
+            rescue: Rescue::default(),
             sealing: Vec::new(),
             recovery: recovered.recovery,
             is_mid_leaf: false,
@@ -184,22 +198,30 @@ impl Archive {
         let why = self.poisoned.clone().unwrap_or_else(|| "it was opened anew".to_owned());
         self.poisoned = Some(why.clone());
         self.probe()?;
-        // Whoever seals beside us must not meet the one that mends. What became of it, mending finds.
-        self.sealing.drain(..).for_each(|sealing| drop(sealing.join()));
-        self.recording.clear();
-        self.changes.clear();
+        self.committed.clear();
+        self.unannounced.clear();
         self.is_mid_leaf = false;
-        // The file may be put aside.
-        self.catalog = Catalog::in_memory()?;
-        let recovered =
-            super::recover::recover(&self.layout, &*self.disk, &self.options, self.decode, &self.tape, Index::Keep, at)?;
-        (self.catalog, self.index, self.recovery) = (recovered.catalog, recovered.index, recovered.recovery);
+        self.mend(at)?;
         // The disk may have had no room for the farewell either.
         self.recovery.farewell.get_or_insert(why);
         self.poisoned = None;
         self.make_reserve();
         let noted = self.write_recovery_notes(at);
         self.guard(noted)
+    }
+
+    /// Lets go of what is being written, and does what opening does.
+    pub(super) fn mend(&mut self, at: UnixMicros) -> Result<()> {
+        // Whoever seals beside us must not meet the one that mends. What became of it, mending finds.
+        self.sealing.drain(..).for_each(|sealing| drop(sealing.join()));
+        self.recording.clear();
+        self.changes.clear();
+        // The file may be put aside.
+        self.catalog = Catalog::in_memory()?;
+        let recovered =
+            super::recover::recover(&self.layout, &*self.disk, &self.options, self.decode, &self.tape, Index::Keep, at)?;
+        (self.catalog, self.index, self.recovery) = (recovered.catalog, recovered.index, recovered.recovery);
+        Ok(())
     }
 
     /// What opening had to mend.
@@ -233,6 +255,7 @@ impl Archive {
     /// Appends a record; it is durable after the next [`commit`](Self::commit).
     ///
     /// `decoded` is what its envelope says; `None` is for records that are not envelopes, or that nobody could read.
+    /// Where the disk refuses a file, what is not durable is written again to a new one, once in a while.
     ///
     /// # Errors
     /// When the disk refuses; the archive is then poisoned and must be opened again.
@@ -241,19 +264,20 @@ impl Archive {
     /// When the source was never added.
     pub fn append(&mut self, source: &SourceName, draft: &Draft, decoded: Option<&Decoded>) -> Result<Seq> {
         self.check()?;
-        let appended = self.try_append(source, draft, decoded);
-        self.guard(appended)
-    }
-
-    fn try_append(&mut self, source: &SourceName, draft: &Draft, decoded: Option<&Decoded>) -> Result<Seq> {
-        let index = self.index.get(source).expect("a source is added before it records");
-        let n = index.last_n().next();
-        let day = draft.received_at.day();
+        let (at, day) = (draft.received_at, draft.received_at.day());
         let full = |r: &Recording| r.writer.raw_bytes() >= self.options.segment_bytes || r.day_number < day;
         if !self.is_mid_leaf && self.recording.get(source).is_some_and(full) {
-            self.commit(draft.received_at)?;
-            self.rotate(source, draft.received_at)?;
+            let rotated = self.try_commit(at).and_then(|()| self.rotate(source, at));
+            self.or_rescued(rotated, at)?;
         }
+        let n = self.index.get(source).expect("a source is added before it records").last_n().next();
+        self.unannounced.keep(source, n, draft, decoded.is_some_and(|decoded| decoded.json));
+        let appended = self.try_append(source, n, draft, decoded);
+        self.or_rescued(appended, at)?;
+        Ok(n)
+    }
+
+    fn try_append(&mut self, source: &SourceName, n: Seq, draft: &Draft, decoded: Option<&Decoded>) -> Result<()> {
         if !self.recording.contains_key(source) {
             self.begin(source, n, draft.received_at)?;
         }
@@ -269,13 +293,13 @@ impl Archive {
         };
         let events = decoded.map_or(&[][..], |d| &d.events);
         let (kind, via, conn) = (draft.kind, draft.via, draft.conn.0);
-        let index = self.index.get_mut(source).expect("looked up above");
+        let index = self.index.get_mut(source).expect("its number came from there");
         index.record(Indexed { n, at: draft.received_at, kind, via, conn, fact, events });
         if let Some(span) = ended {
             let row = index.end_block(recording.first_n.0, &span);
             self.changes.extend(row.map(Change::Block));
         }
-        Ok(n)
+        Ok(())
     }
 
     fn begin(&mut self, source: &SourceName, n: Seq, at: UnixMicros) -> Result<()> {
@@ -304,15 +328,21 @@ impl Archive {
     pub fn commit(&mut self, at: UnixMicros) -> Result<Vec<Committed>> {
         self.check()?;
         let committed = self.try_commit(at);
-        self.guard(committed)
+        if committed.is_err() {
+            self.or_rescued(committed, at)?;
+            let again = self.try_commit(at);
+            self.guard(again)?;
+        }
+        Ok(std::mem::take(&mut self.committed))
     }
 
-    fn try_commit(&mut self, at: UnixMicros) -> Result<Vec<Committed>> {
-        let mut committed = Vec::new();
+    fn try_commit(&mut self, at: UnixMicros) -> Result<()> {
         for (source, recording) in self.recording.iter_mut().filter(|(_, r)| r.dirty) {
             let Commit { n, hash, .. } = recording.writer.commit(at)?;
             recording.dirty = false;
-            committed.push(Committed { source: source.clone(), n, hash });
+            self.unannounced.forget(source);
+            self.committed.retain(|before| before.source != *source);
+            self.committed.push(Committed { source: source.clone(), n, hash });
             self.changes.push(Change::Segment(SegmentRow {
                 source: source.to_string(),
                 first_n: recording.first_n.0,
@@ -328,6 +358,7 @@ impl Archive {
                 content: String::new(),
             }));
         }
+        self.unannounced.clear();
         self.reached("segments durable, catalog behind")?;
         self.collect_sealed(false)?;
         for index in self.index.values_mut() {
@@ -337,8 +368,7 @@ impl Archive {
             self.catalog.apply(&self.changes)?;
             self.changes.clear();
         }
-        self.reached("catalog committed, not announced")?;
-        Ok(committed)
+        self.reached("catalog committed, not announced")
     }
 
     /// Ends a source's open segment and has it sealed.
@@ -355,6 +385,7 @@ impl Archive {
         let sealed = self.layout.sealed(name, &day, first_n);
         let (disk, level, source) = (Arc::clone(&self.disk), self.options.level, source.clone());
         let work = move || {
+            panic_point("sealer");
             let sealed = segment::seal(&*disk, &open, &partial, &sealed, level)?;
             Ok(Done { source, first_n, day, sealed })
         };
@@ -371,7 +402,7 @@ impl Archive {
         let (done, running): (Vec<_>, Vec<_>) = self.sealing.drain(..).partition(|handle| wait || handle.is_finished());
         self.sealing = running;
         for handle in done {
-            let done = handle.join().map_err(|_| ArchiveError::Poisoned)??;
+            let done = handle.join().map_err(|_| ArchiveError::Panicked { part: "the part that seals segments" })??;
             self.note_sealed(&done);
         }
         Ok(())
@@ -390,17 +421,31 @@ impl Archive {
     ///
     /// # Errors
     /// When the disk refuses; what was committed before stays.
-    pub fn close(mut self, at: UnixMicros) -> Result<Vec<Committed>> {
-        let committed = self.commit(at)?;
+    pub fn close(self, at: UnixMicros) -> Result<()> {
+        self.close_while(at, || true).map(drop)
+    }
+
+    /// As [`close`](Self::close), but seals only as long as there is time for it, which is asked before each segment. What
+    /// is left open is sound: whoever opens the tape next seals it. Gives whether all is sealed.
+    ///
+    /// # Errors
+    /// When the disk refuses; what was committed before stays.
+    pub fn close_while(mut self, at: UnixMicros, mut has_time: impl FnMut() -> bool) -> Result<bool> {
+        self.commit(at)?;
         let sources: Vec<SourceName> = self.recording.keys().cloned().collect();
         for source in sources {
+            if !has_time() {
+                self.catalog.leave_log()?;
+                break;
+            }
             let rotated = self.rotate(&source, at);
             self.guard(rotated)?;
         }
+        let is_sealed = self.recording.is_empty();
         let collected = self.collect_sealed(true);
         self.guard(collected)?;
         self.commit(at)?;
-        Ok(committed)
+        Ok(is_sealed)
     }
 
     // The ledger.
@@ -767,20 +812,14 @@ impl Archive {
 
     /// Writes into the tape what opening found, so that a rebuild finds it too.
     fn write_recovery_notes(&mut self, at: UnixMicros) -> Result<()> {
-        let recovery = self.recovery.clone();
-        for (source, fact) in &recovery.settled {
+        let settled = self.recovery.settled.clone();
+        for (source, fact) in &settled {
             self.remark(source, at, fact)?;
         }
-        let is_settled = self.settle_pruned(at)? || !recovery.settled.is_empty();
-        for sealed in &recovery.sealed {
-            let fact = Fact::Recovered { segment: sealed.first_n.0, kept_n: sealed.last_n.0, torn_bytes: sealed.torn_bytes };
-            self.remark(&sealed.source, at, &fact)?;
-        }
-        for hole in &recovery.holes {
-            self.note_hole(hole, at)?;
-        }
+        let is_settled = self.settle_pruned(at)? || !settled.is_empty();
+        let is_mended = self.note_recovery(at)?;
         let buried = self.bury(at)?;
-        if buried || is_settled || !recovery.sealed.is_empty() || !recovery.holes.is_empty() {
+        if buried || is_settled || is_mended {
             self.commit(at)?;
         }
         let path = self.layout.farewell();
@@ -789,6 +828,19 @@ impl Archive {
             self.disk.remove(&path).map_err(io)?;
         }
         Ok(())
+    }
+
+    /// Segments that were sealed, and records that were found lost; whether there were any.
+    pub(super) fn note_recovery(&mut self, at: UnixMicros) -> Result<bool> {
+        let Recovery { sealed, holes, .. } = self.recovery.clone();
+        for sealed in &sealed {
+            let fact = Fact::Recovered { segment: sealed.first_n.0, kept_n: sealed.last_n.0, torn_bytes: sealed.torn_bytes };
+            self.remark(&sealed.source, at, &fact)?;
+        }
+        for hole in &holes {
+            self.note_hole(hole, at)?;
+        }
+        Ok(!sealed.is_empty() || !holes.is_empty())
     }
 
     /// Writes into the ledger that records are lost.
@@ -836,6 +888,12 @@ impl Archive {
         self.disk.reached(point).map_err(|source| ArchiveError::Io { what: "cannot write", path, source })
     }
 
+    /// What failed is done again in a new file where that is possible, else it is the end.
+    fn or_rescued(&mut self, done: Result<()>, at: UnixMicros) -> Result<()> {
+        let done = done.or_else(|error| self.rescue(error, at));
+        self.guard(done)
+    }
+
     /// After a failed write nothing more is written but the farewell.
     pub(super) fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
@@ -857,7 +915,7 @@ impl Archive {
     }
 
     /// The reserve is a convenience: where there is no room for it there is none for recording either.
-    fn make_reserve(&self) {
+    pub(super) fn make_reserve(&self) {
         let path = self.layout.reserve();
         match self.disk.len(&path) {
             Ok(Some(bytes)) if bytes == RESERVE_BYTES as u64 => return,
@@ -869,6 +927,11 @@ impl Archive {
         if self.fill_up(&path, RESERVE_BYTES).is_err() {
             drop(self.disk.remove(&path));
         }
+    }
+
+    /// Whether a refusal is over sooner or later, see [`ArchiveError::is_passing`].
+    pub fn is_passing(&self, error: &ArchiveError) -> bool {
+        error.is_passing(&*self.disk, self.layout.dir())
     }
 
     /// Whether there is hardly any room on the disk.
@@ -895,8 +958,20 @@ impl Archive {
     }
 }
 
+/// Whether SQLite may map its shared memory: where that finds no room, there is no error but SIGBUS.
+fn has_some_room(layout: &Layout, disk: &dyn Disk) -> Result<()> {
+    let path = layout.probe();
+    let io = |source| ArchiveError::Io { what: "cannot write", path: path.clone(), source };
+    if disk.len(&path).map_err(io)?.is_some() {
+        disk.remove(&path).map_err(io)?;
+    }
+    let filled = disk.create(&path).and_then(|mut file| file.append(&[0x5a; SOME_BYTES]));
+    let removed = disk.len(&path).and_then(|len| if len.is_some() { disk.remove(&path) } else { Ok(()) });
+    filled.and(removed).map_err(io)
+}
+
 /// An error with its causes, in one line.
-fn in_full(error: &ArchiveError) -> String {
+pub(super) fn in_full(error: &ArchiveError) -> String {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -92,6 +92,7 @@ pub async fn follow<P: Pen + Clone + 'static>(
     leaving: watch::Receiver<bool>,
     tell: Sink,
 ) {
+    crate::model::panic_point("filler");
     let (dir, budgets, now) = (following.tape.clone(), following.budgets, clock.wall());
     let open = {
         let disk = Arc::clone(&disk);

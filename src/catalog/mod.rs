@@ -100,6 +100,15 @@ impl CatalogError {
         )
     }
 
+    /// Whether the system refused to read or write the file.
+    pub fn is_io(&self) -> bool {
+        matches!(
+            self,
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. }
+                if error.code == rusqlite::ErrorCode::SystemIoFailure
+        )
+    }
+
     fn is_unwritable(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
         let code = match self {
@@ -199,6 +208,14 @@ impl Catalog {
             Ok(())
         };
         run().map_err(|e| sqlite(&self.path, e))
+    }
+
+    /// Closing will not write its log back into it: the next one that opens it does. For when that would take too long.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn leave_log(&self) -> Result<()> {
+        self.ask(|conn| conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop))
     }
 
     /// The tape this catalog belongs to.

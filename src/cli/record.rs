@@ -9,19 +9,20 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::args::{self, Common, now};
 use super::backfill::{self, DayBudget};
-use super::exit::{Exit, Outcome, usage};
+use super::exit::{Exit, Outcome, failed, usage};
 use super::out::{self, Out, count, length, say, size};
 use super::{log, scrub, signal};
 use crate::archive::{RealDisk, Spent};
 use crate::backfill::{Budget, Budgets, Event as FillEvent, Following};
-use crate::config::{Config, ProviderFlags};
-use crate::model::{Cause, GapState, Provider, SourceName, UnixMicros};
+use crate::config::{Config, PANIC_VARIABLE, ProviderFlags};
+use crate::model::{Cause, GapState, PARTS, Provider, SourceName, UnixMicros, panic_point, rehearse_panic};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
 use crate::provider::{Fault, Loudness};
-use crate::record::{self, Event, OVERLOAD_WAIT, Options, SourceOutcome, World};
+use crate::record::{self, Ending, Event, OVERLOAD_WAIT, Options, STOP_WITHIN, SourceOutcome, World};
 use crate::upkeep::{ScrubEvent, ScrubOptions, Scrubbing};
 
 /// Events that wait to be printed. Beyond that they are left out: a slow reader of ours must not slow the recorder.
@@ -99,6 +100,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let config = configuration(common, args)?;
     log::start(config.secrets());
     config.require_sources()?;
+    rehearse()?;
     let key_sources: Vec<String> = config.sources.iter().map(|source| source.key_source.clone()).collect();
     let names = config.sources.iter().map(|source| source.name.to_string()).collect::<Vec<_>>().join(", ");
     let dir = config.tape.clone();
@@ -107,12 +109,19 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
     let options = options(args, config, &teller)?;
     let world = World { clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), writing: record::Writing::Thread };
     let sink = teller.sink();
-    let recorded =
-        signal::block_on_saying(STOPPING, async |stop| Ok(record::run(options, world, sink, signal::stopped(stop)).await?));
+    let recorded = signal::block_on_saying(STOPPING, async |stop| {
+        let stopped = async {
+            tokio::select! {
+                () = signal::stopped(stop) => {}
+                () = teller.gone() => {}
+            }
+        };
+        Ok(record::run(options, world, sink, stopped).await?)
+    });
     let filling = teller.filling();
-    let told = teller.finish();
+    let told = teller.finish()?;
     let outcome = recorded?;
-    let exit = exit(&outcome.sources, &filling);
+    let exit = exit(&outcome, &filling);
     summarise(&outcome, &filling, &key_sources);
     if common.json && told {
         let mut out = Out::new();
@@ -120,6 +129,16 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         out.flush()?;
     }
     Ok(exit)
+}
+
+/// A part that is to panic, in a test.
+fn rehearse() -> Result<()> {
+    match std::env::var(PANIC_VARIABLE) {
+        Ok(part) if !rehearse_panic(&part) => {
+            Err(usage(format!("{PANIC_VARIABLE}: there is no part `{part}`"), format!("one of {}", PARTS.join(", "))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is to be recorded: from flags alone, or from the file.
@@ -179,6 +198,7 @@ fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
         max_message: config.limits.max_message,
         queue_bytes: config.limits.queue_bytes,
         overload_wait: OVERLOAD_WAIT,
+        stop_within: STOP_WITHIN,
         sources: sources.collect::<Result<Vec<_>>>()?,
         until_idle: args.until_idle,
         run_for: args.run_for,
@@ -253,13 +273,18 @@ impl Filling {
 
 /// A refused key beats everything: only the person can go on from there. Then any loss counts; a rule's full page is a
 /// doubt that stands in the ledger, no known loss. A gap that was filled is none any more; one that no history has is.
-fn exit(sources: &[SourceOutcome], filling: &Filling) -> Exit {
+fn exit(outcome: &record::Outcome, filling: &Filling) -> Exit {
+    let sources = &outcome.sources;
     if sources.iter().any(|source| matches!(source.fault, Some(Fault::Credentials | Fault::Settings))) {
         return Exit::Failed;
     }
     let holes = |source: &SourceOutcome| source.open_gaps.iter().any(|gap| !gap.is_doubt());
     let lossy = |source: &SourceOutcome| source.fault.is_some() || source.dropped > 0 || holes(source);
-    if sources.iter().any(lossy) || !filling.unfillable.is_empty() { Exit::KnownLoss } else { Exit::Done }
+    if sources.iter().any(lossy) || !filling.unfillable.is_empty() || outcome.ending == Ending::Cut {
+        Exit::KnownLoss
+    } else {
+        Exit::Done
+    }
 }
 
 // The end, for people and for scripts.
@@ -293,6 +318,14 @@ fn summarise(outcome: &record::Outcome, filling: &Filling, key_sources: &[String
         let (p50, p99, max) = (ms(window.p50), ms(window.p99), ms(window.max));
         say(&format!("from socket to disk: {p50} (median), {p99} (p99), {max} (slowest)"));
     }
+    match outcome.ending {
+        Ending::Sealed => {}
+        Ending::LeftOpen => say("the disk is slow: all is safe, and segments are left open; the next start seals them"),
+        Ending::Cut => say(
+            "the disk did not take everything in time: it is left as by a kill, all that was committed is safe, and the next start \
+             opens a gap for the rest",
+        ),
+    }
     say(&format!("ended: {}", outcome.stopped_by.words()));
 }
 
@@ -315,6 +348,7 @@ fn done(outcome: &record::Outcome, filling: &Filling, exit: Exit) -> Value {
         "exit": exit.code(),
         "tape": outcome.tape,
         "ended": outcome.stopped_by.words(),
+        "left": outcome.ending.name(),
         "sources": sources.collect::<Vec<_>>(),
         "filled": filling.filled,
         "unfillable": filling.unfillable,
@@ -377,6 +411,8 @@ struct Teller {
     left_out: Arc<AtomicU64>,
     filling: Arc<Mutex<Filling>>,
     thread: JoinHandle<bool>,
+    /// Closed when the thread ends.
+    alive: watch::Sender<()>,
 }
 
 impl Teller {
@@ -384,8 +420,19 @@ impl Teller {
         let (sender, receiver) = sync_channel(EVENTS);
         let mut voice = Voice::new(json, ready);
         let thread = std::thread::Builder::new().name("teller".to_owned());
-        let thread = thread.spawn(move || voice.run(&receiver)).context("cannot start a thread")?;
-        Ok(Self { sender, left_out: Arc::default(), filling: Arc::default(), thread })
+        let (alive, here) = watch::channel(());
+        let thread = thread.spawn(move || {
+            let told = voice.run(&receiver);
+            drop(here);
+            told
+        });
+        let thread = thread.context("cannot start a thread")?;
+        Ok(Self { sender, left_out: Arc::default(), filling: Arc::default(), thread, alive })
+    }
+
+    /// Ready when the thread has ended although nobody told it to: it has failed.
+    async fn gone(&self) {
+        self.alive.closed().await;
     }
 
     /// What became of gaps so far.
@@ -423,15 +470,21 @@ impl Teller {
     }
 
     /// Says the rest, and whether somebody still reads stdout.
-    fn finish(self) -> bool {
-        // The thread only goes without being told when it panics, and then nothing is left to say.
+    ///
+    /// # Errors
+    /// When it had failed, which ended the recorder.
+    fn finish(self) -> Result<bool> {
+        // The thread only goes without being told when it panics.
         self.sender.send(News::End).ok();
-        let reading = self.thread.join().unwrap_or(false);
+        let Ok(reading) = self.thread.join() else {
+            let what = "the part that tells what happens failed; this is a bug, its words are above, and recording has ended";
+            return Err(failed(what, "start again; everything committed so far is safe"));
+        };
         let left_out = self.left_out.load(Ordering::Relaxed);
         if left_out > 0 && reading {
             say(&format!("{} not told: the reader was too slow (all is recorded)", count(left_out, "event")));
         }
-        reading
+        Ok(reading)
     }
 }
 
@@ -528,6 +581,7 @@ impl Voice {
                 self.say(Loudness::Info, &ready);
             }
             Event::Committed { frames, .. } => {
+                panic_point("teller");
                 self.frames += frames;
                 self.last_commit = Some(now());
             }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
 
 use super::out::say;
+use crate::model::panic_point;
 
 /// What shells give a program that Ctrl-C ended.
 pub(super) const INTERRUPTED: u8 = 130;
@@ -81,12 +82,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
 }
 
-/// Ready once a signal has come.
+/// Ready once a signal has come, or nobody listens any more: what cannot be told to stop must not go on.
 pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // Nobody listens any more, so no signal can come.
-        std::future::pending().await
-    }
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 async fn listen(stop: watch::Sender<bool>, words: &str) {
@@ -94,6 +92,7 @@ async fn listen(stop: watch::Sender<bool>, words: &str) {
         // Without handlers the system ends us, as it does every program. The sender stays, so that nobody stops.
         return std::future::pending().await;
     };
+    panic_point("signals");
     listener.next().await;
     say(words);
     stop.send_replace(true);

@@ -14,6 +14,7 @@
 //! | `interval.rs` | [`IntervalSet`], the arithmetic of coverage |
 //! | `http.rs` | [`Opening`], [`Request`], [`Response`], [`NetFault`]: network traffic as plain data |
 //! | `json.rs` | one-pass strict JSON reader |
+//! | `rehearsal.rs` | panics on purpose, to see what comes of them |
 //! | `secret.rs` | [`Secret`], which prints as `***`; [`Secrets`], which finds it again |
 //!
 //! Everything here may be used from many threads at once.
@@ -25,6 +26,7 @@ mod id;
 mod interval;
 pub mod json;
 mod record;
+mod rehearsal;
 mod row;
 mod secret;
 mod time;
@@ -35,6 +37,7 @@ pub use http::{Endpoint, Framing, NetFault, Opening, Request, Response, Transpor
 pub use id::{ConnId, NameError, Provider, Seq, SourceName, TweetId, UnknownProvider};
 pub use interval::IntervalSet;
 pub use record::{Body, BodyRef, Draft, RecordKind, Via};
+pub use rehearsal::{PARTS, panic_point, poison_point, rehearse_panic};
 pub use row::{
     Account, Change, Counts, Dm, Engagement, Extra, Follow, Link, Media, Mention, Nested, Platform, Post, PostKind,
     ProfileChange, Row, Said, Token,

@@ -47,6 +47,9 @@ use crate::model::{NetFault, Response};
 /// Chunks of an endless response that wait for the socket.
 const STREAM_QUEUE: usize = 4;
 
+/// Files that are no connections: the program's own, the tape's, and those that are open for a moment.
+const FILES_OF_OURS: usize = 24;
+
 /// Wait after a failed `accept`, such as when file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -206,7 +209,7 @@ pub async fn serve<H: Handler>(
     let (stage, stages) = watch::channel(Stage::Serving);
     // Every task holds a sender; the channel ends when the last task has.
     let (alive, mut all_gone) = mpsc::channel(1);
-    let room = Arc::new(Semaphore::new(options.max_connections));
+    let room = Arc::new(Semaphore::new(options.max_connections.min(files_to_spare())));
     let grace = options.grace;
     let house = Arc::new(House { handler, options, loopback_only });
     let mut shutdown = pin!(shutdown);
@@ -245,6 +248,17 @@ pub async fn serve<H: Handler>(
         all_gone.recv().await;
     }
     Ok(())
+}
+
+/// Connections for which the system lets us have files, with some left for what they ask for.
+fn files_to_spare() -> usize {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(FILES_OF_OURS).max(1))
+    }
+    #[cfg(not(unix))]
+    usize::MAX
 }
 
 /// Serves one connection that is there already, without TLS, to its end; dropped, it ends at once. For pipes in memory.

@@ -281,7 +281,7 @@ enum ReadPage {
 
 /// Reads an answer as [`decode_page`] does, for [`Walk::has_read`].
 pub fn read_page(provider: Provider, body: &Bytes) -> Reading {
-    let (decoded, page) = match provider {
+    let read = super::survived(body, || match provider {
         Provider::TwitterapiIo => {
             let (decoded, page) = twitterapi_io::read_page(body);
             (decoded, ReadPage::TwitterapiIo(page))
@@ -295,7 +295,16 @@ pub fn read_page(provider: Provider, body: &Bytes) -> Reading {
             (decoded, ReadPage::Scrapebadger(page))
         }
         Provider::XLive => (x_live::decode_page(body), ReadPage::XLive),
-    };
+    });
+    let (decoded, page) = read.unwrap_or_else(|| {
+        let page = match provider {
+            Provider::TwitterapiIo => ReadPage::TwitterapiIo(None),
+            Provider::Tweetstream => ReadPage::Tweetstream(None),
+            Provider::Scrapebadger => ReadPage::Scrapebadger(None),
+            Provider::XLive => ReadPage::XLive,
+        };
+        (super::unread(), page)
+    });
     Reading { decoded, body: body.clone(), page }
 }
 

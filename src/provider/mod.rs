@@ -466,21 +466,37 @@ pub fn default_lateness_horizon(provider: Provider) -> Duration {
 ///
 /// Never fails: what cannot be read comes back with `json: false` or [`Message::Unknown`](crate::model::Message).
 pub fn decode(provider: Provider, bytes: &[u8]) -> Decoded {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return Decoded { message: crate::model::Message::Unknown, ..Decoded::default() };
-    };
-    match provider {
+    let Ok(text) = std::str::from_utf8(bytes) else { return unread() };
+    let parse = || match provider {
         Provider::TwitterapiIo => twitterapi_io::decode(text),
         Provider::Tweetstream => tweetstream::decode(text),
         Provider::Scrapebadger => scrapebadger::decode(text),
         Provider::XLive => x_live::decode(text),
-    }
+    };
+    survived(bytes, parse).unwrap_or_else(unread)
+}
+
+/// What a parser makes of bytes; `None` when it panics. That is a bug of ours and no reason to end, now or each time that a
+/// catalog is made again: the bytes are kept as what nobody could read, and counted so. The panic's words go to the log.
+fn survived<T>(bytes: &[u8], parse: impl FnOnce() -> T) -> Option<T> {
+    // Whatever it has left half done nobody sees again.
+    let parse = std::panic::AssertUnwindSafe(|| {
+        crate::model::poison_point(bytes);
+        parse()
+    });
+    std::panic::catch_unwind(parse).ok()
+}
+
+fn unread() -> Decoded {
+    Decoded { message: crate::model::Message::Unknown, ..Decoded::default() }
 }
 
 /// Reads a record by the way it came: an envelope, or a page of history.
 pub fn decode_record(provider: Provider, via: crate::model::Via, bytes: &[u8]) -> Decoded {
     match via {
-        crate::model::Via::History | crate::model::Via::Snapshot => history::decode_page(provider, bytes),
+        crate::model::Via::History | crate::model::Via::Snapshot => {
+            survived(bytes, || history::decode_page(provider, bytes)).unwrap_or_else(unread)
+        }
         _ => decode(provider, bytes),
     }
 }
@@ -772,5 +788,21 @@ mod tests {
         let want = [("a", "/x,1"), ("b", ""), ("c d", "e%zz")].map(|(n, v)| (n.to_owned(), v.to_owned()));
         assert_eq!(pairs, want);
         assert_eq!(percent_encode("/a b,é"), "%2Fa%20b%2C%C3%A9");
+    }
+
+    /// Other tests of this process never meet these bytes.
+    #[test]
+    fn an_envelope_that_makes_the_parser_panic_is_one_that_nobody_can_read() {
+        use crate::model::{Message, Via, rehearse_panic};
+
+        const POISON: &[u8] = br#"{"v":1,"t":"tweet","op":"content","rehearsed":"5b1f"}"#;
+        let unread = Decoded { message: Message::Unknown, ..Decoded::default() };
+        assert_ne!(decode(Provider::Tweetstream, POISON), unread);
+        assert!(rehearse_panic("parser:\"rehearsed\":\"5b1f\""));
+        for provider in Provider::ALL {
+            assert_eq!(decode(provider, POISON), unread);
+            assert_eq!(decode_record(provider, Via::History, POISON), unread);
+        }
+        assert_ne!(decode(Provider::Tweetstream, br#"{"v":1,"t":"tweet","op":"content"}"#), unread);
     }
 }

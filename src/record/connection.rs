@@ -16,7 +16,9 @@ use super::control::Topics;
 use super::queue::{Entry, Gone, Item, Offer, Queue};
 use super::{Event, Options, Sink, Source, World};
 use crate::archive::{self, Closed};
-use crate::model::{Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via};
+use crate::model::{
+    Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via, panic_point,
+};
 use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError, TELLING_HEADERS};
 use crate::provider::{self, Action, Client, End, Fault, Input, Loudness};
 
@@ -479,6 +481,7 @@ impl Shell {
         self.activity.touch(now);
         let item = Item::Frame { bytes, decoded: Arc::clone(&decoded), via: self.via, info };
         self.queue_envelope(Entry { slot: self.slot, at: received_at, arrived: now.into_std(), item }).await?;
+        panic_point("connection");
         self.machine.on(now.into_std(), Input::Frame { decoded: &decoded, received_at });
         Ok(())
     }

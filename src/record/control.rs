@@ -148,6 +148,7 @@ impl Door {
     }
 
     pub(super) async fn serve(self) {
+        crate::model::panic_point("control");
         loop {
             // One after the other: commands are rare, and each is bounded in time.
             match self.listener.accept().await {

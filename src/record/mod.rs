@@ -17,6 +17,7 @@
 //! | `queue.rs` | the queue: its bound, its two ways to be full |
 //! | `suspicion.rs` | losses that a living connection betrays: full pages, posts that never came |
 //! | `writer.rs` | the one that owns the archive; gaps and coverage of sources with several connections |
+//! | `board.rs` | what the writer has made safe, for whoever cannot wait for its end |
 //! | `latency.rs` | socket-to-commit times |
 //! | `control.rs` | commands to a running recorder |
 //! | `pen.rs` | how another job writes through the recorder |
@@ -27,6 +28,7 @@
 //!
 //! One [`run`] a tape; the archive's lock sees to it.
 
+mod board;
 mod connection;
 pub mod control;
 mod latency;
@@ -39,7 +41,7 @@ mod writer;
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,12 +57,14 @@ use crate::provider::{self, Fault, Loudness};
 
 pub use pen::Pen;
 
+use board::Board;
 use connection::{Activity, Ended, Shell};
 use control::Door;
 use queue::Queue;
+use writer::Written;
 
-/// For the farewells of all connections together.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// For the farewells of all connections together, and for the last answer that a job beside them waits for.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Commands that wait for one connection.
 const COMMANDS: usize = 16;
@@ -92,6 +96,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// How long a connection stops reading when the queue is full, before it drops envelopes.
     pub overload_wait: Duration,
+    /// How long the end may take once it is asked for. A disk that has not taken everything by then is left to itself.
+    pub stop_within: Duration,
     /// The sources.
     pub sources: Vec<Source>,
     /// Ends when no source had an envelope for so long, also at the beginning.
@@ -118,8 +124,11 @@ pub struct Desk {
     pub leaving: watch::Receiver<bool>,
 }
 
-/// [`Options::overload_wait`] where nobody says otherwise.
-pub const OVERLOAD_WAIT: Duration = Duration::from_secs(10);
+/// [`Options::overload_wait`] where nobody says otherwise: the peer's pings wait as long, and must not take us for dead.
+pub const OVERLOAD_WAIT: Duration = Duration::from_millis(500);
+
+/// [`Options::stop_within`] where nobody says otherwise.
+pub const STOP_WITHIN: Duration = Duration::from_millis(4_500);
 
 /// What stands in for the machine's clock and disk in a test.
 #[derive(Clone)]
@@ -305,6 +314,29 @@ pub struct LossWindow {
     pub max: Duration,
 }
 
+/// In which state a tape was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All is written and sealed.
+    Sealed,
+    /// All is written; for want of time some segments are left open, which whoever opens the tape next seals.
+    LeftOpen,
+    /// The disk did not take everything in time. What was not committed counts as dropped, and whoever opens the tape next
+    /// finds it as after a kill, with a gap. The writer's thread holds the tape until its disk lets go of it.
+    Cut,
+}
+
+impl Ending {
+    /// By name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::LeftOpen => "left_open",
+            Self::Cut => "cut",
+        }
+    }
+}
+
 /// What a run has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -312,10 +344,12 @@ pub struct Outcome {
     pub tape: String,
     /// Each source, in the order given.
     pub sources: Vec<SourceOutcome>,
-    /// The measured loss window.
+    /// The measured loss window; of a run that was cut nothing is known.
     pub loss_window: LossWindow,
     /// Why it ended.
     pub stopped_by: StoppedBy,
+    /// How it left the tape.
+    pub ending: Ending,
 }
 
 /// Why a run ended in bad order. What was committed is safe.
@@ -332,6 +366,9 @@ pub enum RecordError {
         /// The panic's words.
         why: String,
     },
+    /// It was told to end before it had begun, and the disk did not let it.
+    #[error("the tape was still being opened when the end was asked for, and is left as it is")]
+    StillOpening,
 }
 
 impl RecordError {
@@ -340,6 +377,7 @@ impl RecordError {
         match self {
             Self::Archive(error) => error.hint(),
             Self::Panicked { .. } => Some("start again; everything committed so far is safe"),
+            Self::StillOpening => Some("the next start goes on with what this one began to mend"),
         }
     }
 }
@@ -355,13 +393,30 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Outcome, RecordError> {
     let started = net::now();
+    let run_until = options.run_for.map(|wait| started + wait);
     let queue = Arc::new(Queue::new(options.queue_bytes, world.writing));
     // However this future ends, the thread hears of it.
     let _close = CloseOnDrop(Arc::clone(&queue));
     let (ready, opened) = oneshot::channel();
     let (moved, ledger) = watch::channel(());
     let mut writing = writer::spawn(&options, &world, &queue, &events, moved, ready);
-    let Ok(tape) = opened.await else { return Err(writing.failure().await) };
+    let mut shutdown = pin!(shutdown);
+    let mut opened = pin!(opened);
+    let unopened = tokio::select! {
+        biased;
+        tape = &mut opened => Err(tape),
+        () = &mut shutdown => Ok(StoppedBy::Shutdown),
+        () = maybe_until(run_until) => Ok(StoppedBy::RunFor),
+    };
+    let tape = match unopened {
+        Err(Ok(tape)) => tape,
+        Err(Err(_)) => return Err(writing.failure().await),
+        Ok(stopped_by) => {
+            let board = Arc::clone(writing.board());
+            let out_of_patience = out_of_patience(stopped_by, shutdown, &board, options.stop_within);
+            return leave_unopened(&queue, writing, opened, stopped_by, out_of_patience).await;
+        }
+    };
     events(Event::Started { tape: tape.clone() });
 
     let activity = Arc::new(Activity::new(started));
@@ -369,13 +424,15 @@ pub async fn run(
     let mut shells = JoinSet::new();
     let mut doors = Vec::new();
     let mut slot = 0;
+    let mut slots = Vec::new();
     for (at, source) in options.sources.iter().enumerate() {
+        slots.push(slot..slot + source.connections.max(1) as usize);
         for nth in 0..source.connections.max(1) {
             let (commands, inbox) = mpsc::channel(COMMANDS);
             if source.settings.provider == Provider::XLive {
                 doors.push((source.name.clone(), commands));
             }
-            let shell = Shell::new(slot, nth, source, &options, &world, &queue, &events, &activity, leaving.clone());
+            let shell = Shell::new(slot as u32, nth, source, &options, &world, &queue, &events, &activity, leaving.clone());
             shells.spawn(async move { (at, shell.run(inbox).await) });
             slot += 1;
         }
@@ -395,8 +452,6 @@ pub async fn run(
 
     let mut faults: Vec<Option<(Fault, String)>> = vec![None; options.sources.len()];
     let mut running: Vec<u32> = options.sources.iter().map(|s| s.connections.max(1)).collect();
-    let mut shutdown = pin!(shutdown);
-    let run_until = options.run_for.map(|wait| started + wait);
     let stopped_by = loop {
         let idle_at = options.until_idle.map(|wait| activity.last() + wait);
         tokio::select! {
@@ -409,21 +464,17 @@ pub async fn run(
             }
             failure = writing.failure() => return Err(failure),
             Some(joined) = helpers.join_next() => if let Err(error) = joined {
-                queue.close("a part of the recorder failed");
-                drop(writing.finish().await);
+                break_off(&queue, &mut writing, options.stop_within).await;
                 return Err(panicked("the control socket", error));
             },
             Some(joined) = beside.join_next() => if let Err(error) = joined {
-                queue.close("a part of the recorder failed");
-                drop(writing.finish().await);
+                break_off(&queue, &mut writing, options.stop_within).await;
                 return Err(panicked("the job beside the recorder", error));
             },
             joined = shells.join_next() => match joined {
                 None => break StoppedBy::Sources,
                 Some(Err(error)) => {
-                    queue.close("a part of the recorder failed");
-                    // What is queued is still written; the panic is the error that counts.
-                    drop(writing.finish().await);
+                    break_off(&queue, &mut writing, options.stop_within).await;
                     return Err(panicked("a connection", error));
                 }
                 Some(Ok((_, Ended::WriterGone))) => return Err(writing.failure().await),
@@ -437,34 +488,85 @@ pub async fn run(
             },
         }
     };
-    helpers.shutdown().await;
-    leave.send_replace(true);
-    let deadline = net::now() + FAREWELL;
-    let mut failed = None;
-    while let Ok(Some(joined)) = timeout_at(deadline, shells.join_next()).await {
-        if let Err(error) = joined {
-            failed = Some(panicked("a connection", error));
+    let board = Arc::clone(writing.board());
+    let out_of_patience = out_of_patience(stopped_by, shutdown.as_mut(), &board, options.stop_within);
+    let ended = async {
+        helpers.shutdown().await;
+        leave.send_replace(true);
+        let deadline = net::now() + FAREWELL;
+        let mut failed = None;
+        while let Ok(Some(joined)) = timeout_at(deadline, shells.join_next()).await {
+            if let Err(error) = joined {
+                failed = Some(panicked("a connection", error));
+            }
         }
-    }
-    // Before the queue is closed: what it has asked for is still written.
-    while let Ok(Some(joined)) = timeout_at(deadline, beside.join_next()).await {
-        if let Err(error) = joined {
-            failed = Some(panicked("the job beside the recorder", error));
+        // Before the queue is closed: what it has asked for is still written.
+        while let Ok(Some(joined)) = timeout_at(deadline, beside.join_next()).await {
+            if let Err(error) = joined {
+                failed = Some(panicked("the job beside the recorder", error));
+            }
         }
-    }
-    // Those that have not left by now are cut off; their farewell is written for them.
-    beside.shutdown().await;
-    shells.shutdown().await;
-    queue.close(stopped_by.words());
-    let written = writing.finish().await?;
-    if let Some(failed) = failed {
-        return Err(failed);
-    }
-    let mut sources = written.sources;
+        // Those that have not left by now are cut off; their farewell is written for them.
+        beside.shutdown().await;
+        shells.shutdown().await;
+        queue.close(stopped_by.words());
+        let written = writing.finish().await?;
+        failed.map_or(Ok(written), Err)
+    };
+    let written = tokio::select! {
+        biased;
+        written = ended => written?,
+        () = out_of_patience => board.written().unwrap_or_else(|| {
+            let taken = |nth: usize| queue.envelopes(slots[nth].clone());
+            Written { sources: board.cut_off(taken), loss_window: LossWindow::default(), ending: Ending::Cut }
+        }),
+    };
+    let Written { mut sources, loss_window, ending } = written;
     for (source, fault) in sources.iter_mut().zip(faults) {
         (source.fault, source.fault_text) = fault.unzip();
     }
-    Ok(Outcome { tape, sources, loss_window: written.loss_window, stopped_by })
+    Ok(Outcome { tape, sources, loss_window, stopped_by, ending })
+}
+
+/// A part has failed: what is queued is still written, if the disk takes it; the failure is the error that counts.
+async fn break_off(queue: &Queue, writing: &mut writer::Handle, within: Duration) {
+    queue.close("a part of the recorder failed");
+    drop(timeout_at(net::now() + within, writing.finish()).await);
+}
+
+/// Ready when the end has been waited for long enough. That counts from when somebody asks for it: whoever only said when
+/// to end does not mean a slow disk.
+async fn out_of_patience(
+    stopped_by: StoppedBy,
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+    board: &Board,
+    stop_within: Duration,
+) {
+    if stopped_by != StoppedBy::Shutdown {
+        shutdown.await;
+    }
+    let until = net::now() + stop_within;
+    board.stop_by(until.into_std());
+    sleep_until(until).await;
+}
+
+/// The end comes while the tape is still being opened, or waits for room.
+async fn leave_unopened(
+    queue: &Queue,
+    mut writing: writer::Handle,
+    mut opened: Pin<&mut oneshot::Receiver<String>>,
+    stopped_by: StoppedBy,
+    out_of_patience: impl Future<Output = ()>,
+) -> Result<Outcome, RecordError> {
+    queue.close(stopped_by.words());
+    let written = tokio::select! {
+        biased;
+        written = writing.finish() => written?,
+        () = out_of_patience => return Err(RecordError::StillOpening),
+    };
+    let Written { sources, loss_window, ending } = written;
+    let tape = opened.try_recv().unwrap_or_default();
+    Ok(Outcome { tape, sources, loss_window, stopped_by, ending })
 }
 
 /// Never ready without an instant.

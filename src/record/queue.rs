@@ -167,6 +167,8 @@ struct State {
     lingers: bool,
     closed: Option<String>,
     gone: bool,
+    /// Envelopes that were ever queued, and their bytes, by connection.
+    envelopes: Vec<(u64, u64)>,
 }
 
 impl Queue {
@@ -246,6 +248,9 @@ impl Queue {
 
     fn put(&self, mut state: MutexGuard<'_, State>, entry: Entry, cost: usize) {
         state.used += cost;
+        if let Item::Frame { bytes, .. } | Item::Broken { bytes, .. } = &entry.item {
+            state.count(entry.slot as usize, bytes.len() as u64);
+        }
         state.entries.push(entry);
         let much = || state.entries.len() >= MANY || state.used > self.bytes_max / 4;
         let wake = state.idle || (state.lingers && much());
@@ -292,6 +297,18 @@ impl Queue {
             }
         };
         tokio::time::timeout(wait, closed).await.is_ok()
+    }
+
+    /// Whether nothing more will come.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().closed.is_some()
+    }
+
+    /// Envelopes that were ever queued by these connections, and their bytes.
+    pub(super) fn envelopes(&self, slots: std::ops::Range<usize>) -> (u64, u64) {
+        let state = self.state();
+        let of_slots = slots.filter_map(|slot| state.envelopes.get(slot));
+        of_slots.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Why it was closed.
@@ -387,6 +404,14 @@ impl Queue {
 }
 
 impl State {
+    fn count(&mut self, slot: usize, bytes: u64) {
+        if self.envelopes.len() <= slot {
+            self.envelopes.resize(slot + 1, (0, 0));
+        }
+        let counted = &mut self.envelopes[slot];
+        *counted = (counted.0 + 1, counted.1 + bytes);
+    }
+
     fn hand_over(&mut self, out: &mut Vec<Entry>) -> Taken {
         std::mem::swap(out, &mut self.entries);
         self.taken = self.used;

@@ -107,12 +107,18 @@ fn options(dir: &Path, sources: Vec<Source>) -> Options {
         max_message: 64 << 10,
         queue_bytes: 1 << 20,
         overload_wait: OVERLOAD_WAIT,
+        stop_within: STOP_WITHIN,
         sources,
         until_idle: None,
         run_for: None,
         holder: "a test".to_owned(),
         beside: None,
     }
+}
+
+/// As [`options`], where a test has options of its own.
+fn plain(dir: &Path, sources: Vec<Source>) -> Options {
+    options(dir, sources)
 }
 
 fn world() -> World {
@@ -507,7 +513,7 @@ async fn ends_when_idle_or_when_time_is_over() {
         let mut options = options(dir.path(), vec![tweetstream(&base)]);
         match by {
             StoppedBy::Idle => options.until_idle = Some(Duration::from_millis(300)),
-            _ => options.run_for = Some(Duration::from_millis(300)),
+            _ => options.run_for = Some(Duration::from_secs(1)),
         }
         let outcome = start(options, world()).end().await.unwrap();
         assert_eq!((outcome.stopped_by, outcome.sources[0].frames), (by, 3));
@@ -723,12 +729,17 @@ async fn after_a_full_disk_topics_are_served_again() {
 struct Gate {
     shut: Mutex<bool>,
     opened: Condvar,
+    waits: Notify,
 }
 
 impl Gate {
     fn set(&self, shut: bool) {
         *self.shut.lock().unwrap() = shut;
         self.opened.notify_all();
+    }
+
+    async fn is_waited_for(&self) {
+        tokio::time::timeout(PATIENCE, self.waits.notified()).await.expect("somebody syncs");
     }
 }
 
@@ -742,6 +753,9 @@ impl DiskFile for SlowFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let shut = self.1.shut.lock().unwrap();
+        if *shut {
+            self.1.waits.notify_one();
+        }
         drop(self.1.opened.wait_while(shut, |shut| *shut).unwrap());
         self.0.sync()
     }
@@ -825,6 +839,227 @@ async fn what_a_slow_disk_costs_is_counted_to_the_envelope() {
         .sum();
     assert_eq!(counted, alpha.dropped);
     assert_eq!(alpha.frames + alpha.dropped, SENT + 1);
+}
+
+/// Serves as many envelopes, the rest at the word, and stays.
+async fn first_and_then(more: u64, word: &Arc<Notify>) -> Base {
+    let word = Arc::clone(word);
+    peer(vec![ws(async move |mut socket: ServerSocket| {
+        send(&mut socket, [0]).await;
+        word.notified().await;
+        send(&mut socket, 1..=more).await;
+        stay(socket).await;
+    })])
+    .await
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
+    let (gate, word) = (Arc::new(Gate::default()), Arc::new(Notify::new()));
+    let base = first_and_then(25, &word).await;
+    let dir = TempDir::new().unwrap();
+    let options = Options { stop_within: Duration::from_millis(300), ..options(dir.path(), vec![tweetstream(&base)]) };
+    let mut running = start(options, World { disk: Arc::new(SlowDisk(Arc::clone(&gate))), ..world() });
+    running.frames(1).await;
+    gate.set(true);
+    word.notify_one();
+    gate.is_waited_for().await;
+    let asked = Instant::now();
+    let outcome = running.stop().await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    let alpha = &outcome.sources[0];
+    assert_eq!((outcome.ending, alpha.frames), (Ending::Cut, 1));
+    // What reached us and is not safe; how much that is the sockets decide.
+    assert!((1..=25).contains(&alpha.dropped), "{alpha:?}");
+    assert_eq!(alpha.dropped_bytes, alpha.dropped * tweet(1).len() as u64);
+    // The thread still holds the tape; it lets go when its disk does.
+    let again = |base: &Base| start(plain(dir.path(), vec![tweetstream(base)]), world());
+    let held = again(&base).end().await.unwrap_err();
+    assert!(matches!(held, RecordError::Archive(ArchiveError::Locked { .. })), "{held}");
+    gate.set(false);
+    let word = Arc::new(Notify::new());
+    let base = first_and_then(1, &word).await;
+    'held: loop {
+        let mut running = again(&base);
+        while let Some(event) = tokio::time::timeout(PATIENCE, running.events.recv()).await.unwrap() {
+            if matches!(event, Event::Started { .. }) {
+                running.stop().await;
+                break 'held;
+            }
+        }
+    }
+    whole(dir.path());
+}
+
+#[tokio::test]
+async fn a_stop_while_the_tape_is_being_opened_is_heard() {
+    let gate = Arc::new(Gate::default());
+    gate.set(true);
+    let base = peer(Vec::new()).await;
+    let dir = TempDir::new().unwrap();
+    let options = Options { stop_within: Duration::from_millis(100), ..options(dir.path(), vec![tweetstream(&base)]) };
+    let mut running = start(options, World { disk: Arc::new(SlowDisk(Arc::clone(&gate))), ..world() });
+    gate.is_waited_for().await;
+    running.stop.take().unwrap().send(()).unwrap();
+    let error = running.end().await.unwrap_err();
+    assert!(matches!(error, RecordError::StillOpening), "{error}");
+    gate.set(false);
+}
+
+/// A disk whose syncs take their time, and are counted.
+#[derive(Clone, Default)]
+struct Lazy {
+    syncs: Arc<AtomicU64>,
+    ms: Arc<AtomicU64>,
+}
+
+struct LazyFile(Box<dyn DiskFile>, Lazy);
+
+impl Lazy {
+    fn sync(&self) {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(self.ms.load(Ordering::SeqCst)));
+    }
+}
+
+impl DiskFile for LazyFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.1.sync();
+        self.0.sync()
+    }
+}
+
+impl Disk for Lazy {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(LazyFile(RealDisk.create(path)?, self.clone())))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskRead>> {
+        RealDisk.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.sync();
+        RealDisk.sync_dir(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+    fn remove_empty_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.remove_empty_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+    fn len(&self, path: &Path) -> io::Result<Option<u64>> {
+        RealDisk.len(path)
+    }
+    fn lock(&self, path: &Path, holder: &str) -> Result<Box<dyn Send>, LockRefused> {
+        RealDisk.lock(path, holder)
+    }
+}
+
+#[tokio::test]
+async fn at_a_stop_a_slow_disk_is_asked_for_as_little_as_can_be() {
+    let disk = Lazy::default();
+    let (many, word) = (500, Arc::new(Notify::new()));
+    let base = first_and_then(many, &word).await;
+    let dir = TempDir::new().unwrap();
+    let options = Options { stop_within: Duration::from_secs(3), ..options(dir.path(), vec![tweetstream(&base)]) };
+    let mut running = start(options, World { disk: Arc::new(disk.clone()), ..world() });
+    running.frames(1).await;
+    disk.ms.store(800, Ordering::SeqCst);
+    let before = disk.syncs.load(Ordering::SeqCst);
+    word.notify_one();
+    running.frames(many).await;
+    let syncs = disk.syncs.load(Ordering::SeqCst);
+    // What comes while the disk is busy goes into one commit, however much it is.
+    assert!(syncs - before <= 4, "{} syncs for {many} envelopes", syncs - before);
+    let outcome = running.stop().await;
+    let alpha = &outcome.sources[0];
+    assert_eq!((outcome.ending, alpha.frames, alpha.dropped), (Ending::LeftOpen, many + 1, 0));
+    // The farewell's; no more for sealing, for which there was no time.
+    assert_eq!(disk.syncs.load(Ordering::SeqCst) - syncs, 1);
+    let report = verify(dir.path(), &RealDisk, provider::decode_record, |_| {}).unwrap();
+    assert!(report.is_whole() && report.sources[0].open_segments == 1, "{report:#?}");
+    assert!(matches!(facts(dir.path()).last(), Some(Fact::Stop { .. })));
+    disk.ms.store(0, Ordering::SeqCst);
+    let base = first_and_then(1, &word).await;
+    let mut running = start(plain(dir.path(), vec![tweetstream(&base)]), world());
+    running.frames(1).await;
+    let outcome = running.stop().await;
+    assert_eq!((outcome.ending, causes(&outcome)), (Ending::Sealed, vec!["stopped"]));
+    whole(dir.path());
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_is_waited_for() {
+    let word = Arc::new(Notify::new());
+    let base = first_and_then(1, &word).await;
+    let (dir, disk) = (TempDir::new().unwrap(), MemDisk::default());
+    let world = World { disk: Arc::new(disk.clone()), ..world() };
+    disk.fail_at(1, io::ErrorKind::StorageFull, true);
+    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world.clone());
+    running.said("the disk is full: recording begins when that is over").await;
+    running.stop.take().unwrap().send(()).unwrap();
+    let error = running.end().await.unwrap_err();
+    assert!(error.hint().unwrap().contains("free some space"), "{error}");
+    let short = Options { run_for: Some(Duration::from_millis(50)), ..options(dir.path(), vec![tweetstream(&base)]) };
+    assert!(matches!(start(short, world.clone()).end().await, Err(RecordError::Archive(error)) if error.is_full()));
+    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
+    running.said("the disk is full").await;
+    disk.heal();
+    running.said("there is room on the disk again").await;
+    running.frames(1).await;
+    let outcome = running.stop().await;
+    assert_eq!((outcome.ending, causes(&outcome)), (Ending::Sealed, Vec::new()));
+    let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
+    assert!(report.is_whole(), "{report:#?}");
+}
+
+#[tokio::test]
+async fn a_refused_file_costs_nothing_and_the_second_ends_the_recorder() {
+    let words = [(); 2].map(|()| Arc::new(Notify::new()));
+    let base = thirty(words.clone()).await;
+    let (dir, disk) = (TempDir::new().unwrap(), MemDisk::default());
+    disk.forget_what_fails();
+    let world = World { disk: Arc::new(disk.clone()), ..world() };
+    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
+    running.frames(10).await;
+    disk.fail_at(2, io::ErrorKind::Other, false);
+    words[0].notify_one();
+    running.frames(10).await;
+    disk.fail_at(1, io::ErrorKind::Other, false);
+    words[1].notify_one();
+    let error = running.end().await.unwrap_err();
+    assert!(matches!(error, RecordError::Archive(_)), "{error}");
+    disk.heal();
+    let archive = archive::Options::default();
+    let tape =
+        archive::Archive::open(dir.path(), Arc::new(disk.clone()), archive, provider::decode_record, "test", UnixMicros(0));
+    let (name, tape) = (SourceName::new("alpha").unwrap(), tape.unwrap());
+    let causes: Vec<_> = tape.open_gaps(&name).into_iter().map(|gap| gap.cause).collect();
+    assert_eq!(causes, ["disk"]);
+    tape.close(UnixMicros(1)).unwrap();
+    let report = verify(dir.path(), &disk, provider::decode_record, |_| {}).unwrap();
+    assert!(report.is_whole(), "{report:#?}");
+    let tape = Tape::open(dir.path(), Arc::new(disk)).unwrap();
+    let mut all = tape.records("alpha", Span::default()).unwrap();
+    let mut kept = Vec::new();
+    while let Some(record) = all.next().unwrap() {
+        if record.kind == RecordKind::Frame {
+            kept.push(record.body);
+        }
+    }
+    assert_eq!(kept[..20], (0..20).map(tweet).collect::<Vec<_>>());
 }
 
 // Topics.

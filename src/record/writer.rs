@@ -17,12 +17,15 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::board::Board;
 use super::latency::Latency;
 use super::queue::{Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
-use super::{Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
+use super::{Ending, Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, GapRow, Hole, Leaf, Lost, PenError, Selected};
-use crate::model::{Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
+use crate::model::{
+    Body, Cause, ConnId, Decoded, Draft, Message, Provider, RecordKind, Seq, SourceName, UnixMicros, Via, panic_point,
+};
 use crate::net::{self, Clock};
 use crate::provider::{self, Loudness, Scope};
 
@@ -35,6 +38,9 @@ const LOOK_EVERY: usize = 64;
 /// The first and the longest wait before a disk that was full is tried again.
 const FULL_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
+/// Sealing a segment takes so many times as long as a commit, where syncs are what takes long.
+const SEALS_AS_COMMITS: u32 = 4;
+
 /// Events remembered to count those that several connections bring once.
 const RECENT_EVENTS: usize = 65_536;
 
@@ -42,6 +48,7 @@ const RECENT_EVENTS: usize = 65_536;
 pub(super) struct Handle {
     done: oneshot::Receiver<Result<Written, ArchiveError>>,
     runs: Runs,
+    board: Arc<Board>,
 }
 
 enum Runs {
@@ -52,9 +59,11 @@ enum Runs {
 }
 
 /// What the writer has to say at its end.
+#[derive(Clone, Debug)]
 pub(super) struct Written {
     pub(super) sources: Vec<SourceOutcome>,
     pub(super) loss_window: LossWindow,
+    pub(super) ending: Ending,
 }
 
 impl Handle {
@@ -64,6 +73,11 @@ impl Handle {
             Ok(written) => Ok(written?),
             Err(_) => Err(self.panic().await),
         }
+    }
+
+    /// What it has made safe so far.
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Waits for a writer that ends although nobody told it to. May be dropped while it waits.
@@ -99,7 +113,9 @@ pub(super) fn spawn(
     ledger: watch::Sender<()>,
     ready: oneshot::Sender<String>,
 ) -> Handle {
+    let board = Arc::new(Board::default());
     let plan = Plan {
+        board: Arc::clone(&board),
         tape: options.tape.clone(),
         archive: options.archive.clone(),
         holder: options.holder.clone(),
@@ -132,7 +148,7 @@ pub(super) fn spawn(
             Runs::Task(task)
         }
     };
-    Handle { done, runs }
+    Handle { done, runs, board }
 }
 
 /// However the writer ends, nobody waits for room that never comes.
@@ -153,6 +169,7 @@ struct Plan {
     queue: Arc<Queue>,
     events: Sink,
     ledger: watch::Sender<()>,
+    board: Arc<Board>,
 }
 
 struct Planned {
@@ -180,7 +197,15 @@ impl Planned {
 
 fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
     let queue = Arc::clone(&plan.queue);
-    let mut writer = Writer::begin(plan, ready)?;
+    let mut wait = Duration::ZERO;
+    let archive = loop {
+        match plan.open(&mut wait)? {
+            Opened::Archive(archive) => break *archive,
+            Opened::Full(error) if queue.closes_within(wait) => return Err(error),
+            Opened::Full(_) => {}
+        }
+    };
+    let mut writer = Writer::begin(plan, archive, ready)?;
     let (linger, mut entries) = (writer.linger(), Vec::new());
     loop {
         let taken = queue.take(&mut entries, writer.due(), now, linger);
@@ -202,7 +227,15 @@ fn write(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveE
 
 async fn write_as_task(plan: Plan, ready: oneshot::Sender<String>) -> Result<Written, ArchiveError> {
     let queue = Arc::clone(&plan.queue);
-    let mut writer = Writer::begin(plan, ready)?;
+    let mut wait = Duration::ZERO;
+    let archive = loop {
+        match plan.open(&mut wait)? {
+            Opened::Archive(archive) => break *archive,
+            Opened::Full(error) if queue.closed_within(wait).await => return Err(error),
+            Opened::Full(_) => {}
+        }
+    };
+    let mut writer = Writer::begin(plan, archive, ready)?;
     let mut entries = Vec::new();
     loop {
         let taken = queue.taken(&mut entries, writer.due().map(Into::into)).await;
@@ -222,8 +255,57 @@ async fn write_as_task(plan: Plan, ready: oneshot::Sender<String>) -> Result<Wri
     }
 }
 
+/// What came of opening the tape.
+enum Opened {
+    Archive(Box<Archive>),
+    /// There is no room now.
+    Full(ArchiveError),
+}
+
+impl Plan {
+    /// Opens the tape. A disk that is full at the start is waited for like one that runs full later.
+    fn open(&self, wait: &mut Duration) -> Result<Opened, ArchiveError> {
+        let (disk, at) = (Arc::clone(&self.world.disk), self.world.clock.wall());
+        let opened = Archive::open(&self.tape, disk, self.archive.clone(), provider::decode_record, &self.holder, at);
+        match opened {
+            Ok(archive) if wait.is_zero() => Ok(Opened::Archive(Box::new(archive))),
+            Ok(archive) => {
+                self.say(Loudness::Warn, "there is room on the disk again; recording begins");
+                Ok(Opened::Archive(Box::new(archive)))
+            }
+            Err(error) if error.is_passing(&*self.world.disk, &self.tape) => {
+                let is_first = wait.is_zero();
+                *wait = if is_first { FULL_WAIT.0 } else { FULL_WAIT.1 };
+                if is_first {
+                    self.say(Loudness::Error, &format!("{}: recording begins when that is over", why_not(&error)));
+                }
+                Ok(Opened::Full(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// About the disk, which all sources share.
+    fn say(&self, loudness: Loudness, text: &str) {
+        if let Some(first) = self.sources.first() {
+            (self.events)(Event::Said { source: first.name.clone(), loudness, text: text.to_owned() });
+        }
+    }
+}
+
+/// Of a refusal that passes.
+fn why_not(error: &ArchiveError) -> &'static str {
+    match error {
+        ArchiveError::Catalog(refusal) if !refusal.is_full() && !refusal.is_io() => "too many files are open",
+        error if error.is_out_of_files() => "too many files are open",
+        _ => "the disk is full",
+    }
+}
+
 struct Writer {
     archive: Archive,
+    queue: Arc<Queue>,
+    board: Arc<Board>,
     clock: Arc<dyn Clock>,
     events: Sink,
     /// Changes whenever a gap may have got its end.
@@ -250,8 +332,6 @@ struct Stall {
 
 struct SourceState {
     outcome: SourceOutcome,
-    /// The same as of the last commit.
-    durable: SourceOutcome,
     horizon: Duration,
     reads_scopes: bool,
     slots: std::ops::Range<usize>,
@@ -294,21 +374,20 @@ enum SlotState {
 }
 
 impl Writer {
-    /// Opens the tape and its sources, and says so.
-    fn begin(plan: Plan, ready: oneshot::Sender<String>) -> Result<Self, ArchiveError> {
-        let clock = Arc::clone(&plan.world.clock);
-        let (disk, commit_every) = (Arc::clone(&plan.world.disk), plan.archive.commit_every);
-        let archive = Archive::open(&plan.tape, disk, plan.archive, provider::decode_record, &plan.holder, clock.wall())?;
+    /// Begins to record the sources, and says that the tape is open.
+    fn begin(plan: Plan, archive: Archive, ready: oneshot::Sender<String>) -> Result<Self, ArchiveError> {
         let mut writer = Self {
             archive,
-            clock,
+            queue: plan.queue,
+            board: plan.board,
+            clock: Arc::clone(&plan.world.clock),
             events: plan.events,
             ledger: plan.ledger,
             is_ledger_changed: false,
             owed: Vec::new(),
             sources: Vec::new(),
             slots: Vec::new(),
-            commit_every,
+            commit_every: plan.archive.commit_every,
             oldest: None,
             last_at: UnixMicros(i64::MIN),
             latency: Latency::new(),
@@ -361,8 +440,8 @@ impl Writer {
             fault_text: None,
         };
         let recent = (connections > 1).then(Recent::default);
+        self.board.add(&outcome);
         let state = SourceState {
-            durable: outcome.clone(),
             outcome,
             horizon,
             reads_scopes,
@@ -448,16 +527,20 @@ impl Writer {
 
     fn append_reversed(&mut self, entries: &mut Vec<Entry>) -> Result<(), ArchiveError> {
         let mut nth = 0;
+        // What gathered while the disk was slow is old already: it goes into one commit, not each handful into its own.
+        let mut since = now();
         while let Some(entry) = entries.pop() {
             nth += 1;
             self.oldest.get_or_insert(entry.arrived);
             self.append(entry)?;
             let looks = self.commit_every.is_zero() || nth % LOOK_EVERY == 0;
-            if looks && self.oldest.is_some_and(|oldest| oldest + self.commit_every <= now()) {
+            if looks && self.oldest.is_some_and(|oldest| oldest.max(since) + self.commit_every <= now()) {
                 self.commit()?;
+                since = now();
             }
         }
-        if self.oldest.is_some_and(|oldest| oldest + self.commit_every <= now()) {
+        // At the end the farewell is in the same commit.
+        if !self.queue.is_closed() && self.oldest.is_some_and(|oldest| oldest + self.commit_every <= now()) {
             self.commit()?;
         }
         Ok(())
@@ -475,10 +558,11 @@ impl Writer {
             self.ledger.send_replace(());
         }
         for done in committed {
-            let Some(source) = self.sources.iter_mut().find(|source| source.outcome.name == done.source) else { continue };
+            let mut all = self.sources.iter_mut().enumerate();
+            let Some((nth, source)) = all.find(|(_, source)| source.outcome.name == done.source) else { continue };
             source.news.drain(..).for_each(|event| (self.events)(event));
-            source.durable.clone_from(&source.outcome);
             let (frames, bytes) = std::mem::take(&mut source.fresh);
+            self.board.settle(nth, &source.outcome, (frames, bytes));
             (self.events)(Event::Committed { source: done.source, n: done.n, hash: done.hash, frames, bytes });
         }
         Ok(())
@@ -576,6 +660,7 @@ impl Writer {
         decoded: &Decoded,
         via: Via,
     ) -> Result<(), ArchiveError> {
+        panic_point("writer");
         let Slot { source, conn, state, .. } = self.slots[slot];
         let source = &mut self.sources[source];
         let n_bytes = bytes.len() as u64;
@@ -669,24 +754,22 @@ impl Writer {
     /// Any refusal but a full disk is the end; that one is told, and what was not committed counts as dropped.
     fn stall(&mut self, error: ArchiveError) -> Result<Stall, ArchiveError> {
         // SQLite does not always say that it is for want of room.
-        let is_full = error.is_full() || (matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room());
-        if !is_full {
+        let is_out_of_room = || matches!(error, ArchiveError::Catalog(_)) && self.archive.is_out_of_room();
+        if !self.archive.is_passing(&error) && !is_out_of_room() {
             return Err(error);
         }
         self.oldest = None;
         self.owed.drain(..).for_each(|told| drop(told.send(Err(PenError::Full))));
-        for source in &mut self.sources {
+        for (nth, source) in self.sources.iter_mut().enumerate() {
             let (frames, bytes) = std::mem::take(&mut source.fresh);
-            source.outcome.clone_from(&source.durable);
+            source.outcome = self.board.durable(nth);
             source.outcome.dropped += frames;
             source.outcome.dropped_bytes += bytes;
-            source.durable.clone_from(&source.outcome);
+            self.board.settle(nth, &source.outcome, (frames, bytes));
             source.news.clear();
         }
-        self.say(
-            Loudness::Error,
-            "the disk is full: nothing is recorded until there is room again; this will be a gap".to_owned(),
-        );
+        let words = "nothing is recorded until there is room again; this will be a gap";
+        self.say(Loudness::Error, format!("{}: {words}", why_not(&error)));
         Ok(Stall { error, since: now(), wait: Duration::ZERO })
     }
 
@@ -698,7 +781,7 @@ impl Writer {
         }
         match self.resume() {
             Ok(()) => {}
-            Err(error) if error.is_full() => {
+            Err(error) if self.archive.is_passing(&error) => {
                 stall.wait = (stall.wait * 2).min(FULL_WAIT.1);
                 return Ok(false);
             }
@@ -868,7 +951,9 @@ impl Writer {
             let at = self.now();
             self.archive.stop_source(&self.sources[source].outcome.name, at, reason)?;
         }
+        let begun = now();
         self.commit()?;
+        let took = now().saturating_duration_since(begun);
         for source in &mut self.sources {
             let name = &source.outcome.name;
             source.outcome.last_n = self.archive.last_n(name);
@@ -880,9 +965,14 @@ impl Writer {
             source.outcome.open_gaps = gaps.map(open).collect();
         }
         let at = self.now();
-        self.archive.close(at)?;
         let sources = self.sources.into_iter().map(|source| source.outcome).collect();
-        Ok(Written { sources, loss_window: self.latency.window() })
+        let written = Written { sources, loss_window: self.latency.window(), ending: Ending::LeftOpen };
+        // Whoever is in a hurry need not wait for the rest.
+        self.board.write_down(written.clone());
+        let board = Arc::clone(&self.board);
+        let has_time = || board.must_stop_by().is_none_or(|by| now() + took * SEALS_AS_COMMITS <= by);
+        let is_sealed = self.archive.close_while(at, has_time)?;
+        Ok(Written { ending: if is_sealed { Ending::Sealed } else { Ending::LeftOpen }, ..written })
     }
 }
 

@@ -22,6 +22,8 @@ struct State {
     /// Writing operations so far.
     ops: u64,
     fault: Option<Fault>,
+    /// Whether a failed sync loses what was not synced.
+    forgets: bool,
     points: Vec<&'static str>,
     crash_at: Option<usize>,
     down: bool,
@@ -49,10 +51,10 @@ pub enum Unsynced {
 
 #[derive(Clone, Copy, Debug)]
 struct Fault {
+    /// The first operation that fails, and the first that does not any more.
     at_op: u64,
+    until_op: u64,
     kind: io::ErrorKind,
-    /// Whether every later operation fails too.
-    stays: bool,
 }
 
 impl MemDisk {
@@ -62,9 +64,20 @@ impl MemDisk {
 
     /// Lets the writing operation number `at_op` (from 1, counted from now) fail; half of a write is still done.
     pub fn fail_at(&self, at_op: u64, kind: io::ErrorKind, stays: bool) {
+        let until_op = if stays { u64::MAX } else { 1 };
+        self.fail_between(at_op, until_op, kind);
+    }
+
+    /// As [`fail_at`](Self::fail_at), for so many operations in a row.
+    pub fn fail_between(&self, at_op: u64, many: u64, kind: io::ErrorKind) {
         let mut state = self.state();
         let at_op = state.ops + at_op;
-        state.fault = Some(Fault { at_op, kind, stays });
+        state.fault = Some(Fault { at_op, until_op: at_op.saturating_add(many), kind });
+    }
+
+    /// From now on a sync that fails loses what it was to save, as some systems do; else it stays readable.
+    pub fn forget_what_fails(&self) {
+        self.state().forgets = true;
     }
 
     /// Takes no fault from now on.
@@ -146,7 +159,7 @@ impl State {
         self.check()?;
         self.ops += 1;
         match self.fault {
-            Some(fault) if self.ops == fault.at_op || (fault.stays && self.ops > fault.at_op) => Err(fault.kind.into()),
+            Some(fault) if (fault.at_op..fault.until_op).contains(&self.ops) => Err(fault.kind.into()),
             _ => Ok(()),
         }
     }
@@ -160,6 +173,8 @@ struct MemFile {
     disk: MemDisk,
     inode: usize,
     epoch: u64,
+    /// A sync failed: another one may succeed and lie, so nobody may ask for it.
+    is_poisoned: bool,
 }
 
 impl MemFile {
@@ -186,12 +201,19 @@ impl DiskFile for MemFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        assert!(!self.is_poisoned, "a file that failed to sync is synced again");
         let inode = self.inode;
-        self.with(|state, allowed| {
+        let synced = self.with(|state, allowed| {
+            let forgets = state.forgets;
+            let inode = &mut state.inodes[inode];
             if allowed {
-                state.inodes[inode].synced = state.inodes[inode].data.len();
+                inode.synced = inode.data.len();
+            } else if forgets {
+                inode.data.truncate(inode.synced);
             }
-        })
+        });
+        self.is_poisoned = synced.is_err();
+        synced
     }
 }
 
@@ -220,7 +242,7 @@ impl Disk for MemDisk {
         let inode = state.inodes.len();
         state.inodes.push(Inode::default());
         state.names.insert(path.to_owned(), inode);
-        Ok(Box::new(MemFile { disk: self.clone(), inode, epoch: state.epoch }))
+        Ok(Box::new(MemFile { disk: self.clone(), inode, epoch: state.epoch, is_poisoned: false }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskRead>> {

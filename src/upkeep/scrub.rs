@@ -116,6 +116,7 @@ pub async fn follow<P: Pen>(
     mut leaving: watch::Receiver<bool>,
     tell: Sink,
 ) {
+    crate::model::panic_point("scrubber");
     let mut complained = None;
     loop {
         let mut pass = Pass::new(&scrubbing, &clock, &disk);

@@ -51,8 +51,9 @@ class Result:
 class Recorder:
     """A `birdtape --json record`, and what it has announced so far."""
 
-    def __init__(self, binary: Path, desk: "Desk", *words: str, env: dict | None = None, prefix: tuple = ()):
-        command = [*prefix, str(binary), "--json", "--config", str(desk.config), "record", "--no-backfill", *words]
+    def __init__(self, binary: Path, desk: "Desk", *words: str, env: dict | None = None, prefix: tuple = (), fills: bool = False):
+        command = [*prefix, str(binary), "--json", "--config", str(desk.config), "record", *words]
+        command += [] if fills else ["--no-backfill"]
         self.said = (desk.dir / "stderr").open("ab")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.said, env=desk.env | (env or {}))
         self.pipe = self.process.stdout.fileno()

@@ -2,13 +2,18 @@
 
 A small file system (ext4 in an image, and tmpfs) is filled by a file beside the tape, up to a point that moves through the
 recorder's work, and that file is taken away again. The recorder must still be there, say so once, and record on within
-ten seconds; what it had announced must be on the tape, and the time between in the ledger.
+ten seconds; what it had announced must be on the tape, and the time between in the ledger. One that is started on a full disk
+waits for room in the same way.
+
+Mode `readonly`: the file system may not be written, or not by this user, or a file stands where the tape should be. The
+recorder says so and ends with exit code 1, and whatever was there is as it was.
 """
 
 import ctypes
 import errno
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -39,6 +44,10 @@ class Tmpfs:
     def __enter__(self) -> "Tmpfs":
         return self
 
+    def change(self, how: str) -> None:
+        """Lets it be written, or not."""
+        subprocess.run(["mount", "--options", f"remount,{how}", str(self.dir)], check=True)
+
     def __exit__(self, *_) -> None:
         LIBC.umount2(str(self.dir).encode(), 2)
 
@@ -54,11 +63,16 @@ def work(result: Result, count: int, nth: int, options, base: Path) -> None:
         while result.runs < count:
             desk = Desk(options.binary, base / f"{nth}-{batch}", server, 2, ARCHIVE, tape=mount.dir / "tape")
             before = len(result.violations)
+            # What earlier recorders of this tape counted as dropped; of one that was killed nobody knows.
+            desk.dropped = 0
             recorder = desk.record()
             if not recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0):
                 result.violations.append(f"no envelope was announced: {(desk.dir / 'stderr').read_text()[-500:]}")
-            for _ in range(min(BATCH, count - result.runs)):
+            for nth_full in range(min(BATCH, count - result.runs)):
                 result.runs += 1
+                if nth_full == BATCH - 1:
+                    recorder = at_start(result, desk, mount, recorder, rng)
+                    continue
                 if recorder.is_ended:
                     desk.remember(recorder, now())
                     recorder.end()
@@ -76,7 +90,7 @@ def work(result: Result, count: int, nth: int, options, base: Path) -> None:
             tape, truth = desk.judge(may_skip=True)
             result.violations += [f"{mount.fs}, worker {nth}, batch {batch}: {what}" for what in tape.violations]
             dropped = sum(source["dropped"] for source in (recorder.done or {"sources": []})["sources"]) + truth.dropped
-            if recorder.done and truth.skipped > dropped:
+            if recorder.done and desk.dropped is not None and truth.skipped > dropped + desk.dropped:
                 result.violations.append(f"{mount.fs}: {truth.skipped} envelopes are missing, {dropped} are counted as dropped")
             result.figures["missing and counted"] = result.figures.get("missing and counted", 0) + truth.skipped
             result.figures["envelopes"] = result.figures.get("envelopes", 0) + truth.envelopes
@@ -124,6 +138,96 @@ def one(result: Result, desk: Desk, mount, recorder: Recorder, rng) -> None:
     if took > RESUMES_WITHIN:
         result.violations.append(f"{mount.fs}: it records on only {took:.1f} s after there is room again")
     result.reached += 1
+
+
+def at_start(result: Result, desk: Desk, mount, recorder: Recorder, rng) -> Recorder:
+    """The one that records is stopped or killed, and the next one finds a full disk."""
+    is_killed = rng.random() < 0.5
+    recorder.drain()
+    if recorder.is_ended:
+        recorder.end()
+    elif is_killed:
+        recorder.kill()
+    else:
+        recorder.stop()
+    if recorder.done is None:
+        desk.dropped = None
+    else:
+        desk.dropped += sum(source["dropped"] for source in recorder.done["sources"])
+    desk.remember(recorder, now() if is_killed else None)
+    balloon, said = mount.dir / "balloon", desk.dir / "stderr"
+    words = lambda: said.read_text().count("the disk is full")
+    before = words()
+    fill(balloon, rng.randrange(0, 16) * 4096)
+    recorder = desk.record()
+    if not recorder.until(lambda: words() > before):
+        result.violations.append(f"{mount.fs}: started on a full disk, it does not say so: {said.read_text()[-300:]}")
+    recorder.listen(rng.choice([0.0, 0.3, 2.5]))
+    begin = time.monotonic()
+    balloon.unlink()
+    counts = dict(recorder.frames)
+    more = lambda: all(recorder.frames.get(source, 0) > counts.get(source, 0) for source in desk.sources)
+    is_reached = recorder.until(more)
+    took = time.monotonic() - begin
+    if not is_reached or took > RESUMES_WITHIN:
+        result.violations.append(f"{mount.fs}: started on a full disk, it does not record {took:.1f} s after there is room")
+    result.reached += is_reached
+    result.figures["started on a full disk"] = result.figures.get("started on a full disk", 0) + 1
+    return recorder
+
+
+def readonly(options) -> Result:
+    return spread_in_scratch(options, refuse)
+
+
+def refuse(result: Result, count: int, nth: int, options, base: Path) -> None:
+    server = Server(Load(burst=5, pause=0.004))
+    with Tmpfs(base / f"ro-{nth}") as mount:
+        for run in range(count):
+            result.runs += 1
+            kind = ["read only", "another user's", "a file in its place", "no tape yet, read only"][(nth + run * options.jobs) % 4]
+            desk = Desk(options.binary, base / f"{nth}-{run}", server, 1, ARCHIVE, tape=mount.dir / f"tape-{run}")
+            if kind == "a file in its place":
+                desk.tape.write_text("not a tape")
+            elif kind != "no tape yet, read only":
+                recorder = desk.record()
+                recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0)
+                recorder.kill()
+                desk.remember(recorder, now())
+            before = contents(desk.tape)
+            prefix = ()
+            if "read only" in kind:
+                mount.change("ro")
+            elif kind == "another user's":
+                if shutil.which("setpriv") is None:
+                    raise Skip("setpriv is not installed")
+                prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+                # Only the tape is to be out of reach.
+                for place in (base, base / f"ro-{nth}", desk.dir, mount.dir):
+                    place.chmod(0o755)
+                desk.config.chmod(0o644)
+            begin = time.monotonic()
+            recorder = desk.record(prefix=prefix)
+            code = recorder.end(20)
+            took = time.monotonic() - begin
+            words = (desk.dir / "stderr").read_text()
+            mount.change("rw")
+            result.reached += 1
+            hint = "name another with --tape" if kind != "a file in its place" else str(desk.tape)
+            if code != 1 or took > 5 or str(desk.tape) not in words or hint not in words:
+                result.violations.append(f"{kind}: exit code {code} after {took:.1f} s: {words[-400:]}")
+            if contents(desk.tape) != before:
+                result.violations.append(f"{kind}: what was there is changed")
+            if desk.announced:
+                desk.recover()
+                tape, _ = desk.judge()
+                result.violations += [f"{kind}: {what}" for what in tape.violations]
+
+
+def contents(path: Path) -> dict:
+    """All that is there, but for who holds the lock."""
+    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "lock"]
+    return {str(file): file.read_bytes() for file in files}
 
 
 def fill(balloon: Path, leave: int) -> None:

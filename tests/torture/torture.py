@@ -16,9 +16,15 @@ MODES = {
     "powercut": ("powercut", "run", 10_000, "a real file system loses all that was not synced (--fs)"),
     "lock": ("lock", "run", 200, "many recorders at once on one tape (--procs), again when the one that won is killed"),
     "syscall": ("calls", "kills", 100, "SIGKILL at each call that changes files, before it and halfway through it (--all)"),
+    "commands": ("commands", "run", 120, "SIGKILL of export, compact, prune, merge and filling from a tape, at such a call (--all)"),
     "ioerror": ("calls", "errors", 50, "each call that changes files fails, with EIO and with ENOSPC (--all)"),
     "enospc": ("full", "run", 2_000, "the disk runs full under a recorder, and has room again after a while"),
-    "slowdisk": ("slow", "run", 4, "syncs take five seconds, or the file system is frozen for twenty"),
+    "readonly": ("full", "readonly", 8, "the tape's place may not be written"),
+    "slowdisk": ("slow", "run", 5, "syncs take five seconds, or the file system is frozen for twenty"),
+    "stop": ("stop", "run", 50, "SIGTERM or SIGINT at a random instant, now and then twice"),
+    "panic": ("panics", "run", 9, "each part of the recorder panics, and an envelope makes the parser panic"),
+    "files": ("descriptors", "run", 12, "too many files are open, in a recorder and in a replay"),
+    "slowreader": ("slowreader", "run", 1, "a hundred clients of a replay that read nothing, beside one that is measured"),
     "halfopen": ("halfopen", "run", 20, "the peer falls silent and its connection stays"),
     "clock": ("clock", "run", 20, "the wall clock steps while recording, by a second to ten years"),
 }
@@ -30,8 +36,13 @@ SHORT = [
     ("powercut", ["--fs", "xfs", "--count", "50"]),
     ("lock", ["--count", "10"]),
     ("syscall", ["--count", "100"]),
+    ("commands", ["--count", "24"]),
     ("ioerror", ["--count", "50"]),
-    ("enospc", ["--count", "6"]),
+    ("enospc", ["--count", "12"]),
+    ("readonly", ["--count", "4"]),
+    ("stop", ["--count", "20"]),
+    ("panic", []),
+    ("files", ["--count", "4"]),
 ]
 
 EPILOG = """\
@@ -100,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("mode", nargs="?", choices=MODES, metavar="MODE")
     parser.add_argument("--short", action="store_true", help="the modes that the gate runs, each for a short while")
     parser.add_argument("--count", type=int, metavar="N", help="runs (powercut: of each file system)")
-    parser.add_argument("--all", action="store_true", help="syscall, ioerror: every call, not a sample")
+    parser.add_argument("--all", action="store_true", help="syscall, commands, ioerror: every call, not a sample")
     parser.add_argument("--fs", default="ext4,xfs", metavar="FS,FS", help="powercut: file systems [ext4,xfs]")
     parser.add_argument("--procs", type=int, default=20, metavar="N", help="lock: recorders at once [20]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, metavar="N", help="runs at the same time [CPUs]")

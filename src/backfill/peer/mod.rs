@@ -484,7 +484,13 @@ pub fn merge(
     }
     // Before anything is written, everything that can be refused is.
     if Layout::new(&options.tape).info(&**disk)?.is_some() {
-        let ours = sources_of(&Tape::open(&options.tape, Arc::clone(disk))?)?;
+        let ours = match Tape::open(&options.tape, Arc::clone(disk)) {
+            Ok(tape) => sources_of(&tape)?,
+            // A merge into a new tape was killed before there was one, or it is damaged: opening the tape for writing makes
+            // it again.
+            Err(ArchiveError::NoCatalog { .. }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
         for other in &others {
             twins(other, &ours)?;
         }

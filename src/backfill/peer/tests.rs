@@ -365,6 +365,20 @@ fn rules_come_to_the_same_in_any_order() {
 }
 
 #[test]
+fn a_merge_that_was_killed_before_there_was_a_catalog_goes_on() {
+    let bench = Bench::new(Provider::Tweetstream, 5);
+    bench.record("a", &Life::whole(0..300));
+    bench.merge("both", &["a"]);
+    let before = bench.covered("both");
+    for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
+        drop(std::fs::remove_file(bench.path("both").join(name)));
+    }
+    bench.merge("both", &["a"]);
+    assert_eq!(bench.covered("both"), before);
+    bench.assert_sound("both", "merged again");
+}
+
+#[test]
 fn a_merged_tape_is_recorded_on() {
     let bench = Bench::new(Provider::Tweetstream, 5);
     bench.record("a", &Life::cut(200..700, &[(300, 400)]));

@@ -10,7 +10,7 @@ use birdtape::backfill;
 use birdtape::model::{Provider, Secret, SourceName};
 use birdtape::net::{Clock, Network};
 use birdtape::provider::{Auth, Base, Credentials, Settings, default_settings};
-use birdtape::record::{self, OVERLOAD_WAIT, Writing};
+use birdtape::record::{self, OVERLOAD_WAIT, STOP_WITHIN, Writing};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -129,6 +129,7 @@ impl Running {
             max_message: 1 << 20,
             queue_bytes: 1 << 20,
             overload_wait: OVERLOAD_WAIT,
+            stop_within: STOP_WITHIN,
             sources: vec![source],
             until_idle: None,
             run_for: None,
