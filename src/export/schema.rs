@@ -95,6 +95,11 @@ impl Table {
         }
     }
 
+    /// Whether several sightings make a row.
+    pub(super) const fn is_merged(self) -> bool {
+        matches!(self, Self::Tweets | Self::ProfileChanges | Self::Follows)
+    }
+
     /// Columns by which rows are sorted.
     pub(super) const fn sorted_by(self) -> &'static [&'static str] {
         match self {

@@ -12,7 +12,7 @@ use crate::model::UnixMicros;
 /// Rows in a batch. A constant, as all bounds here: what a file looks like must not depend on the machine.
 pub(super) const BATCH_ROWS: usize = 2_048;
 /// Bytes of text after which a batch ends early.
-const BATCH_BYTES: usize = 2 << 20;
+pub(super) const BATCH_BYTES: usize = 2 << 20;
 
 type Builders = [Box<dyn ArrayBuilder>];
 
@@ -25,9 +25,14 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    pub(super) fn new(table: Table) -> Self {
-        let builders = table.schema().fields().iter().map(|field| make_builder(field.data_type(), BATCH_ROWS / 4)).collect();
+    /// With room for so many rows, and for more.
+    pub(super) fn new(table: Table, n_rows: usize) -> Self {
+        let builders = table.schema().fields().iter().map(|field| make_builder(field.data_type(), n_rows)).collect();
         Self { table, builders, rows: 0, bytes: 0 }
+    }
+
+    pub(super) fn n_rows(&self) -> usize {
+        self.rows
     }
 
     /// Adds a row; the closure fills every column, in order.
