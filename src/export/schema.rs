@@ -198,6 +198,14 @@ impl Column {
         !matches!(self.kind, Kind::Words(_) | Kind::Struct(_) | Kind::List(..))
     }
 
+    /// Of a struct, or of each in a list: its fields.
+    pub(super) const fn fields(&self) -> &'static [Self] {
+        match self.kind {
+            Kind::Struct(fields) | Kind::List(_, fields) => fields,
+            _ => &[],
+        }
+    }
+
     /// The leaves below it, with their paths as Parquet writes them.
     pub(super) fn leaves(&self, above: &[String], each: &mut dyn FnMut(Vec<String>, Kind)) {
         let path = |more: &[&str]| [above, &more.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>()].concat();
