@@ -250,6 +250,12 @@ fn merge<'a>(
     melted: Option<(Rank, Key)>,
     seen: &mut Seen,
 ) -> Option<Merged<'a>> {
+    // Most posts are seen once: nothing is to be sorted then, nor moved about.
+    if let ([(key, range)], None) = (versions, melted) {
+        let sight = PostSight::get(&mut &bytes[range.clone()])?;
+        seen.add(key, &sight);
+        return Some(Merged { rank: rank(key, &sight), key: *key, sight });
+    }
     let mut all = Vec::with_capacity(versions.len());
     for (at, (key, range)) in versions.iter().enumerate() {
         let sight = PostSight::get(&mut &bytes[range.clone()])?;

@@ -102,9 +102,7 @@ impl Builder {
             DataType::Boolean => Self::Bool(BooleanBuilder::with_capacity(n_rows)),
             DataType::Int64 => Self::Int(Int64Builder::with_capacity(n_rows)),
             DataType::Float64 => Self::Real(Float64Builder::with_capacity(n_rows)),
-            DataType::Timestamp(..) => {
-                Self::Time(TimestampMicrosecondBuilder::with_capacity(n_rows).with_data_type(of.clone()))
-            }
+            DataType::Timestamp(..) => Self::Time(TimestampMicrosecondBuilder::with_capacity(n_rows).with_data_type(of.clone())),
             DataType::Utf8 => Self::Text(StringBuilder::with_capacity(n_rows, n_rows * USUAL_TEXT)),
             DataType::Binary => Self::Bytes(BinaryBuilder::with_capacity(n_rows, 0)),
             DataType::Struct(fields) => Self::Struct(Structs::new(fields, n_rows)),
@@ -199,9 +197,7 @@ pub(super) struct Cells<'a> {
 macro_rules! next {
     ($cells:ident, $name:ident, $kind:ident) => {{
         debug_assert_eq!($cells.columns[$cells.at].name, $name);
-        let Builder::$kind(builder) = &mut $cells.builders[$cells.at] else {
-            unreachable!("{} is of another kind", $name)
-        };
+        let Builder::$kind(builder) = &mut $cells.builders[$cells.at] else { unreachable!("{} is of another kind", $name) };
         $cells.at += 1;
         builder
     }};

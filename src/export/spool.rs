@@ -19,7 +19,7 @@ use crate::model::UnixMicros;
 /// Uncompressed bytes after which a frame ends.
 const FRAME: usize = 128 << 10;
 /// Very fast; a run lives for minutes.
-const LEVEL: i32 = -7;
+const LEVEL: i32 = -3;
 /// What an open run takes while a partition is merged: a frame, packed and not.
 pub(super) const CURSOR_BYTES: usize = FRAME + FRAME / 2;
 /// What an entry takes beside its bytes.
