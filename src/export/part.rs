@@ -245,7 +245,7 @@ pub(super) fn cannot_write(path: &Path, source: io::Error) -> ExportError {
     ExportError::Io { what: "cannot write", path: path.display().to_string(), source }
 }
 
-/// How columns are encoded: words by dictionary, ids and instants by their differences, all packed with zstd.
+/// How columns are encoded: words and accounts by dictionary, other ids and instants by their differences, all packed with zstd.
 fn properties(table: Table, sorted_by: &[&str]) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("birdtape {}", env!("CARGO_PKG_VERSION")))
@@ -710,4 +710,86 @@ fn follow(sheet: &mut Sheet, common: &Common, other: &Other) -> Result<(), Expor
         other.origin(cells, common);
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow_array::cast::AsArray as _;
+    use arrow_array::types::Int64Type;
+
+    use super::*;
+    use crate::export::sight::{PostSight, name_post, published_at};
+    use crate::export::spool::{Runs, Spool};
+    use crate::model::{EventKind, Platform, Post, Provider, Via};
+
+    /// Posts that were seen so often, on their way.
+    fn merge(seen: &[u64]) -> (tempfile::TempDir, Part, Merge) {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = Runs::new(dir.path().to_owned());
+        let first = 2_064_689_031_777_615_872;
+        let at = published_at(Platform::X, first).unwrap();
+        let part = Part { table: Table::Tweets, day: Part::day_of(at) };
+        let mut spool = Spool::new(&runs, 100_000);
+        for (id, times) in (first..).zip(seen) {
+            for n in 0..*times {
+                let came = Came { received_at: UnixMicros(n as i64), via: Via::Ws, provider: Provider::TwitterapiIo, gap: None };
+                let post = Post { text: Some(format!("{id} for the {n}th time").into()), ..Post::default() };
+                let sight = PostSight {
+                    came,
+                    kind: EventKind::Tweet,
+                    published_at: None,
+                    selector: "".into(),
+                    selector_name: None,
+                    post,
+                };
+                let key = Key { part, at: at.0, id: name_post(Platform::X, id), source: 0, n, index: 0 };
+                spool.push(key, |out| sight.put(out)).unwrap();
+            }
+        }
+        spool.flush().unwrap();
+        let merge = runs.merge(part, 4).unwrap();
+        (dir, part, merge)
+    }
+
+    fn common() -> Arc<Common> {
+        let sources = vec!["a".to_owned()];
+        Arc::new(Common { tape: "t".to_owned(), sources, segments: vec![Vec::new()], stop: Arc::default() })
+    }
+
+    /// How often the rows of each batch were seen.
+    struct Seen(Vec<Vec<i64>>);
+
+    impl Batches for Seen {
+        fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+            let counts = batch.column_by_name("seen_count").unwrap().as_primitive::<Int64Type>();
+            self.0.push(counts.values().to_vec());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_whole_rows_and_ends_with_one_that_has_too_many_sightings() {
+        let most = MOST_VERSIONS as u64;
+        let (_dir, part, merge) = merge(&[1, 3, 3 * most, 2, most + 1, most, most - 1, 1]);
+        let mut seen = Seen(Vec::new());
+        let tally = fill(&mut seen, part.table, merge, &common()).unwrap();
+        let most = most as i64;
+        assert_eq!(seen.0, [vec![1, 3, 3 * most], vec![2, most + 1], vec![most], vec![most - 1, 1]]);
+        assert_eq!((tally.rows, tally.merged), (8, 6 * most as u64 - 1));
+    }
+
+    #[test]
+    fn a_file_does_not_depend_on_threads() {
+        let write = |n_helpers: usize| {
+            let (dir, part, merge) = merge(&vec![2; 3 * BATCH_ROWS]);
+            write(&dir.path().join("file"), part, merge, &common(), n_helpers).unwrap()
+        };
+        let alone = write(0);
+        let rows = 3 * BATCH_ROWS as u64;
+        assert_eq!(alone.tally, Tally { rows, merged: rows });
+        for n_helpers in [1, 3] {
+            assert_eq!(write(n_helpers), alone);
+        }
+    }
 }

@@ -141,7 +141,8 @@ impl Runs {
         let of_part = self.slices.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
         let mut slices = of_part.unwrap_or_default();
         while slices.len() > fan_in {
-            let rest = slices.split_off(fan_in);
+            // No more than need be: each is read and written once more.
+            let rest = slices.split_off(fan_in.min(slices.len() - fan_in + 1));
             let mut merge = Merge::open(part, &slices)?;
             let mut run = RunWriter::create(self.path())?;
             while let Some((key, payload)) = merge.next()? {

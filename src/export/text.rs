@@ -285,7 +285,7 @@ fn value(out: &mut Vec<u8>, kind: Kind, array: &dyn Array, row: usize) {
         return out.extend_from_slice(b"null");
     }
     match kind {
-        Kind::Id | Kind::Time => {
+        Kind::Id | Kind::Account | Kind::Time => {
             out.push(b'"');
             plain(out, kind, array, row);
             out.push(b'"');

@@ -739,6 +739,16 @@ mod tests {
     }
 
     #[test]
+    fn knows_what_says_nothing() {
+        for text in ["null", "\"\"", "[]", "{}", "[],1"] {
+            assert!(Json::new(text).says_nothing(), "{text}");
+        }
+        for text in ["", "0", "false", "\"a\"", "[1]", "{\"a\":1}"] {
+            assert!(!Json::new(text).says_nothing(), "{text}");
+        }
+    }
+
+    #[test]
     fn notices_a_second_line() {
         let mut json = Json::new("{\n}");
         json.skip().unwrap();
