@@ -824,7 +824,7 @@ mod tests {
             let mut out = Vec::new();
             write_string(&mut out, &text);
             let out = String::from_utf8(out).unwrap();
-            prop_assert_eq!(is_plain(&text), out == format!("\"{text}\"").into_bytes());
+            prop_assert_eq!(is_plain(&text), out == format!("\"{text}\""));
             let read = Json::new(&out).text().unwrap().unwrap().into_owned();
             prop_assert_eq!(read, text);
         }
