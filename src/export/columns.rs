@@ -14,7 +14,7 @@ use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLea
 use parquet::errors::{ParquetError, Result};
 
 /// Batches that are being made at once, at most: each takes memory.
-const MOST_UNDER_WAY: usize = 4;
+const MOST_UNDER_WAY: usize = 3;
 
 /// Makes a batch, and what else is to be known of it.
 type Make<T> = Box<dyn FnOnce() -> T + Send>;
