@@ -28,7 +28,7 @@
 //! | `spool.rs` | sorting within a bound of memory |
 //! | `post.rs` | merging what was said of a post |
 //! | `part.rs` | a partition's rows and its Parquet file |
-//! | `columns.rs` | encoding columns on several threads |
+//! | `columns.rs` | making batches and encoding columns on several threads |
 //! | `sheet.rs` | rows to columns |
 //! | `coverage.rs` | the table of holes |
 //! | `drift.rs` | what envelopes have that nobody expected |
