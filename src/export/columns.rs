@@ -1,10 +1,11 @@
-//! The columns of a row group, encoded on several threads.
+//! Batches made, and the columns of a row group encoded, on several threads.
 //!
-//! Each column has its own writer, and takes its batches in their order; which thread does it is left to chance. Whoever
-//! brings the rows works, too, whenever the columns are more than a batch behind. When a group is full is told from what
-//! stood encoded one batch ago, on whatever thread: so the bytes of a file do not depend on threads.
+//! Whoever brings the rows hands out how a batch is made, and takes batches back in the order in which they were handed out.
+//! Each column has its own writer, and takes its batches in their order; which thread does what is left to chance. The
+//! bringer works, too, whenever enough batches are under way or the columns are more than a batch behind. When a group is
+//! full is told from what stood encoded one batch ago, on whatever thread: so the bytes of a file do not depend on threads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -12,26 +13,41 @@ use arrow_array::RecordBatch;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, compute_leaves};
 use parquet::errors::{ParquetError, Result};
 
-/// Encodes the columns of one row group after the other.
-pub(super) struct Encoders {
-    desk: Arc<Desk>,
+/// Batches that are being made at once, at most: each takes memory.
+const MOST_UNDER_WAY: usize = 3;
+
+/// Makes a batch, and what else is to be known of it.
+type Make<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// Makes batches, and encodes the columns of one row group after the other.
+pub(super) struct Encoders<T> {
+    desk: Arc<Desk<T>>,
     helpers: Vec<JoinHandle<()>>,
     /// Batches of the group so far.
     n_batches: usize,
+    /// Numbers of the batch that is taken back next, and of the one that is handed out next.
+    taken: usize,
+    handed: usize,
 }
 
 /// What the threads share.
-#[derive(Default)]
-struct Desk {
-    state: Mutex<State>,
+struct Desk<T> {
+    state: Mutex<State<T>>,
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
+struct State<T> {
     columns: Vec<Column>,
+    to_make: VecDeque<(usize, Make<T>)>,
+    made: BTreeMap<usize, T>,
     ended: bool,
     failed: Option<ParquetError>,
+}
+
+/// Something to do.
+enum Work<T> {
+    Column(usize),
+    Batch(usize, Make<T>),
 }
 
 struct Column {
@@ -52,15 +68,37 @@ impl Column {
     }
 }
 
-impl Encoders {
+impl<T: Send + 'static> Encoders<T> {
     /// With so many threads beside the caller's.
     pub(super) fn new(n_helpers: usize) -> Self {
-        let desk = Arc::new(Desk::default());
+        let (columns, to_make, made) = (Vec::new(), VecDeque::new(), BTreeMap::new());
+        let state = State { columns, to_make, made, ended: false, failed: None };
+        let desk = Arc::new(Desk { state: Mutex::new(state), changed: Condvar::new() });
         let helpers = (0..n_helpers).map(|_| {
             let desk = Arc::clone(&desk);
             std::thread::spawn(move || desk.help())
         });
-        Self { helpers: helpers.collect(), desk, n_batches: 0 }
+        Self { helpers: helpers.collect(), desk, n_batches: 0, taken: 0, handed: 0 }
+    }
+
+    /// Hands out how a batch is made.
+    pub(super) fn make(&mut self, make: impl FnOnce() -> T + Send + 'static) {
+        self.desk.state().to_make.push_back((self.handed, Box::new(make)));
+        self.handed += 1;
+        self.desk.changed.notify_all();
+    }
+
+    /// The next batch, in the order in which they were handed out; `None` when more may be handed out first. At the end
+    /// they all come.
+    pub(super) fn made(&mut self, is_end: bool) -> Result<Option<T>> {
+        let under_way = self.handed - self.taken;
+        if under_way == 0 || !is_end && under_way < MOST_UNDER_WAY.min(self.helpers.len() + 2) {
+            return Ok(None);
+        }
+        let taken = self.taken;
+        let mut state = self.desk.work_until(|state| state.made.contains_key(&taken))?;
+        self.taken += 1;
+        Ok(state.made.remove(&taken))
     }
 
     /// Whether a group has begun.
@@ -94,7 +132,7 @@ impl Encoders {
         self.desk.changed.notify_all();
         let before = self.n_batches;
         self.n_batches += 1;
-        let state = self.desk.work_until(|column| column.n_done >= before)?;
+        let state = self.desk.work_until(|state| state.columns.iter().all(|column| column.n_done >= before))?;
         Ok(if before == 0 { 0 } else { state.columns.iter().map(|column| column.sizes[(before - 1) % 2]).sum() })
     }
 
@@ -103,12 +141,12 @@ impl Encoders {
         self.n_batches = 0;
         self.desk.state().columns.iter_mut().for_each(|column| column.is_last = true);
         self.desk.changed.notify_all();
-        let mut state = self.desk.work_until(|column| column.chunk.is_some())?;
+        let mut state = self.desk.work_until(|state| state.columns.iter().all(|column| column.chunk.is_some()))?;
         Ok(std::mem::take(&mut state.columns).into_iter().filter_map(|column| column.chunk).collect())
     }
 }
 
-impl Drop for Encoders {
+impl<T> Drop for Encoders<T> {
     fn drop(&mut self) {
         self.desk.state().ended = true;
         self.desk.changed.notify_all();
@@ -119,12 +157,12 @@ impl Drop for Encoders {
     }
 }
 
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl<T> Desk<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,32 +170,49 @@ impl Desk {
     fn help(&self) {
         let mut state = self.state();
         while !state.ended {
-            state = match state.most() {
-                Some(at) => self.work(state, at),
+            state = match state.work() {
+                Some(work) => self.work(state, work),
                 None => self.wait(state),
             };
         }
     }
 
-    /// Works until all columns are so far.
-    fn work_until(&self, is_far: impl Fn(&Column) -> bool) -> Result<MutexGuard<'_, State>> {
+    /// Works until it is so far.
+    fn work_until(&self, is_far: impl Fn(&State<T>) -> bool) -> Result<MutexGuard<'_, State<T>>> {
         let mut state = self.state();
         loop {
             if let Some(error) = state.failed.take() {
                 return Err(error);
             }
-            if state.columns.iter().all(&is_far) {
+            if is_far(&state) {
                 return Ok(state);
             }
-            state = match state.most() {
-                Some(at) => self.work(state, at),
+            state = match state.work() {
+                Some(work) => self.work(state, work),
                 None => self.wait(state),
             };
         }
     }
 
+    fn work<'a>(&'a self, state: MutexGuard<'a, State<T>>, work: Work<T>) -> MutexGuard<'a, State<T>> {
+        let state = match work {
+            Work::Column(at) => self.encode(state, at),
+            Work::Batch(number, make) => {
+                drop(state);
+                let mut fallen = Fallen { desk: self, is_well: false };
+                let made = make();
+                fallen.is_well = true;
+                let mut state = self.state();
+                state.made.insert(number, made);
+                state
+            }
+        };
+        self.changed.notify_all();
+        state
+    }
+
     /// One batch of one column, or its end.
-    fn work<'a>(&'a self, mut state: MutexGuard<'a, State>, at: usize) -> MutexGuard<'a, State> {
+    fn encode<'a>(&'a self, mut state: MutexGuard<'a, State<T>>, at: usize) -> MutexGuard<'a, State<T>> {
         let column = &mut state.columns[at];
         let Some(mut writer) = column.writer.take() else { return state };
         let batch = column.batches.pop_front();
@@ -179,29 +234,29 @@ impl Desk {
             Ok(Err(chunk)) => column.chunk = Some(*chunk),
             Err(error) => state.failed = Some(error),
         }
-        self.changed.notify_all();
         state
     }
 }
 
-impl State {
-    /// The largest column that somebody can work on: it takes longest.
-    fn most(&self) -> Option<usize> {
+impl<T> State<T> {
+    /// The largest column that somebody can work on, as it takes longest; without one, a batch that is to be made.
+    fn work(&mut self) -> Option<Work<T>> {
         let ready = self.columns.iter().enumerate().filter(|(_, column)| column.has_work());
-        ready.max_by_key(|(_, column)| column.sizes[0]).map(|(at, _)| at)
+        let most = ready.max_by_key(|(_, column)| column.sizes[0]).map(|(at, _)| Work::Column(at));
+        most.or_else(|| self.to_make.pop_front().map(|(number, make)| Work::Batch(number, make)))
     }
 }
 
 /// A panic on one thread ends the work of all.
-struct Fallen<'a> {
-    desk: &'a Desk,
+struct Fallen<'a, T> {
+    desk: &'a Desk<T>,
     is_well: bool,
 }
 
-impl Drop for Fallen<'_> {
+impl<T> Drop for Fallen<'_, T> {
     fn drop(&mut self) {
         if !self.is_well {
-            self.desk.state().failed = Some(ParquetError::General("a thread that encodes columns panicked".to_owned()));
+            self.desk.state().failed = Some(ParquetError::General("a thread that makes or encodes columns panicked".to_owned()));
             self.desk.changed.notify_all();
         }
     }
@@ -236,7 +291,16 @@ mod tests {
         for group in 0..3 {
             assert!(encoders.is_idle());
             encoders.begin(factory.create_column_writers(group).unwrap());
-            told.extend((0..20).map(|of| encoders.write(&batch(of, 1_000)).unwrap()));
+            let mut of = 0;
+            while told.len() < 20 * (group + 1) {
+                if of < 20 {
+                    encoders.make(move || batch(of, 1_000));
+                    of += 1;
+                }
+                while let Some(made) = encoders.made(of == 20).unwrap() {
+                    told.push(encoders.write(&made).unwrap());
+                }
+            }
             let chunks = encoders.end().unwrap();
             assert_eq!(chunks.iter().map(|chunk| chunk.close().rows_written).collect::<Vec<_>>(), [20_000; 2]);
             sizes.extend(chunks.iter().map(|chunk| chunk.close().bytes_written));
@@ -260,12 +324,22 @@ mod tests {
         for n_helpers in [0, 3] {
             let (_file, factory) =
                 ArrowWriter::try_new(Vec::new(), batch(0, 1).schema(), None).unwrap().into_serialized_writer().unwrap();
-            let mut encoders = Encoders::new(n_helpers);
+            let mut encoders = Encoders::<()>::new(n_helpers);
             encoders.begin(factory.create_column_writers(0).unwrap());
             // Writers panic when their column is another's, on whatever thread.
             let swapped = batch(0, 10).project(&[1, 0]).unwrap();
             let write = move || encoders.write(&swapped).and_then(|_| encoders.end()).map(|columns| columns.len());
             assert!(!matches!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)), Ok(Ok(_))));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_made_ends_the_work_of_all() {
+        for n_helpers in [0, 3] {
+            let mut encoders = Encoders::<()>::new(n_helpers);
+            encoders.make(|| panic!("on purpose"));
+            let made = move || encoders.made(true);
+            assert!(!matches!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(made)), Ok(Ok(_))));
         }
     }
 }

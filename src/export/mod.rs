@@ -28,7 +28,7 @@
 //! | `spool.rs` | sorting within a bound of memory |
 //! | `post.rs` | merging what was said of a post |
 //! | `part.rs` | a partition's rows and its Parquet file |
-//! | `columns.rs` | encoding columns on several threads |
+//! | `columns.rs` | making batches and encoding columns on several threads |
 //! | `sheet.rs` | rows to columns |
 //! | `coverage.rs` | the table of holes |
 //! | `drift.rs` | what envelopes have that nobody expected |
@@ -332,7 +332,7 @@ struct Reading<'a> {
     rows: Vec<SourceRow>,
     /// Those that are wanted: number, provider.
     sources: Vec<(u32, Provider)>,
-    common: Common,
+    common: Arc<Common>,
     tables: Vec<Table>,
     wanted: Wanted,
 }
@@ -368,7 +368,7 @@ impl<'a> Reading<'a> {
             keeps_known: options.extra == ExtraFields::All,
         };
         tables.iter().for_each(|table| wanted.tables[*table as usize] = true);
-        Ok(Self { tape, options, tell, rows, sources, common, tables, wanted })
+        Ok(Self { tape, options, tell, rows, sources, common: Arc::new(common), tables, wanted })
     }
 
     /// What was not exported yet, given the last number of each source that was.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,9 +22,9 @@ use sha2::{Digest as _, Sha256};
 use super::ExportError;
 use super::code::Code;
 use super::columns::Encoders;
-use super::post::{COUNTS, Merging, counts};
+use super::post::{self, COUNTS, MOST_VERSIONS, Merging, counts};
 use super::schema::{Kind, SCHEMA, Table};
-use super::sheet::{BATCH_ROWS, Cells, Sheet};
+use super::sheet::{BATCH_BYTES, BATCH_ROWS, Cells, Sheet};
 use super::sight::{Came, DmSight, EngagementSight, EnvelopeSight, EventSight, FollowSight, ProfileSight};
 use super::spool::{Key, Merge, Part};
 use crate::model::UnixMicros;
@@ -83,6 +84,13 @@ pub(super) struct Tally {
     pub(super) merged: u64,
 }
 
+impl Tally {
+    pub(super) fn add(&mut self, more: Self) {
+        self.rows += more.rows;
+        self.merged += more.merged;
+    }
+}
+
 /// A file that was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
@@ -116,7 +124,7 @@ pub(super) trait Batches {
     fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError>;
 }
 
-/// Rows of a table on their way into what keeps them.
+/// Rows of a table on their way into what keeps them, made one by one.
 pub(super) struct Rows<'a> {
     sheet: Sheet,
     into: &'a mut dyn Batches,
@@ -125,7 +133,7 @@ pub(super) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     pub(super) fn new(table: Table, into: &'a mut dyn Batches) -> Self {
-        Self { sheet: Sheet::new(table), into, n: 0 }
+        Self { sheet: Sheet::new(table, BATCH_ROWS / 4), into, n: 0 }
     }
 
     pub(super) fn row<T>(&mut self, fill: impl FnOnce(&mut Cells<'_>) -> T) -> Result<T, ExportError> {
@@ -157,7 +165,7 @@ pub(super) struct ParquetFile {
     table: Table,
     writer: SerializedFileWriter<Digested>,
     groups: ArrowRowGroupWriterFactory,
-    encoders: Encoders,
+    encoders: Encoders<Result<(RecordBatch, Tally), ExportError>>,
     /// Of the row group at hand.
     n_rows: usize,
 }
@@ -237,7 +245,7 @@ pub(super) fn cannot_write(path: &Path, source: io::Error) -> ExportError {
     ExportError::Io { what: "cannot write", path: path.display().to_string(), source }
 }
 
-/// How columns are encoded: words by dictionary, ids and instants by their differences, all packed with zstd.
+/// How columns are encoded: words and accounts by dictionary, other ids and instants by their differences, all packed with zstd.
 fn properties(table: Table, sorted_by: &[&str]) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("birdtape {}", env!("CARGO_PKG_VERSION")))
@@ -308,51 +316,173 @@ impl Sources {
 }
 
 /// Writes a partition into a file, with the help of so many threads.
-pub(super) fn write(path: &Path, part: Part, merge: Merge, common: &Common, n_helpers: usize) -> Result<Written, ExportError> {
+pub(super) fn write(
+    path: &Path,
+    part: Part,
+    merge: Merge,
+    common: &Arc<Common>,
+    n_helpers: usize,
+) -> Result<Written, ExportError> {
     // Posts without a date of their own come by their ids, which say nothing of when.
     let sorted_by = if part.day == Part::NO_DAY { &["tweet_id"] } else { part.table.sorted_by() };
     let mut file = ParquetFile::create(path, part.table, sorted_by, n_helpers)?;
-    let (tally, sources) = fill(Rows::new(part.table, &mut file), part.table, merge, common)?;
-    let facts =
-        vec![("birdtape.tape".to_owned(), common.tape.clone()), ("birdtape.segments".to_owned(), sources.to_json(common))];
-    file.finish(tally, facts)
-}
-
-/// Makes a partition's rows.
-pub(super) fn fill(mut rows: Rows<'_>, table: Table, mut merge: Merge, common: &Common) -> Result<(Tally, Sources), ExportError> {
-    let mut sources = Sources::default();
-    let mut text = String::new();
-    let mut joined = Joined::default();
-    while let Some((key, bytes)) = merge.next().map_err(ExportError::Spool)? {
-        common.go_on()?;
-        sources.add(common, &key);
-        match table {
-            Table::Tweets | Table::ProfileChanges | Table::Follows => {
-                if !joined.is_of(&key) {
-                    joined.row(&mut rows, common)?;
-                }
-                joined.add(key, bytes)?;
-            }
-            Table::Events => event(&mut rows, common, &key, bytes, &mut text)?,
-            Table::Envelopes => envelope(&mut rows, common, &key, bytes)?,
-            Table::Engagement => engagement(&mut rows, common, &key, bytes)?,
-            Table::DmActivity => dm(&mut rows, common, &key, bytes)?,
-            Table::Coverage => return Err(ExportError::Bent),
+    let mut chunks = Chunks::new(part.table, merge, common);
+    let mut tally = Tally::default();
+    loop {
+        let chunk = chunks.next()?;
+        let is_end = chunk.is_none();
+        if let Some(chunk) = chunk {
+            let common = Arc::clone(common);
+            file.encoders.make(move || chunk.into_batch(&common));
+        }
+        while let Some(made) = file.encoders.made(is_end).map_err(|error| told(path, error))? {
+            let (batch, of_batch) = made?;
+            tally.add(of_batch);
+            file.batch(&batch)?;
+        }
+        if is_end {
+            break;
         }
     }
-    joined.row(&mut rows, common)?;
-    Ok((Tally { rows: rows.finish()?, merged: joined.n_merged }, sources))
+    let segments = chunks.sources.to_json(common);
+    file.finish(tally, vec![("birdtape.tape".to_owned(), common.tape.clone()), ("birdtape.segments".to_owned(), segments)])
 }
 
-/// Rows that several sightings make.
+/// Makes a partition's rows, on this thread.
+pub(super) fn fill(into: &mut dyn Batches, table: Table, merge: Merge, common: &Common) -> Result<Tally, ExportError> {
+    let mut tally = Tally::default();
+    let mut chunks = Chunks::new(table, merge, common);
+    while let Some(chunk) = chunks.next()? {
+        let (batch, of_batch) = chunk.into_batch(common)?;
+        tally.add(of_batch);
+        into.batch(&batch)?;
+    }
+    Ok(tally)
+}
+
+/// Sightings that make one batch: all of each of its rows. Where it ends is told by what it holds, so that it does not
+/// depend on threads.
+struct Chunk {
+    table: Table,
+    bytes: Vec<u8>,
+    sightings: Vec<(Key, Range<usize>)>,
+    n_rows: usize,
+    /// The last row, when it has too many sightings to hold them all.
+    many: Option<Joined>,
+}
+
+/// A partition cut into chunks.
+struct Chunks<'a> {
+    table: Table,
+    merge: Merge,
+    common: &'a Common,
+    sources: Sources,
+    /// Sightings of the last chunk, by which the next one is made large enough.
+    room: (usize, usize),
+}
+
+impl<'a> Chunks<'a> {
+    fn new(table: Table, merge: Merge, common: &'a Common) -> Self {
+        Self { table, merge, common, sources: Sources::default(), room: (0, 0) }
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>, ExportError> {
+        self.common.go_on()?;
+        let (sightings, bytes) = (Vec::with_capacity(self.room.0), Vec::with_capacity(self.room.1));
+        let mut chunk = Chunk { table: self.table, bytes, sightings, n_rows: 0, many: None };
+        // Sightings of the row at hand.
+        let mut n = 0;
+        while let Some(key) = self.merge.peek().map_err(ExportError::Spool)? {
+            if !chunk.is_of_last(&key) {
+                if chunk.is_full() {
+                    break;
+                }
+                n = 0;
+                chunk.n_rows += 1;
+            }
+            n += 1;
+            self.sources.add(self.common, &key);
+            let Some((key, bytes)) = self.merge.next().map_err(ExportError::Spool)? else { break };
+            match &mut chunk.many {
+                Some(many) => many.add(key, bytes)?,
+                None => chunk.add(key, bytes, n)?,
+            }
+        }
+        self.room = (chunk.sightings.len(), chunk.bytes.len());
+        Ok(Some(chunk).filter(|chunk| chunk.n_rows > 0))
+    }
+}
+
+impl Chunk {
+    fn is_full(&self) -> bool {
+        self.n_rows >= BATCH_ROWS || self.bytes.len() >= BATCH_BYTES || self.many.is_some()
+    }
+
+    /// Whether a sighting belongs to the row that was begun last.
+    fn is_of_last(&self, key: &Key) -> bool {
+        match (&self.many, self.sightings.last()) {
+            (Some(many), _) => many.is_of(key),
+            (None, Some((last, _))) => self.table.is_merged() && last.is_of(key),
+            (None, None) => false,
+        }
+    }
+
+    /// Takes a sighting, the row's `n`th.
+    fn add(&mut self, key: Key, bytes: &[u8], n: usize) -> Result<(), ExportError> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.sightings.push((key, start..self.bytes.len()));
+        if n == MOST_VERSIONS {
+            let mut many = Joined::default();
+            for (key, range) in self.sightings.drain(self.sightings.len() - n..) {
+                many.add(key, &self.bytes[range])?;
+            }
+            self.many = Some(many);
+        }
+        Ok(())
+    }
+
+    /// Merges sightings into rows.
+    fn into_batch(self, common: &Common) -> Result<(RecordBatch, Tally), ExportError> {
+        let mut sheet = Sheet::new(self.table, self.n_rows);
+        let mut merged = 0;
+        let mut text = String::new();
+        let is_same = |one: &(Key, Range<usize>), next: &(Key, Range<usize>)| self.table.is_merged() && one.0.is_of(&next.0);
+        for row in self.sightings.chunk_by(is_same) {
+            let [(key, range), ..] = row else { continue };
+            let bytes = &self.bytes[range.clone()];
+            match self.table {
+                Table::Tweets => {
+                    let n = sheet.row(|cells| post::row(cells, &common.sources, row, &self.bytes)).ok_or(ExportError::Bent)?;
+                    merged += n - 1;
+                }
+                Table::ProfileChanges | Table::Follows => {
+                    let mut joined = Joined::default();
+                    row.iter().try_for_each(|(key, range)| joined.add(*key, &self.bytes[range.clone()]))?;
+                    merged += joined.row(&mut sheet, common)? - 1;
+                }
+                Table::Events => event(&mut sheet, common, key, bytes, &mut text)?,
+                Table::Envelopes => envelope(&mut sheet, common, key, bytes)?,
+                Table::Engagement => engagement(&mut sheet, common, key, bytes)?,
+                Table::DmActivity => dm(&mut sheet, common, key, bytes)?,
+                Table::Coverage => return Err(ExportError::Bent),
+            }
+        }
+        if let Some(many) = self.many {
+            merged += many.row(&mut sheet, common)? - 1;
+        }
+        let rows = sheet.n_rows() as u64;
+        let batch = sheet.take().map_err(ParquetError::from)?.ok_or(ExportError::Bent)?;
+        Ok((batch, Tally { rows, merged }))
+    }
+}
+
+/// A row that many sightings make, or one of a table whose sightings need not be held.
 #[derive(Default)]
 struct Joined {
     post: Merging,
     /// Of the other tables: key and bytes of the first by time, and what is summed up.
     other: Option<Other>,
-    table: Option<Table>,
-    /// Sightings that became part of another's row.
-    n_merged: u64,
 }
 
 struct Other {
@@ -370,7 +500,6 @@ impl Joined {
     }
 
     fn add(&mut self, key: Key, bytes: &[u8]) -> Result<(), ExportError> {
-        self.table = Some(key.part.table);
         if key.part.table == Table::Tweets {
             return self.post.add(key, bytes).ok_or(ExportError::Bent);
         }
@@ -399,24 +528,18 @@ impl Joined {
         Ok(())
     }
 
-    /// Writes the row at hand, if there is one.
-    fn row(&mut self, rows: &mut Rows<'_>, common: &Common) -> Result<(), ExportError> {
-        let count = match self.table.take() {
-            None => return Ok(()),
-            Some(Table::Tweets) => rows.row(|cells| self.post.row(cells, &common.sources))?.ok_or(ExportError::Bent)?,
-            Some(table) => {
-                let mut other = self.other.take().ok_or(ExportError::Bent)?;
-                other.sources.sort_unstable();
-                other.via.sort_unstable();
-                match table {
-                    Table::Follows => follow(rows, common, &other)?,
-                    _ => profile(rows, common, &other)?,
-                }
-                other.count
-            }
+    /// Writes the row; gives how many sightings made it.
+    fn row(self, sheet: &mut Sheet, common: &Common) -> Result<u64, ExportError> {
+        let Some(mut other) = self.other else {
+            return sheet.row(|cells| self.post.row(cells, &common.sources)).ok_or(ExportError::Bent);
         };
-        self.n_merged += count - 1;
-        Ok(())
+        other.sources.sort_unstable();
+        other.via.sort_unstable();
+        match other.key.part.table {
+            Table::Follows => follow(sheet, common, &other)?,
+            _ => profile(sheet, common, &other)?,
+        }
+        Ok(other.count)
     }
 }
 
@@ -432,7 +555,7 @@ fn extra(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn event(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8], text: &mut String) -> Result<(), ExportError> {
+fn event(sheet: &mut Sheet, common: &Common, key: &Key, mut bytes: &[u8], text: &mut String) -> Result<(), ExportError> {
     use std::fmt::Write as _;
     let sight = EventSight::get(&mut bytes).ok_or(ExportError::Bent)?;
     text.clear();
@@ -441,7 +564,7 @@ fn event(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8], text
         (None, Some(id)) => write!(text, "{id}").unwrap_or_default(),
         (None, None) => {}
     }
-    rows.row(|cells| {
+    sheet.row(|cells| {
         cells.text("source", source_of(common, key));
         cells.int("n", Some(key.n));
         cells.int("index", Some(u64::from(key.index)));
@@ -457,13 +580,14 @@ fn event(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8], text
         cells.text("via", Some(sight.came.via.name()));
         cells.text("gap_id", gap_id(common, key.source, &sight.came));
         cells.text("extra", extra(&sight.extra.0));
-    })
+    });
+    Ok(())
 }
 
-fn envelope(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+fn envelope(sheet: &mut Sheet, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
     let sight = EnvelopeSight::get(&mut bytes).ok_or(ExportError::Bent)?;
     let text = std::str::from_utf8(sight.body).ok();
-    rows.row(|cells| {
+    sheet.row(|cells| {
         cells.text("source", source_of(common, key));
         cells.int("n", Some(key.n));
         cells.text("provider", Some(sight.came.provider.name()));
@@ -478,12 +602,13 @@ fn envelope(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -
         cells.text("problem", sight.problem.as_ref());
         cells.text("raw", text);
         cells.bytes("raw_bytes", text.is_none().then_some(sight.body));
-    })
+    });
+    Ok(())
 }
 
-fn engagement(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+fn engagement(sheet: &mut Sheet, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
     let sight = EngagementSight::get(&mut bytes).ok_or(ExportError::Bent)?;
-    rows.row(|cells| {
+    sheet.row(|cells| {
         cells.int("tweet_id", sight.tweet_id);
         cells.time("published_at", sight.published_at);
         cells.time("received_at", Some(sight.came.received_at));
@@ -495,12 +620,13 @@ fn engagement(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8])
         cells.text("via", Some(sight.came.via.name()));
         cells.text("gap_id", gap_id(common, key.source, &sight.came));
         cells.text("extra", extra(&sight.engagement.extra.0));
-    })
+    });
+    Ok(())
 }
 
-fn dm(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
+fn dm(sheet: &mut Sheet, common: &Common, key: &Key, mut bytes: &[u8]) -> Result<(), ExportError> {
     let sight = DmSight::get(&mut bytes).ok_or(ExportError::Bent)?;
-    rows.row(|cells| {
+    sheet.row(|cells| {
         cells.text("conversation_id", Some(&sight.dm.conversation_id));
         cells.text("kind", Some(sight.kind.name()));
         cells.int("user_id", sight.dm.user_id);
@@ -514,7 +640,8 @@ fn dm(rows: &mut Rows<'_>, common: &Common, key: &Key, mut bytes: &[u8]) -> Resu
         cells.text("via", Some(sight.came.via.name()));
         cells.text("gap_id", gap_id(common, key.source, &sight.came));
         cells.text("extra", extra(&sight.dm.extra.0));
-    })
+    });
+    Ok(())
 }
 
 impl Other {
@@ -532,10 +659,10 @@ impl Other {
     }
 }
 
-fn profile(rows: &mut Rows<'_>, common: &Common, other: &Other) -> Result<(), ExportError> {
+fn profile(sheet: &mut Sheet, common: &Common, other: &Other) -> Result<(), ExportError> {
     let sight = ProfileSight::get(&mut other.bytes.as_slice()).ok_or(ExportError::Bent)?;
     let (change, account) = (&sight.change, &sight.change.account);
-    rows.row(|cells| {
+    sheet.row(|cells| {
         cells.text("event_id", Some(&sight.id));
         cells.text("platform", change.platform.map(|platform| platform.name()));
         cells.time("observed_at", change.observed_at);
@@ -556,13 +683,14 @@ fn profile(rows: &mut Rows<'_>, common: &Common, other: &Other) -> Result<(), Ex
         cells.text("gap_id", gap_id(common, other.first.1.source, &sight.came));
         cells.text("extra", extra(&change.extra.0));
         other.origin(cells, common);
-    })
+    });
+    Ok(())
 }
 
-fn follow(rows: &mut Rows<'_>, common: &Common, other: &Other) -> Result<(), ExportError> {
+fn follow(sheet: &mut Sheet, common: &Common, other: &Other) -> Result<(), ExportError> {
     let sight = FollowSight::get(&mut other.bytes.as_slice()).ok_or(ExportError::Bent)?;
     let (actor, target) = (&sight.follow.actor, &sight.follow.target);
-    rows.row(|cells| {
+    sheet.row(|cells| {
         cells.text("event_id", Some(&sight.id));
         cells.text("kind", Some(sight.kind.name()));
         cells.text("platform", sight.follow.platform.map(|platform| platform.name()));
@@ -580,5 +708,88 @@ fn follow(rows: &mut Rows<'_>, common: &Common, other: &Other) -> Result<(), Exp
         cells.text("gap_id", gap_id(common, other.first.1.source, &sight.came));
         cells.text("extra", extra(&sight.follow.extra.0));
         other.origin(cells, common);
-    })
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use arrow_array::cast::AsArray as _;
+    use arrow_array::types::Int64Type;
+
+    use super::*;
+    use crate::export::sight::{PostSight, name_post, published_at};
+    use crate::export::spool::{Runs, Spool};
+    use crate::model::{EventKind, Platform, Post, Provider, Via};
+
+    /// Posts that were seen so often, on their way.
+    fn merge(seen: &[u64]) -> (tempfile::TempDir, Part, Merge) {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = Runs::new(dir.path().to_owned());
+        let first = 2_064_689_031_777_615_872;
+        let at = published_at(Platform::X, first).unwrap();
+        let part = Part { table: Table::Tweets, day: Part::day_of(at) };
+        let mut spool = Spool::new(&runs, 100_000);
+        for (id, times) in (first..).zip(seen) {
+            for n in 0..*times {
+                let came = Came { received_at: UnixMicros(n as i64), via: Via::Ws, provider: Provider::TwitterapiIo, gap: None };
+                let post = Post { text: Some(format!("{id} for the {n}th time").into()), ..Post::default() };
+                let sight = PostSight {
+                    came,
+                    kind: EventKind::Tweet,
+                    published_at: None,
+                    selector: "".into(),
+                    selector_name: None,
+                    post,
+                };
+                let key = Key { part, at: at.0, id: name_post(Platform::X, id), source: 0, n, index: 0 };
+                spool.push(key, |out| sight.put(out)).unwrap();
+            }
+        }
+        spool.flush().unwrap();
+        let merge = runs.merge(part, 4).unwrap();
+        (dir, part, merge)
+    }
+
+    fn common() -> Arc<Common> {
+        let sources = vec!["a".to_owned()];
+        Arc::new(Common { tape: "t".to_owned(), sources, segments: vec![Vec::new()], stop: Arc::default() })
+    }
+
+    /// How often the rows of each batch were seen.
+    struct Seen(Vec<Vec<i64>>);
+
+    impl Batches for Seen {
+        fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+            let counts = batch.column_by_name("seen_count").unwrap().as_primitive::<Int64Type>();
+            self.0.push(counts.values().to_vec());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_whole_rows_and_ends_with_one_that_has_too_many_sightings() {
+        let most = MOST_VERSIONS as u64;
+        let (_dir, part, merge) = merge(&[1, 3, 3 * most, 2, most + 1, most, most - 1, 1]);
+        let mut seen = Seen(Vec::new());
+        let tally = fill(&mut seen, part.table, merge, &common()).unwrap();
+        let most = most as i64;
+        assert_eq!(seen.0, [vec![1, 3, 3 * most], vec![2, most + 1], vec![most], vec![most - 1, 1]]);
+        assert_eq!((tally.rows, tally.merged), (8, 6 * most as u64 - 1));
+    }
+
+    #[test]
+    fn a_file_does_not_depend_on_threads() {
+        let write = |n_helpers: usize| {
+            let (dir, part, merge) = merge(&vec![2; 3 * BATCH_ROWS]);
+            write(&dir.path().join("file"), part, merge, &common(), n_helpers).unwrap()
+        };
+        let alone = write(0);
+        let rows = 3 * BATCH_ROWS as u64;
+        assert_eq!(alone.tally, Tally { rows, merged: rows });
+        for n_helpers in [1, 3] {
+            assert_eq!(write(n_helpers), alone);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::spool::Key;
 use crate::model::{Counts, EventKind, Nested, Post, Provider, UnixMicros, Via};
 
 /// Versions held at once. More are melted into one, which keeps the rank of the richest.
-const MOST_VERSIONS: usize = 256;
+pub(super) const MOST_VERSIONS: usize = 256;
 
 /// In which order versions are asked: the greatest first.
 type Rank = (u8, UnixMicros, u32, u64, u32);
@@ -22,7 +22,7 @@ type Rank = (u8, UnixMicros, u32, u64, u32);
 /// When, by which record: orders sightings in time.
 type When = (UnixMicros, u32, u64, u32);
 
-/// One post while its sightings come in. It is used again for the next.
+/// One post that has more sightings than are held at once.
 #[derive(Default)]
 pub(super) struct Merging {
     key: Option<Key>,
@@ -228,18 +228,20 @@ impl Merging {
         Some(())
     }
 
-    /// Writes the row and is empty again. Gives how many sightings were merged into it, or `None` when their bytes are not
-    /// whole.
-    pub(super) fn row(&mut self, cells: &mut Cells<'_>, sources: &[String]) -> Option<u64> {
-        let mut seen = std::mem::take(&mut self.seen);
-        let Merged { key, sight, .. } = merge(&self.versions, &self.bytes, self.melted, &mut seen)?;
-        write(cells, sources, &key, &sight, &mut seen);
-        self.key = None;
-        self.melted = None;
-        self.versions.clear();
-        self.bytes.clear();
-        Some(seen.count)
+    /// Writes the row. Gives how many sightings were merged into it, or `None` when their bytes are not whole.
+    pub(super) fn row(mut self, cells: &mut Cells<'_>, sources: &[String]) -> Option<u64> {
+        let Merged { key, sight, .. } = merge(&self.versions, &self.bytes, self.melted, &mut self.seen)?;
+        write(cells, sources, &key, &sight, &mut self.seen);
+        Some(self.seen.count)
     }
+}
+
+/// Writes the row of a post whose sightings are all there, by their places in `bytes`; as [`Merging::row`].
+pub(super) fn row(cells: &mut Cells<'_>, sources: &[String], versions: &[(Key, Range<usize>)], bytes: &[u8]) -> Option<u64> {
+    let mut seen = Seen::default();
+    let Merged { key, sight, .. } = merge(versions, bytes, None, &mut seen)?;
+    write(cells, sources, &key, &sight, &mut seen);
+    Some(seen.count)
 }
 
 fn merge<'a>(
@@ -248,6 +250,12 @@ fn merge<'a>(
     melted: Option<(Rank, Key)>,
     seen: &mut Seen,
 ) -> Option<Merged<'a>> {
+    // Most posts are seen once: nothing is to be sorted then, nor moved about.
+    if let ([(key, range)], None) = (versions, melted) {
+        let sight = PostSight::get(&mut &bytes[range.clone()])?;
+        seen.add(key, &sight);
+        return Some(Merged { rank: rank(key, &sight), key: *key, sight });
+    }
     let mut all = Vec::with_capacity(versions.len());
     for (at, (key, range)) in versions.iter().enumerate() {
         let sight = PostSight::get(&mut &bytes[range.clone()])?;

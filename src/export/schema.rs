@@ -95,6 +95,11 @@ impl Table {
         }
     }
 
+    /// Whether several sightings make a row.
+    pub(super) const fn is_merged(self) -> bool {
+        matches!(self, Self::Tweets | Self::ProfileChanges | Self::Follows)
+    }
+
     /// Columns by which rows are sorted.
     pub(super) const fn sorted_by(self) -> &'static [&'static str] {
         match self {
@@ -129,6 +134,8 @@ pub enum Kind {
     Bool,
     /// A number that names something; never through a float.
     Id,
+    /// An account's number, which comes again with all that it does.
+    Account,
     /// A number that birdtape counted up: a record's, a connection's.
     Number,
     /// How many.
@@ -193,6 +200,14 @@ impl Column {
         !matches!(self.kind, Kind::Words(_) | Kind::Struct(_) | Kind::List(..))
     }
 
+    /// Of a struct, or of each in a list: its fields.
+    pub(super) const fn fields(&self) -> &'static [Self] {
+        match self.kind {
+            Kind::Struct(fields) | Kind::List(_, fields) => fields,
+            _ => &[],
+        }
+    }
+
     /// The leaves below it, with their paths as Parquet writes them.
     pub(super) fn leaves(&self, above: &[String], each: &mut dyn FnMut(Vec<String>, Kind)) {
         let path = |more: &[&str]| [above, &more.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>()].concat();
@@ -209,7 +224,7 @@ impl Column {
     fn type_name(&self) -> String {
         match self.kind {
             Kind::Bool => "BOOLEAN".to_owned(),
-            Kind::Id | Kind::Number | Kind::Count => "INT64".to_owned(),
+            Kind::Id | Kind::Account | Kind::Number | Kind::Count => "INT64".to_owned(),
             Kind::Real => "DOUBLE".to_owned(),
             Kind::Word | Kind::Text | Kind::Json => "STRING".to_owned(),
             Kind::Bytes => "BINARY".to_owned(),
@@ -243,7 +258,7 @@ fn numbered(name: &str, data_type: DataType, null: bool, id: i32) -> Arc<Field> 
 fn data_type(kind: Kind) -> DataType {
     match kind {
         Kind::Bool => DataType::Boolean,
-        Kind::Id | Kind::Number | Kind::Count => DataType::Int64,
+        Kind::Id | Kind::Account | Kind::Number | Kind::Count => DataType::Int64,
         Kind::Real => DataType::Float64,
         Kind::Word | Kind::Text | Kind::Json => DataType::Utf8,
         Kind::Bytes => DataType::Binary,
@@ -280,7 +295,7 @@ fn upper(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-use Kind::{Bool, Bytes, Count, Id, Json, List, Number, Real, Struct, Text, Time, Word, Words};
+use Kind::{Account, Bool, Bytes, Count, Id, Json, List, Number, Real, Struct, Text, Time, Word, Words};
 
 const fn c(id: i32, name: &'static str, kind: Kind, by: &'static str, says: &'static str) -> Column {
     Column::new(id, name, kind, by, says)
@@ -291,7 +306,7 @@ const TWEETS: &[Column] = &[
     c(2, "tweet_id", Id, "all", "its id").always(),
     c(3, "platform", Word, "all", "`x` or `truth_social`").always(),
     c(4, "kind", Word, "T S B", "`post`, `reply`, `quote` or `repost`"),
-    c(5, "author_id", Id, "T S B", "who wrote it"),
+    c(5, "author_id", Account, "T S B", "who wrote it"),
     c(6, "author_handle", Word, "T S B", "the handle, without `@`"),
     c(7, "author_name", Word, "T S B", "the name shown"),
     c(8, "author_bio", Word, "T S B", "what the account says about itself"),
@@ -309,7 +324,7 @@ const TWEETS: &[Column] = &[
     c(20, "client", Word, "T B", "the program it was written with"),
     c(21, "conversation_id", Id, "T B", "the conversation's first post"),
     c(22, "in_reply_to_tweet_id", Id, "T S B", "the post it answers"),
-    c(23, "in_reply_to_user_id", Id, "T S B", "the account it answers"),
+    c(23, "in_reply_to_user_id", Account, "T S B", "the account it answers"),
     c(24, "in_reply_to_handle", Word, "T S B", "that account's handle"),
     c(25, "quoted", Struct(QUOTED), "T S B", "the post it quotes"),
     c(30, "reposted", Struct(REPOSTED), "T S B", "the post it repeats"),
@@ -355,19 +370,19 @@ const TWEETS: &[Column] = &[
 
 const QUOTED: &[Column] = &[
     c(26, "tweet_id", Id, "", ""),
-    c(27, "author_id", Id, "", ""),
+    c(27, "author_id", Account, "", ""),
     c(28, "author_handle", Word, "", ""),
     c(29, "text", Text, "", ""),
 ];
 
 const REPOSTED: &[Column] = &[
     c(31, "tweet_id", Id, "", ""),
-    c(32, "author_id", Id, "", ""),
+    c(32, "author_id", Account, "", ""),
     c(33, "author_handle", Word, "", ""),
     c(34, "text", Text, "", ""),
 ];
 
-const MENTIONS: &[Column] = &[c(42, "id", Id, "", ""), c(43, "handle", Word, "", ""), c(44, "name", Word, "", "")];
+const MENTIONS: &[Column] = &[c(42, "id", Account, "", ""), c(43, "handle", Word, "", ""), c(44, "name", Word, "", "")];
 
 const LINKS: &[Column] = &[c(47, "url", Text, "", ""), c(48, "expanded_url", Text, "", ""), c(49, "display_url", Text, "", "")];
 
@@ -431,7 +446,7 @@ const PROFILE_CHANGES: &[Column] = &[
     c(1, "event_id", Text, "S", "what identifies the change").always(),
     c(2, "platform", Word, "S", "`x` or `truth_social`"),
     c(3, "observed_at", Time, "S", "when the provider saw it"),
-    c(4, "account_id", Id, "S", "the account"),
+    c(4, "account_id", Account, "S", "the account"),
     c(5, "handle", Word, "S", "its handle, as it is now"),
     c(6, "name", Word, "S", "its name"),
     c(7, "bio", Text, "S", "what it says about itself"),
@@ -457,11 +472,11 @@ const FOLLOWS: &[Column] = &[
     c(2, "kind", Word, "S", "`follow` or `unfollow`").always(),
     c(3, "platform", Word, "S", "`x` or `truth_social`"),
     c(4, "observed_at", Time, "S", "when the provider saw it"),
-    c(5, "actor_id", Id, "S", "who follows"),
+    c(5, "actor_id", Account, "S", "who follows"),
     c(6, "actor_handle", Word, "S", "the handle"),
     c(7, "actor_name", Word, "S", "the name shown"),
     c(8, "actor_followers", Count, "S", "how many follow the one who follows"),
-    c(9, "target_id", Id, "S", "who is followed"),
+    c(9, "target_id", Account, "S", "who is followed"),
     c(10, "target_handle", Word, "S", "the handle"),
     c(11, "target_name", Word, "S", "the name shown"),
     c(12, "target_bio", Text, "S", "what that account says about itself"),
@@ -498,7 +513,7 @@ const ENGAGEMENT: &[Column] = &[
 const DM_ACTIVITY: &[Column] = &[
     c(1, "conversation_id", Word, "X", "the conversation").always(),
     c(2, "kind", Word, "X", "`dm_update` or `dm_typing`").always(),
-    c(3, "user_id", Id, "X", "who did it"),
+    c(3, "user_id", Account, "X", "who did it"),
     c(4, "message_id", Id, "X", "the message, where history names it"),
     c(5, "text", Text, "X", "its words, where history has them"),
     c(6, "published_at", Time, "X", "when it happened, where X says so"),

@@ -5,6 +5,7 @@
 //! and several are read at once. Keys are total: how memory and threads cut the runs leaves no trace in what comes out.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -140,7 +141,8 @@ impl Runs {
         let of_part = self.slices.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
         let mut slices = of_part.unwrap_or_default();
         while slices.len() > fan_in {
-            let rest = slices.split_off(fan_in);
+            // No more than need be: each is read and written once more.
+            let rest = slices.split_off(fan_in.min(slices.len() - fan_in + 1));
             let mut merge = Merge::open(part, &slices)?;
             let mut run = RunWriter::create(self.path())?;
             while let Some((key, payload)) = merge.next()? {
@@ -329,36 +331,43 @@ pub(super) struct Merge {
     cursors: Vec<Cursor>,
     zstd: Unpacker,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
-    /// Cursor whose entry was handed out last.
-    current: Option<usize>,
+    /// Whether the first of the heads was handed out.
+    is_used: bool,
 }
 
 impl Merge {
     fn open(part: Part, slices: &[Slice]) -> io::Result<Self> {
         let cursors = slices.iter().map(|slice| Cursor::open(part, slice)).collect::<io::Result<Vec<_>>>()?;
-        let mut merge = Self { cursors, zstd: Unpacker::new()?, heads: BinaryHeap::new(), current: None };
+        let mut merge = Self { cursors, zstd: Unpacker::new()?, heads: BinaryHeap::new(), is_used: false };
         for at in 0..merge.cursors.len() {
-            merge.advance(at)?;
+            if let Some(key) = merge.cursors[at].next(&mut merge.zstd)? {
+                merge.heads.push(Reverse((key, at)));
+            }
         }
         Ok(merge)
     }
 
-    fn advance(&mut self, at: usize) -> io::Result<()> {
-        if let Some(key) = self.cursors[at].next(&mut self.zstd)? {
-            self.heads.push(Reverse((key, at)));
+    /// The key of the next entry.
+    pub(super) fn peek(&mut self) -> io::Result<Option<Key>> {
+        if std::mem::take(&mut self.is_used)
+            && let Some(mut head) = self.heads.peek_mut()
+        {
+            let at = head.0.1;
+            match self.cursors[at].next(&mut self.zstd)? {
+                Some(key) => *head = Reverse((key, at)),
+                None => drop(PeekMut::pop(head)),
+            }
         }
-        Ok(())
+        Ok(self.heads.peek().map(|Reverse((key, _))| *key))
     }
 
     /// The next entry; its bytes are good until the call after.
     pub(super) fn next(&mut self) -> io::Result<Option<(Key, &[u8])>> {
-        if let Some(at) = self.current.take() {
-            self.advance(at)?;
-        }
-        let Some(Reverse((key, at))) = self.heads.pop() else { return Ok(None) };
-        self.current = Some(at);
-        let cursor = &self.cursors[at];
-        Ok(Some((key, &cursor.raw[cursor.payload.clone()])))
+        self.peek()?;
+        let Some(Reverse((key, at))) = self.heads.peek() else { return Ok(None) };
+        self.is_used = true;
+        let cursor = &self.cursors[*at];
+        Ok(Some((*key, &cursor.raw[cursor.payload.clone()])))
     }
 }
 

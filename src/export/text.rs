@@ -217,9 +217,7 @@ fn write(
     let fan_in = part::MERGE_BYTES / spool::CURSOR_BYTES;
     for part in runs.parts().into_iter().filter(|part| part.table == table) {
         let merge = runs.merge(part, fan_in).map_err(ExportError::Spool)?;
-        let (tally, _) = part::fill(Rows::new(table, &mut text), table, merge, &reading.common)?;
-        sum.rows += tally.rows;
-        sum.merged += tally.merged;
+        sum.add(part::fill(&mut text, table, merge, &reading.common)?);
     }
     text.out.flush().map_err(|source| cannot_write(shown, source))?;
     Ok((sum, text.bytes))
@@ -287,7 +285,7 @@ fn value(out: &mut Vec<u8>, kind: Kind, array: &dyn Array, row: usize) {
         return out.extend_from_slice(b"null");
     }
     match kind {
-        Kind::Id | Kind::Time => {
+        Kind::Id | Kind::Account | Kind::Time => {
             out.push(b'"');
             plain(out, kind, array, row);
             out.push(b'"');

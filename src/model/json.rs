@@ -201,6 +201,11 @@ impl<'a> Json<'a> {
         self.source.get(start..self.at).unwrap_or_default()
     }
 
+    /// Whether the value that comes next is `null`, `""`, `[]` or `{}`, written so.
+    pub fn says_nothing(&self) -> bool {
+        matches!(self.text.get(self.at..), Some([b'n', ..] | [b'"', b'"', ..] | [b'[', b']', ..] | [b'{', b'}', ..]))
+    }
+
     /// Passes over one value and gives its text as written.
     ///
     /// # Errors
@@ -327,9 +332,9 @@ impl<'a> Json<'a> {
                 }
                 Some(b'"') => self.raw_string().map(|_| ())?,
                 Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(b't') => self.word(b"true")?,
-                Some(b'f') => self.word(b"false")?,
-                Some(b'n') => self.word(b"null")?,
+                Some(b't') => self.word(*b"true")?,
+                Some(b'f') => self.word(*b"false")?,
+                Some(b'n') => self.word(*b"null")?,
                 Some(_) => return Err(self.bad("expected a value")),
                 None => return Err(self.bad("the text ends in the middle")),
             }
@@ -478,9 +483,10 @@ impl<'a> Json<'a> {
         }
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Bad> {
-        if self.text[self.at..].starts_with(word) {
-            self.at += word.len();
+    #[inline]
+    fn word<const N: usize>(&mut self, word: [u8; N]) -> Result<(), Bad> {
+        if self.text[self.at..].first_chunk() == Some(&word) {
+            self.at += N;
             return Ok(());
         }
         Err(self.bad("expected a value"))
@@ -529,10 +535,10 @@ fn plain_run(bytes: &[u8]) -> usize {
     let mut run = 0;
     while let Some(chunk) = bytes[run..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
-        let quote = zero_bytes(word ^ (ONES * u64::from(b'"')));
         let slash = zero_bytes(word ^ (ONES * u64::from(b'\\')));
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let stop = quote | slash | control;
+        // With the second bit turned, a quote is 0x20, and it and the control characters are all below 0x21.
+        let quote_or_control = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21) & !word & HIGHS;
+        let stop = slash | quote_or_control;
         if stop != 0 {
             return run + stop.trailing_zeros() as usize / 8;
         }
@@ -574,6 +580,11 @@ pub fn unescape(inside: &str) -> Option<String> {
     }
     out.push_str(rest);
     Some(out)
+}
+
+/// Whether a text stands in a JSON string as it is: there is nothing in it that [`write_escaped`] would escape.
+pub fn is_plain(text: &str) -> bool {
+    plain_run(text.as_bytes()) == text.len() && memchr::memchr(0x7f, text.as_bytes()).is_none()
 }
 
 /// Appends `text` to `out` as a JSON string with its quotes; every control character and no other is escaped.
@@ -728,10 +739,35 @@ mod tests {
     }
 
     #[test]
+    fn knows_what_says_nothing() {
+        for text in ["null", "\"\"", "[]", "{}", "[],1"] {
+            assert!(Json::new(text).says_nothing(), "{text}");
+        }
+        for text in ["", "0", "false", "\"a\"", "[1]", "{\"a\":1}"] {
+            assert!(!Json::new(text).says_nothing(), "{text}");
+        }
+    }
+
+    #[test]
     fn notices_a_second_line() {
         let mut json = Json::new("{\n}");
         json.skip().unwrap();
         assert!(json.is_multi_line());
+    }
+
+    #[test]
+    fn a_run_ends_where_it_has_to() {
+        for byte in 0..=u8::MAX {
+            let is_plain = byte >= 0x20 && !matches!(byte, b'"' | b'\\');
+            for at in 0..11 {
+                // What stands before must not hide it, nor what stands behind be taken for it.
+                for around in [b'a', 0x20, 0x21, 0x23, 0x7f, 0x80, 0xff] {
+                    let mut bytes = [around; 11];
+                    bytes[at] = byte;
+                    assert_eq!(plain_run(&bytes), if is_plain { 11 } else { at }, "{byte:#x} at {at} in {around:#x}");
+                }
+            }
+        }
     }
 
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
@@ -788,6 +824,7 @@ mod tests {
             let mut out = Vec::new();
             write_string(&mut out, &text);
             let out = String::from_utf8(out).unwrap();
+            prop_assert_eq!(is_plain(&text), out == format!("\"{text}\""));
             let read = Json::new(&out).text().unwrap().unwrap().into_owned();
             prop_assert_eq!(read, text);
         }

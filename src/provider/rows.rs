@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use super::{Provider, scrapebadger, tweetstream, twitterapi_io, x_live};
-use crate::model::json::{Bad, Json, Kind};
+use crate::model::json::{Bad, Json, Kind, is_plain, write_escaped};
 use crate::model::{Extra, Link, Message, Row, TweetId, UnixMicros, Via};
 
 /// What a reader hands out, when the envelope was read to its end.
@@ -96,6 +96,8 @@ pub(super) fn walk<'a>(text: &'a str, field: impl FnMut(&str, &mut Json<'a>) -> 
     Some(!json.is_multi_line() && inner.len() == text.len())
 }
 
+/// What most extras need, in bytes, so that they grow at once.
+const USUAL_EXTRA: usize = 512;
 /// Longest example of a surprise, in bytes.
 const EXAMPLE_MAX: usize = 120;
 
@@ -375,7 +377,7 @@ impl<'a> Beside<'a> {
 
     /// Keeps a field that is known, if it says something and such are wanted.
     pub(super) fn keep(&mut self, key: &str, json: &mut Json<'a>) -> Result<(), Bad> {
-        if !self.keeps_known {
+        if !self.keeps_known || json.says_nothing() {
             return json.skip();
         }
         let mark = self.mark();
@@ -585,7 +587,10 @@ impl<'a> Beside<'a> {
 
     fn comma(&mut self) {
         match self.out.as_bytes().last() {
-            None => self.out.push('{'),
+            None => {
+                self.out.reserve(USUAL_EXTRA);
+                self.out.push('{');
+            }
             Some(b'{' | b'[') => {}
             Some(_) => self.out.push(','),
         }
@@ -673,13 +678,14 @@ fn digits(raw: &str) -> Option<&str> {
 
 /// Appends a JSON string.
 fn push_string(out: &mut String, text: &str) {
+    out.reserve(text.len() + 2);
     out.push('"');
-    if text.bytes().any(|b| b < 0x20 || matches!(b, b'"' | b'\\' | 0x7f)) {
-        let mut escaped = Vec::new();
-        crate::model::json::write_escaped(&mut escaped, text);
-        out.push_str(&String::from_utf8_lossy(&escaped));
-    } else {
+    if is_plain(text) {
         out.push_str(text);
+    } else {
+        let mut escaped = Vec::new();
+        write_escaped(&mut escaped, text);
+        out.push_str(&String::from_utf8_lossy(&escaped));
     }
     out.push('"');
 }

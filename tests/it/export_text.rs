@@ -22,7 +22,7 @@ fn quoted(text: &str) -> String {
 fn as_json(column: Kind, field: &Field) -> String {
     match (column, field) {
         (_, Field::Null) => "null".to_owned(),
-        (Kind::Id, Field::Long(id)) => format!("\"{id}\""),
+        (Kind::Id | Kind::Account, Field::Long(id)) => format!("\"{id}\""),
         (_, Field::Long(n)) => n.to_string(),
         (_, Field::Bool(yes)) => yes.to_string(),
         (_, Field::Double(real)) => serde_json::to_string(real).unwrap(),
