@@ -830,8 +830,8 @@ fn archive_options(table: &Table<'_>, typed: &TypedArchive) -> Result<archive::O
     let default = archive::Options::default();
     let commit_every =
         table.duration("commit_every", typed.commit_every.as_ref(), default.commit_every, ZERO..=Duration::from_secs(60))?;
-    // Above 128 MiB a block would need a larger zstd window than stock tools accept.
-    let block_bytes = table.size("block_size", typed.block_size.as_ref(), default.block_bytes, 256..=128 * MIB)?;
+    let blocks = 256..=archive::Packing::BLOCK_BYTES_MAX;
+    let block_bytes = table.size("block_size", typed.block_size.as_ref(), default.block_bytes, blocks)?;
     let segment_bytes = table.size("segment_size", typed.segment_size.as_ref(), default.segment_bytes, 256..=64 * GIB)?;
     let level = table.number("level", typed.level, i64::from(default.level), 1..=19)? as i32;
     // A small segment alone is clear enough; only two typed sizes can contradict each other.
@@ -850,7 +850,8 @@ fn archive_options(table: &Table<'_>, typed: &TypedArchive) -> Result<archive::O
 
 fn limits(table: &Table<'_>, typed: &TypedLimits) -> Result<Limits, ConfigError> {
     let default = Limits::default();
-    let max_message = table.size("max_message", typed.max_message.as_ref(), default.max_message as u64, KIB..=GIB)?;
+    let messages = KIB..=archive::MAX_BODY_BYTES as u64;
+    let max_message = table.size("max_message", typed.max_message.as_ref(), default.max_message as u64, messages)?;
     // A queue that cannot hold the longest message would never let it through.
     let queue = table.size("queue", typed.queue.as_ref(), max_message.max(default.queue_bytes as u64), KIB..=4 * GIB)?;
     if queue < max_message {
@@ -1509,7 +1510,7 @@ mod tests {
             ),
             (
                 "[limits]\nmax_message = \"0B\"".into(),
-                "birdtape.toml line 2, [limits]: `max_message` is \"0B\"; allowed are 1.0 KiB to 1.0 GiB",
+                "birdtape.toml line 2, [limits]: `max_message` is \"0B\"; allowed are 1.0 KiB to 32.0 MiB",
             ),
             (
                 "[limits]\nqueue = \"1MiB\"".into(),
@@ -1767,8 +1768,8 @@ mod tests {
     fn one_typed_bound_moves_the_other_default() {
         let source = only_source(&alpha("tweetstream", "reconnect_floor = '20h'"));
         assert_eq!(source.settings.reconnect_cap, Duration::from_secs(20 * 3_600));
-        let config = load_with("[limits]\nmax_message = '64MiB'\n[archive]\nsegment_size = '1KiB'", &keys).unwrap();
-        assert_eq!((config.limits.queue_bytes, config.archive.block_bytes), (64 << 20, 1_024));
+        let config = load_with("[limits]\nmax_message = '32MiB'\n[archive]\nsegment_size = '1KiB'", &keys).unwrap();
+        assert_eq!((config.limits.queue_bytes, config.archive.block_bytes), (32 << 20, 1_024));
     }
 
     #[test]

@@ -173,8 +173,9 @@ impl Certificate {
     /// One sentence: what it comes to.
     pub fn in_words(&self) -> String {
         let seconds = |us: i64| format!("{:.1} s", us as f64 / 1e6);
-        let sum = |of: fn(&ClassStatement) -> i64| self.scopes.iter().map(|scope| of(&scope.classes)).sum::<i64>();
-        let all = sum(|of| of.covered_us() + of.open_us());
+        let sum =
+            |of: fn(&ClassStatement) -> i64| self.scopes.iter().fold(0i64, |sum, scope| sum.saturating_add(of(&scope.classes)));
+        let all = sum(|of| of.covered_us().saturating_add(of.open_us()));
         let parts = [
             ("live", sum(|of| of.live.us)),
             ("backfilled", sum(|of| of.backfilled.us)),
@@ -193,7 +194,7 @@ impl Certificate {
     pub fn shares(&self) -> Vec<(String, u32, i64, i64)> {
         let of = |scope: &ScopeStatement| {
             let covered = scope.classes.covered_us();
-            (scope.scope.clone(), scope.version, covered, covered + scope.classes.open_us())
+            (scope.scope.clone(), scope.version, covered, covered.saturating_add(scope.classes.open_us()))
         };
         self.scopes.iter().map(of).collect()
     }
@@ -214,11 +215,12 @@ impl ClassStatement {
     }
 
     fn covered_us(&self) -> i64 {
-        self.live.us + self.backfilled.us + self.audited.us
+        [&self.live, &self.backfilled, &self.audited].iter().fold(0, |sum, part| part.us.saturating_add(sum))
     }
 
     fn open_us(&self) -> i64 {
-        self.missing.us + self.unverifiable.us + self.pending.us + self.pruned.us
+        let parts = [&self.missing, &self.unverifiable, &self.pending, &self.pruned];
+        parts.iter().fold(0, |sum, part| part.us.saturating_add(sum))
     }
 }
 

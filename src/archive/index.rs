@@ -145,7 +145,7 @@ impl SourceIndex {
             scope.remember_gaps(bounded);
         }
         for conn in catalog.connections(&row.name)? {
-            index.next_conn = index.next_conn.max(conn.conn + 1);
+            index.next_conn = index.next_conn.max(conn.conn.saturating_add(1));
             index.evidence = index.evidence.max(Some(Evidence::remembered(conn.evidence_us)));
             if conn.closed_n.is_none() {
                 index.connections.insert(conn.conn, conn);
@@ -289,7 +289,7 @@ impl SourceIndex {
 
     fn opened(&mut self, record: &Indexed<'_>) {
         let facts: Opened = record.fact.and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default();
-        self.next_conn = self.next_conn.max(record.conn + 1);
+        self.next_conn = self.next_conn.max(record.conn.saturating_add(1));
         let row = ConnectionRow {
             source: self.name.clone(),
             conn: record.conn,

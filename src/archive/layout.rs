@@ -211,7 +211,13 @@ impl Layout {
         Ok((found, partial))
     }
 
+    /// Names in a directory of ours. A tape may come from anywhere, and files are made and removed in what is listed here: so
+    /// a link is not followed.
     fn list(&self, disk: &dyn Disk, dir: &Path) -> Result<Vec<String>> {
-        disk.list(dir).map_err(|source| ArchiveError::Io { what: "cannot read", path: dir.to_owned(), source })
+        let listed = disk.is_link(dir).and_then(|is_link| {
+            let why = "it is a symbolic link, and those are not followed; put the directory itself in its place";
+            if is_link { Err(std::io::Error::other(why)) } else { disk.list(dir) }
+        });
+        listed.map_err(|source| ArchiveError::Io { what: "cannot read", path: dir.to_owned(), source })
     }
 }

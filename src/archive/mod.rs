@@ -80,7 +80,9 @@ use crate::catalog::CatalogError;
 use crate::model::{Decoded, Provider, Via};
 // Jobs name these without knowing the rooms below: the disk is handed in, gaps are handed out.
 pub use crate::catalog::{GapKindRow, GapRow, GapStepRow, ScopeRow, SegmentRow, SourceRow};
-pub use crate::segment::{Disk, DiskFile, DiskRead, LockRefused, MemDisk, Packing, RealDisk, SegmentError, Unsynced};
+pub use crate::segment::{
+    Disk, DiskFile, DiskRead, LockRefused, MAX_BODY_BYTES, MemDisk, Packing, RealDisk, SegmentError, Unsynced,
+};
 
 /// Reads an envelope of a provider; handed in, because this room knows no provider's JSON.
 pub type Decode = fn(Provider, Via, &[u8]) -> Decoded;
@@ -90,7 +92,7 @@ pub type Decode = fn(Provider, Via, &[u8]) -> Decoded;
 pub struct Options {
     /// Longest wait between an envelope and its commit; zero commits every envelope.
     pub commit_every: Duration,
-    /// Uncompressed bytes in a block.
+    /// Uncompressed bytes in a block; at most [`Packing::BLOCK_BYTES_MAX`].
     pub block_bytes: u64,
     /// Uncompressed bytes after which a segment is sealed.
     pub segment_bytes: u64,

@@ -68,7 +68,7 @@ impl Archive {
             self.catalog.segments(name)?.into_iter().partition(|row| row.state == "sealed" && row.last_n <= last_n.0);
         let (Some(first), Some(index)) = (doomed.first(), self.index.get(source)) else { return Ok(None) };
         // Numbers between them that no segment has are lost, and go with them.
-        let last_n = rest.iter().map(|row| Seq(row.first_n - 1)).min().unwrap_or(index.last_n());
+        let last_n = rest.iter().map(|row| Seq(row.first_n).before()).min().unwrap_or(index.last_n());
         let (first_n, provider) = (Seq(first.first_n), index.provider().to_owned());
         let before = Remains::read(&*self.disk, &self.layout, &self.tape, name)?;
         let (mut catalog, mut index, envelopes) =

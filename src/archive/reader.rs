@@ -141,13 +141,13 @@ impl Tape {
     /// # Errors
     /// When the catalog cannot be read.
     pub fn first_n_from(&self, source: &str, from: UnixMicros) -> Result<Seq> {
-        let mut behind = Seq(self.catalog.pruned_until(source)?.map_or(0, |(last_n, _)| last_n) + 1);
+        let mut behind = Seq(self.catalog.pruned_until(source)?.map_or(0, |(last_n, _)| last_n)).next();
         for segment in self.catalog.segments(source)? {
             for block in self.catalog.blocks(source, segment.first_n)? {
                 if block.last_us >= from.0 {
                     return Ok(Seq(block.first_n));
                 }
-                behind = Seq(block.last_n + 1);
+                behind = Seq(block.last_n).next();
             }
         }
         Ok(behind)
@@ -182,13 +182,13 @@ impl Tape {
         let committed = Seq(self.source(source)?.last_n);
         // What was removed on purpose is no hole.
         let pruned = self.catalog.pruned_until(source)?.map_or(0, |(last_n, _)| last_n);
-        let (mut pieces, mut holes, mut next) = (Vec::new(), Vec::new(), from_n.max(Seq(pruned + 1)));
+        let (mut pieces, mut holes, mut next) = (Vec::new(), Vec::new(), from_n.max(Seq(pruned).next()));
         for row in self.catalog.segments(source)?.into_iter().filter(|row| row.last_n >= from_n.0 || row.state == "open") {
             let mut add = |first: u64, last: u64, bytes: u64, place: Place| {
                 if first > next.0 {
-                    holes.push((next, Seq(first - 1)));
+                    holes.push((next, Seq(first).before()));
                 }
-                next = next.max(Seq(last + 1));
+                next = next.max(Seq(last).next());
                 pieces.push(Piece { first_n: Seq(first), last_n: Seq(last), bytes, place });
             };
             if row.state == "open" {

@@ -310,7 +310,7 @@ fn salvage(
         recovery.holes.push(Hole {
             source: source.clone(),
             first_n: before.last_n.next(),
-            last_n: Seq(behind.first_n.0 - 1),
+            last_n: behind.first_n.before(),
             after: before.last_at,
             before: behind.first_at,
             why: why.to_owned(),
@@ -328,7 +328,7 @@ fn salvage(
             remove(disk, &target)?;
         }
         let header = Header {
-            n: Seq(run.first_n.0 - 1),
+            n: run.first_n.before(),
             at,
             format: FORMAT,
             tape: tape.into(),
@@ -768,7 +768,7 @@ fn scan(
                 if let Some((n, at)) = last
                     && record.n > n.next()
                 {
-                    let (first_n, last_n) = (n.next(), Seq(record.n.0 - 1));
+                    let (first_n, last_n) = (n.next(), record.n.before());
                     let why = why.take().unwrap_or_else(|| "they are not in the segment".to_owned());
                     // A hole in what the catalog knows was told when that became known.
                     if first_n > index.last_n() {

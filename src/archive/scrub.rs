@@ -74,9 +74,9 @@ fn look(disk: &dyn Disk, path: PathBuf, row: &SegmentRow, blocks: &[BlockRow], s
         let proven = walk.block(&block, |line, _| {
             if let Line::Record(record) = line {
                 if record.n.0 > next {
-                    missing.push((next, record.n.0 - 1));
+                    missing.push((next, record.n.before().0));
                 }
-                next = next.max(record.n.0 + 1);
+                next = next.max(record.n.next().0);
             }
             Ok::<_, SegmentError>(())
         })?;

@@ -272,12 +272,12 @@ impl Check<'_> {
                     }
                     Line::Record(record) => {
                         first.get_or_insert(record.n);
-                        let expected = self.out.last_n + 1;
+                        let expected = self.out.last_n.saturating_add(1);
                         if record.n.0 > expected {
                             let hole = Hole {
                                 source: self.source.clone(),
                                 first_n: Seq(expected),
-                                last_n: Seq(record.n.0 - 1),
+                                last_n: record.n.before(),
                                 after: if expected > 1 { self.last_at } else { record.at },
                                 before: record.at,
                                 why: "a block of a sealed segment cannot be read".to_owned(),

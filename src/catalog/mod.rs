@@ -29,6 +29,8 @@ pub use rows::{
     SourceRow,
 };
 
+use self::rows::unsigned;
+
 /// Oldest SQLite without the WAL-reset bug (sqlite.org, "WAL-mode File Format", fixed 2026-03-13).
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -83,6 +85,7 @@ impl CatalogError {
                 source,
                 rusqlite::Error::InvalidColumnType(..)
                     | rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
                     | rusqlite::Error::SqlInputError { .. }
             ),
             Self::Migration { .. } => true,
@@ -184,9 +187,6 @@ impl Catalog {
     }
 
     fn prepare(&mut self, wal: bool) -> Result<()> {
-        if rusqlite::version_number() < OLDEST_SQLITE {
-            return Err(CatalogError::OldSqlite { found: rusqlite::version().to_owned() });
-        }
         self.pragmas()?;
         if wal {
             self.conn.pragma_update(None, "journal_mode", "WAL").map_err(|e| sqlite(&self.path, e))?;
@@ -195,7 +195,9 @@ impl Catalog {
         migrate::run(&mut self.conn, &self.path)
     }
 
+    /// What holds for every connection, that of readers too.
     fn pragmas(&self) -> Result<()> {
+        new_enough(rusqlite::version_number(), rusqlite::version())?;
         let run = || {
             self.conn.busy_timeout(Duration::from_secs(5))?;
             self.conn.pragma_update(None, "trusted_schema", "OFF")?;
@@ -282,9 +284,9 @@ impl Catalog {
     /// When SQLite refuses.
     pub fn pruned_until(&self, source: &str) -> Result<Option<(u64, i64)>> {
         let sql = "SELECT max(last_n), max(last_us) FROM segment WHERE source = ?1 AND state = 'pruned'";
-        let read = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+        let read = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?.map(unsigned).transpose()?, row.get::<_, Option<i64>>(1)?));
         let (last_n, last_us) = self.ask(|conn| conn.prepare_cached(sql)?.query_row([source], read))?;
-        Ok(last_n.map(|n| n as u64).zip(last_us))
+        Ok(last_n.zip(last_us))
     }
 
     /// Blocks of a segment, ascending.
@@ -391,7 +393,7 @@ impl Catalog {
     pub fn spent_since(&self, source: Option<&str>, at_us: i64) -> Result<(u64, u64, u64)> {
         let sql = "SELECT coalesce(sum(requests), 0), coalesce(sum(rows), 0), coalesce(sum(micro_usd), 0) FROM gap_step
                    WHERE at_us >= ?2 AND (?1 IS NULL OR source = ?1)";
-        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64));
+        let read = |row: &Row<'_>| Ok((unsigned(row.get(0)?)?, unsigned(row.get(1)?)?, unsigned(row.get(2)?)?));
         self.ask(|conn| conn.prepare_cached(sql)?.query_row(params![source, at_us], read))
     }
 
@@ -618,6 +620,15 @@ fn value_text(row: &Row<'_>, index: usize) -> rusqlite::Result<String> {
     })
 }
 
+/// Version of the SQLite that is linked.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
+fn new_enough(number: i32, shown: &str) -> Result<()> {
+    if number < OLDEST_SQLITE { Err(CatalogError::OldSqlite { found: shown.to_owned() }) } else { Ok(()) }
+}
+
 fn sqlite(path: &Path, source: rusqlite::Error) -> CatalogError {
     CatalogError::Sqlite { path: path.to_owned(), source }
 }
@@ -638,7 +649,20 @@ mod tests {
 
     #[test]
     fn the_linked_sqlite_is_new_enough() {
-        assert!(rusqlite::version_number() >= OLDEST_SQLITE, "{}", rusqlite::version());
+        new_enough(rusqlite::version_number(), rusqlite::version()).unwrap();
+        let error = new_enough(3_051_002, "3.51.2").unwrap_err();
+        assert!(matches!(&error, CatalogError::OldSqlite { found } if found == "3.51.2"), "{error}");
+        assert!(!error.is_broken(), "no rebuild cures it");
+    }
+
+    #[test]
+    fn what_counts_below_zero_is_broken() {
+        let mut catalog = Catalog::in_memory().unwrap();
+        let row = SourceRow { name: "alpha".into(), provider: "tweetstream".into(), last_n: 1, ..SourceRow::default() };
+        catalog.apply(&[Change::Source(row)]).unwrap();
+        catalog.conn.execute("UPDATE source SET last_n = -1", []).unwrap();
+        let error = catalog.sources().unwrap_err();
+        assert!(error.is_broken(), "{error:?}");
     }
 
     #[test]

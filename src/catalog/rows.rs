@@ -19,9 +19,14 @@ macro_rules! rows {
         )+
     };
     (@get $row:ident, $field:expr) => { $row.get($field)? };
-    (@get $row:ident, $field:expr, int) => { $row.get::<_, i64>($field)? as u64 };
-    (@get $row:ident, $field:expr, maybe) => { $row.get::<_, Option<i64>>($field)?.map(|v| v as u64) };
+    (@get $row:ident, $field:expr, int) => { unsigned($row.get($field)?)? };
+    (@get $row:ident, $field:expr, maybe) => { $row.get::<_, Option<i64>>($field)?.map(unsigned).transpose()? };
     (@get $row:ident, $field:expr, ids) => { IdSet::from_packed($row.get($field)?) };
+}
+
+/// A number of things. A catalog may come from anywhere: one that counts below zero is broken.
+pub(super) fn unsigned(value: i64) -> rusqlite::Result<u64> {
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, value))
 }
 
 rows! {

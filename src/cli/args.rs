@@ -218,6 +218,17 @@ pub(super) fn gap_id(text: &str) -> Result<(SourceName, u64)> {
     parts.ok_or_else(|| usage(format!("`{text}` is no gap's id"), "ids look like alpha-17; `birdtape gaps` lists them"))
 }
 
+/// Has a text read as each sort of argument, and what was read printed: for fuzzing, which has no other way here. Gives how
+/// many took it.
+pub fn read_all(text: &str, now: UnixMicros) -> usize {
+    let at = when(text).map(|when| super::out::stamp(when.instant(now)));
+    let long = duration(text).map(|long| super::out::length(i64::try_from(long.as_micros()).unwrap_or(i64::MAX)));
+    let size = rate(text).or_else(|_| number(text)).map(super::out::size);
+    let names = [source_name(text).is_ok(), kind(text).is_ok(), tweet_id(text).is_ok(), gap_id(text).is_ok()];
+    let printed = [at, long, size].into_iter().flatten().filter(|text| !text.is_empty());
+    printed.count() + names.into_iter().filter(|taken| *taken).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

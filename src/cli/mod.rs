@@ -53,12 +53,15 @@ mod tail;
 mod timeline;
 mod topics;
 mod verify;
+mod version;
 
 use std::ffi::OsString;
 
 use clap::Parser as _;
 
 use args::Common;
+#[doc(hidden)]
+pub use args::read_all as read_arguments;
 pub use exit::Exit;
 use exit::Outcome;
 
@@ -67,12 +70,18 @@ use exit::Outcome;
 /// Records what TwitterAPI.io, TweetStream, ScrapeBadger and X's live pipeline send, byte for byte, keeps a ledger of every
 /// hole, proves the tape whole, and plays it back as a server that the providers' own clients cannot tell from the real one.
 #[derive(Debug, clap::Parser)]
-#[command(name = "birdtape", version, max_term_width = 110, after_help = EXIT_CODES, after_long_help = LONG)]
+#[command(name = "birdtape", max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES, after_long_help = LONG)]
 struct Cli {
     #[command(flatten)]
     common: Common,
+    /// Print version
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// With --version: what is built in, too
+    #[arg(long, requires = "version")]
+    verbose: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with known loss.";
@@ -138,7 +147,13 @@ impl Cli {
         let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
         crate::config::check_environment(names)?;
         let common = &self.common;
-        match self.command {
+        if self.version {
+            return version::run(common, self.verbose);
+        }
+        let Some(command) = self.command else {
+            return Err(exit::usage("no command is given", "`birdtape --help` lists them"));
+        };
+        match command {
             Command::Demo(args) => demo::run(common, &args),
             Command::Init(args) => init::run(common, &args),
             Command::Check(args) => check::run(common, &args),

@@ -214,6 +214,13 @@ fields! {
     Dm<'a> { conversation_id, user_id, message_id, text, extra }
 }
 
+/// Reads a post's row, and writes it again: for fuzzing, which has no other way here.
+pub fn again(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    Post::get(&mut bytes)?.put(&mut out);
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

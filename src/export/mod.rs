@@ -56,10 +56,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+#[doc(hidden)]
+pub use code::again as row_again;
 pub use drift::Drift;
 pub use s3::{S3Error, S3Options, S3Store};
 pub use schema::Table;
 pub use store::{LocalStore, Store};
+#[doc(hidden)]
+pub use text::cell as csv_cell;
 
 use self::manifest::{FileState, MANIFEST, Manifest, Selection, SourceState};
 use self::part::{Common, ParquetFile, Rows, Segment, Tally, Written};

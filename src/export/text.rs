@@ -367,7 +367,7 @@ fn record(out: &mut Vec<u8>, columns: &[Column], arrays: &[ArrayRef], row: usize
 const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
 
 /// Appends a cell of text, in quotes where it needs them. An empty one has them, so that it is not null.
-fn cell(out: &mut Vec<u8>, text: &str, raw: bool) {
+pub fn cell(out: &mut Vec<u8>, text: &str, raw: bool) {
     let is_formula = !raw && text.starts_with(FORMULA);
     let is_plain = |byte: u8| !byte.is_ascii_control() && !matches!(byte, b'"' | b',');
     let is_bare = !text.is_empty() && text.bytes().all(is_plain) && !text.starts_with(' ') && !text.ends_with(' ');

@@ -86,7 +86,7 @@ impl IntervalSet {
 
     /// Microseconds in the set.
     pub fn len_us(&self) -> i64 {
-        self.0.iter().map(|(from, to)| to.since(*from)).sum()
+        self.0.iter().fold(0, |sum, (from, to)| to.since(*from).saturating_add(sum))
     }
 }
 
@@ -94,6 +94,13 @@ impl IntervalSet {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn all_of_time_has_a_length() {
+        let mut set = IntervalSet::one(UnixMicros(i64::MIN), UnixMicros(-1));
+        set.insert(UnixMicros(1), UnixMicros(i64::MAX));
+        assert_eq!(set.len_us(), i64::MAX);
+    }
 
     proptest! {
         /// Against the plainest model there is: one bool an instant.

@@ -4,7 +4,7 @@
 //! times, connections, and that a server on loopback is reached under a loopback name only, so that
 //! no web page can reach it through the browser (DNS rebinding, cross-site WebSocket).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -58,6 +58,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerOptions {
     /// Connections at one time; the next gets status 503.
     pub max_connections: usize,
+    /// Connections of one address at one time, so that nobody takes them all; whoever is on this machine may.
+    pub max_connections_of_peer: usize,
     /// Bytes of a request's headers.
     pub header_bytes_max: usize,
     /// Bytes of a request's body; more gets status 413.
@@ -76,6 +78,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             max_connections: 1024,
+            max_connections_of_peer: 256,
             header_bytes_max: 64 << 10,
             body_bytes_max: 1 << 20,
             message_bytes_max: 1 << 20,
@@ -210,6 +213,7 @@ pub async fn serve<H: Handler>(
     // Every task holds a sender; the channel ends when the last task has.
     let (alive, mut all_gone) = mpsc::channel(1);
     let room = Arc::new(Semaphore::new(options.max_connections.min(files_to_spare())));
+    let crowd = Crowd::default();
     let grace = options.grace;
     let house = Arc::new(House { handler, options, loopback_only });
     let mut shutdown = pin!(shutdown);
@@ -226,18 +230,30 @@ pub async fn serve<H: Handler>(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            // Without a handshake there is nothing that a TLS client would understand.
-            if house.options.tls.is_none() {
-                turn_away(&tcp);
+        let limits = (house.options.max_connections, house.options.max_connections_of_peer);
+        let entered = match Arc::clone(&room).try_acquire_owned() {
+            Err(_) => Err(format!("{} connections are open, which is the limit", limits.0)),
+            Ok(permit) => match crowd.enter(peer.ip(), limits.1) {
+                None => Err(format!("{} connections of your address are open, which is the limit", limits.1)),
+                Some(place) => Ok((permit, place)),
+            },
+        };
+        let entered = match entered {
+            Ok(entered) => entered,
+            Err(why) => {
+                tracing::debug!(%peer, why, "turned away");
+                // Without a handshake there is nothing that a TLS client would understand.
+                if house.options.tls.is_none() {
+                    turn_away(&tcp, &why);
+                }
+                continue;
             }
-            continue;
         };
         let tasks = Tasks { stages: stages.clone(), alive: alive.clone() };
         let connection = welcome(tcp, peer, Arc::clone(&house), tasks.clone());
         tasks.spawn(async move {
             connection.await;
-            drop(permit);
+            drop(entered);
         });
     }
     drop(listener);
@@ -308,10 +324,50 @@ struct House<H> {
     loopback_only: bool,
 }
 
-fn turn_away(tcp: &TcpStream) {
-    let answer = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection that is counted until this is dropped.
+struct Place {
+    crowd: Crowd,
+    peer: IpAddr,
+}
+
+impl Crowd {
+    /// Counts one more in; `None` when there are that many. On this machine everybody has the same address, so there nobody
+    /// is counted.
+    fn enter(&self, peer: IpAddr, most: usize) -> Option<Place> {
+        let peer = peer.to_canonical();
+        if !peer.is_loopback() {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let n_open = all.entry(peer).or_default();
+            if *n_open >= most {
+                return None;
+            }
+            *n_open += 1;
+        }
+        Some(Place { crowd: self.clone(), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n_open) = all.get_mut(&self.peer) {
+            *n_open -= 1;
+            if *n_open == 0 {
+                all.remove(&self.peer);
+            }
+        }
+    }
+}
+
+fn turn_away(tcp: &TcpStream, why: &str) {
+    let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-type: text/plain";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{why}\n", why.len() + 1);
     // Best effort: whoever cannot take these bytes at once is closed without them.
-    if let Err(error) = tcp.try_write(answer) {
+    if let Err(error) = tcp.try_write(answer.as_bytes()) {
         tracing::debug!(%error, "turned away without a word");
     }
 }
@@ -1193,9 +1249,27 @@ mod tests {
         let running = Running::start(handler, options).await;
         let mut live = running.open(Transport::WebSocket).await.unwrap();
         assert_eq!(live.next().await, Incoming::Message(Bytes::from_static(b"in")));
-        assert!(running.raw(b"").await.starts_with("HTTP/1.1 503 "));
+        let refused = running.raw(b"").await;
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+        assert!(refused.ends_with("\r\n\r\n1 connections are open, which is the limit\n"), "{refused}");
         running.stop().await;
         assert!(matches!(live.next().await, Incoming::Broken { fault: NetFault::Reset, .. }));
+    }
+
+    #[test]
+    fn one_address_does_not_take_all_places() {
+        let crowd = Crowd::default();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (one, other, same) = (ip("192.0.2.1"), ip("2001:db8::1"), ip("::ffff:192.0.2.1"));
+        let first = crowd.enter(one, 2).unwrap();
+        let _second = crowd.enter(same, 2).unwrap();
+        assert!(crowd.enter(one, 2).is_none() && crowd.enter(same, 2).is_none(), "two are the limit");
+        let _third = crowd.enter(other, 2).unwrap();
+        let _here: Vec<_> = (0..9).map(|_| crowd.enter(ip("127.0.0.1"), 2).unwrap()).collect();
+        drop(first);
+        drop(crowd.enter(one, 2).unwrap());
+        drop((_second, _third));
+        assert!(crowd.0.lock().unwrap().is_empty(), "nobody is counted for ever");
     }
 
     #[tokio::test]

@@ -60,7 +60,7 @@ impl Shift {
 
     /// An envelope, moved; what is not JSON, and what holds nothing that moves, comes back as it is.
     ///
-    /// The way back gives the same bytes, unless something could not be moved there.
+    /// The way back gives the same bytes, unless something could not be moved there, or had zeros in front.
     pub fn envelope(self, provider: Provider, envelope: &Bytes) -> Bytes {
         if self.by_ms == 0 {
             return envelope.clone();

@@ -24,7 +24,7 @@ pub struct Packing {
 
 impl Packing {
     /// Largest [`block_bytes`](Self::block_bytes): whoever reads a block holds all of it in memory.
-    pub const BLOCK_BYTES_MAX: u64 = (MAX_BLOCK_BYTES / 2) as u64;
+    pub const BLOCK_BYTES_MAX: u64 = MAX_BLOCK_BYTES as u64 / 2;
 
     /// Narrowest window of a compacted block. It is wider than what the levels up to 19 take by themselves, and so its mark.
     const WINDOW_LOG_MIN: u32 = 24;

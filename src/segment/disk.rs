@@ -74,6 +74,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the system says.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether a symbolic link lies there.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn is_link(&self, path: &Path) -> io::Result<bool>;
     /// Length of a file, `None` if there is none.
     ///
     /// # Errors
@@ -194,6 +199,14 @@ impl Disk for RealDisk {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) => Ok(meta.is_symlink()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn len(&self, path: &Path) -> io::Result<Option<u64>> {

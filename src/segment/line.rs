@@ -152,12 +152,12 @@ pub fn encode_record(out: &mut Vec<u8>, n: Seq, draft: &Draft, json: bool) {
             out.extend_from_slice(bytes);
         }
         Body::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => {
+            Ok(text) if is_best_as_text(text) => {
                 out.extend_from_slice(b",\"text\":\"");
                 write_escaped(out, text);
                 out.push(b'"');
             }
-            Err(_) => {
+            _ => {
                 out.extend_from_slice(b",\"b64\":\"");
                 out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
                 out.push(b'"');
@@ -165,6 +165,17 @@ pub fn encode_record(out: &mut Vec<u8>, n: Seq, draft: &Draft, json: bool) {
         },
     }
     out.extend_from_slice(b"}\n");
+}
+
+/// Whether escapes make a text no longer than base64 would; a few do not matter. So a line is at most a third longer than what
+/// it keeps, and no envelope makes a block that is too large for its readers.
+fn is_best_as_text(text: &str) -> bool {
+    let escapes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+        0..0x20 | 0x7f => 5,
+        _ => 0,
+    });
+    escapes.sum::<usize>() <= text.len() / 3 + 64
 }
 
 impl<'a> Line<'a> {
@@ -211,11 +222,23 @@ fn record<'a>(n: Seq, at: UnixMicros, kind: RecordKind, rest: &'a [u8]) -> Optio
     let body = if let Some(raw) = rest.strip_prefix(b",\"raw\":") {
         BodyRef::Raw(raw)
     } else if let Some(text) = rest.strip_prefix(b",\"text\":\"") {
-        BodyRef::Text(text.strip_suffix(b"\"")?)
+        BodyRef::Text(text.strip_suffix(b"\"").filter(|text| ends_nowhere(text))?)
     } else {
         BodyRef::B64(rest.strip_prefix(b",\"b64\":\"")?.strip_suffix(b"\"")?)
     };
     Some(RecordRef { n, at, kind, via, conn: ConnId(conn), info, body })
+}
+
+/// Whether no quote ends the text before its end: what follows one would say something else to other readers of JSON.
+fn ends_nowhere(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        if rest[at] == b'"' || at + 1 == rest.len() {
+            return false;
+        }
+        rest = &rest[at + 2..];
+    }
+    true
 }
 
 fn header(n: Seq, at: UnixMicros, line: &[u8]) -> Option<Line<'_>> {
@@ -286,6 +309,19 @@ mod tests {
             {"n":42,"at":"1970-01-01T00:00:00.000000Z","kind":"commit","bytes":99,"hash":"0000000000000abc"}
         "#]]
         .assert_eq(std::str::from_utf8(&all).unwrap());
+    }
+
+    #[test]
+    fn a_text_that_ends_early_is_no_record() {
+        let start = r#"{"n":1,"at":"2026-11-20T23:18:00.123456Z","kind":"frame","via":"ws","conn":7,"text":"#;
+        for (rest, is_record) in [
+            (r#""plain \" and \\"}"#, true),
+            (r#""one","text":"another"}"#, false),
+            (r#""\\","raw":{"a":"b"}"#, false),
+            (r#""cut \"}"#, false),
+        ] {
+            assert_eq!(Line::parse(format!("{start}{rest}").as_bytes()).is_some(), is_record, "{rest}");
+        }
     }
 
     proptest! {

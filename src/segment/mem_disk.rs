@@ -299,6 +299,10 @@ impl Disk for MemDisk {
         Ok(names.into_iter().collect())
     }
 
+    fn is_link(&self, _path: &Path) -> io::Result<bool> {
+        self.state().check().map(|()| false)
+    }
+
     fn len(&self, path: &Path) -> io::Result<Option<u64>> {
         let state = self.state();
         state.check()?;

@@ -24,7 +24,10 @@
 //! | commit | `n` (last record's), `at`, `kind":"commit`, `bytes`, `hash` | `bytes`: uncompressed position of the line in the segment |
 //!
 //! - `raw` is the envelope verbatim: one JSON object or array, strictly valid, on one line, nothing around it.
-//!   `text` is any other UTF-8, escaped as a JSON string. `b64` is anything else, base64 with padding.
+//!   `text` is any other UTF-8, escaped as a JSON string. `b64` is anything else, base64 with padding; also text of which
+//!   escapes would make more than base64 does. So a line is at most some third longer than its envelope.
+//! - No reader unpacks a block of more than 64 MiB ([`MAX_BLOCK_BYTES`]), and no writer makes one while no envelope is longer
+//!   than 32 MiB ([`MAX_BODY_BYTES`]).
 //! - `hash` is XXH3-64 in 16 hex digits over the bytes from the start of the previous commit line (or of the
 //!   segment) up to this one, seeded with the previous commit's hash (0 at first). Each commit thus vouches for
 //!   all bytes before it. A zstd frame's own checksum comes only at its end: until then a flipped bit decodes
@@ -74,12 +77,17 @@ pub use compact::{Packing, compact, is_compact};
 pub use disk::{Disk, DiskFile, DiskRead, LockRefused, RealDisk};
 pub use line::{Commit, Header, Line, RecordRef, encode_commit, encode_header, encode_record};
 pub use mem_disk::{MemDisk, Unsynced};
-pub use reader::{Block, BlockEnd, MAX_BLOCK_BYTES, Proven, Reader, Trust, Walk, block_at, walk_lines};
+pub use reader::{Block, BlockEnd, MAX_BLOCK_BYTES, MAX_BODY_BYTES, Proven, Reader, Trust, Walk, block_at, walk_lines};
 pub use seal::{Content, Sealed, seal, seek_table, sha256_of};
 pub use writer::{BlockSpan, Writer};
 
 /// The format version this code writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
+
+/// Version of the zstd that is linked.
+pub fn zstd_version() -> &'static str {
+    zstd::zstd_safe::version_string()
+}
 
 /// End of a sealed segment's name.
 pub const SEALED_SUFFIX: &str = ".jsonl.zst";

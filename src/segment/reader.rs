@@ -12,8 +12,13 @@ use super::{BlockSpan, Chain, Disk, DiskRead, SegmentError};
 /// Uncompressed bytes in one block that a reader accepts; a longer one is damage (or an attack).
 pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 
+/// Bytes of the longest envelope that fits into such a block in any form.
+pub const MAX_BODY_BYTES: usize = MAX_BLOCK_BYTES / 2;
+
 const WINDOW_LOG_MAX: u32 = 27;
 const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+/// How a seek table begins.
+const SEEK_TABLE: [u8; 4] = [0x5E, 0x2A, 0x4D, 0x18];
 const READ: usize = 128 << 10;
 /// Room for a block as this program writes it by default: growing into it would copy it several times.
 const USUAL_BLOCK_BYTES: usize = (4 << 20) + 4 * READ;
@@ -170,8 +175,8 @@ impl Reader {
         Ok(Block { offset, bytes: end - offset, data, end: BlockEnd::Torn })
     }
 
-    /// First offset at or after `from` where a zstd frame begins that unpacks to our lines, or a skippable
-    /// frame; else the end of the file.
+    /// First offset at or after `from` where a zstd frame begins that unpacks to our lines, or a seek table that ends with
+    /// the file; else the end of the file.
     fn find_block(&mut self, from: u64) -> Result<u64, SegmentError> {
         let mut base = from;
         let mut window = vec![0u8; READ + 4];
@@ -184,14 +189,27 @@ impl Reader {
                     return Ok(candidate);
                 }
             }
-            if let Some(at) = memchr::memmem::find(&window[..got], &[0x5E, 0x2A, 0x4D, 0x18]) {
-                return Ok(base + at as u64);
+            for at in memchr::memmem::find_iter(&window[..got], &SEEK_TABLE).collect::<Vec<_>>() {
+                let candidate = base + at as u64;
+                if self.ends_with_the_file(candidate)? {
+                    return Ok(candidate);
+                }
             }
             if got < window.len() {
                 return Ok(base + got as u64);
             }
             base += READ as u64;
         }
+    }
+
+    /// Whether the skippable frame at `offset` is the last thing there is, as a seek table. Four bytes alone may stand in any
+    /// packed block by chance, and believing them would cost it.
+    fn ends_with_the_file(&mut self, offset: u64) -> Result<bool, SegmentError> {
+        let mut length = [0; 4];
+        self.file.seek(SeekFrom::Start(offset + 4)).map_err(|e| self.io(e))?;
+        let got = read_up_to(&mut self.file, &mut length).map_err(|e| self.io(e))?;
+        let end = self.file.seek(SeekFrom::End(0)).map_err(|e| self.io(e))?;
+        Ok(got == length.len() && offset + 8 + u64::from(u32::from_le_bytes(length)) == end)
     }
 
     fn begins_with_a_line(&mut self, offset: u64) -> Result<bool, SegmentError> {

@@ -6,7 +6,7 @@ use zstd::stream::raw::{CParameter, Encoder, Operation};
 use zstd::zstd_safe::{InBuffer, OutBuffer};
 
 use super::line::{Commit, Header, encode_commit, encode_header, encode_record};
-use super::{Chain, Disk, DiskFile, SegmentError};
+use super::{Chain, Disk, DiskFile, MAX_BLOCK_BYTES, SegmentError};
 use crate::model::{Draft, Seq, UnixMicros};
 
 /// Uncompressed bytes gathered before the compressor is called.
@@ -18,6 +18,8 @@ const GATHER: usize = 64 << 10;
 const EMPTY_BLOCK: [u8; 3] = [0; 3];
 /// Compressed bytes gathered before the file is written.
 const SPILL: usize = 256 << 10;
+/// What a block may hold when a commit line is still to come.
+const FULL: u64 = MAX_BLOCK_BYTES as u64 - 1_024;
 
 /// Where a block lies and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,8 +151,14 @@ impl Writer {
         self.check()?;
         let start = self.gathered.len();
         encode_record(&mut self.gathered, n, draft, json);
-        self.chain.update(&self.gathered[start..]);
         let added = (self.gathered.len() - start) as u64;
+        if self.is_too_much(added) {
+            let line = self.gathered.split_off(start);
+            self.end_block(self.last_at)?;
+            self.gathered.extend_from_slice(&line);
+        }
+        let start = self.gathered.len() - added as usize;
+        self.chain.update(&self.gathered[start..]);
         self.appended(n, draft.received_at, added)
     }
 
@@ -160,9 +168,17 @@ impl Writer {
     /// When the disk refuses, now or before.
     pub fn append_line(&mut self, n: Seq, at: UnixMicros, line: &[u8]) -> Result<Option<BlockSpan>, SegmentError> {
         self.check()?;
+        if self.is_too_much(line.len() as u64) {
+            self.end_block(self.last_at)?;
+        }
         self.gathered.extend_from_slice(line);
         self.chain.update(line);
         self.appended(n, at, line.len() as u64)
+    }
+
+    /// Whether a block with so much more would be larger than a reader takes.
+    fn is_too_much(&self, added: u64) -> bool {
+        self.block.records > 0 && self.block.raw_bytes + added > FULL
     }
 
     fn appended(&mut self, n: Seq, at: UnixMicros, added: u64) -> Result<Option<BlockSpan>, SegmentError> {
@@ -171,7 +187,8 @@ impl Writer {
         self.block.note(n, at);
         (self.last_n, self.last_at) = (n, at);
         self.spill()?;
-        if self.block.raw_bytes >= self.block_limit {
+        // A block that had to end before this record is told first; this one ends with the next record then.
+        if self.block.raw_bytes >= self.block_limit && self.ended.is_none() {
             self.end_block(self.last_at)?;
         }
         Ok(self.ended.take())

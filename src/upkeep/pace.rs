@@ -131,6 +131,10 @@ impl Disk for Paced {
         self.disk.list(dir)
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        self.disk.is_link(path)
+    }
+
     fn len(&self, path: &Path) -> io::Result<Option<u64>> {
         self.disk.len(path)
     }

@@ -45,6 +45,25 @@ fn help_of_every_command_is_enough_on_its_own() {
 }
 
 #[test]
+fn versions_are_told() {
+    let desk = Desk::new();
+    let own = concat!("birdtape ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(desk.run(&["--version"]).expect(0).text(), own);
+    assert_eq!(desk.run(&["-V"]).expect(0).text(), own);
+    let run = desk.run(&["--version", "--verbose"]).expect(0);
+    let all = run.text();
+    let version = |name: &str| {
+        let line = all.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {all}"));
+        line.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>()
+    };
+    assert!(version("SQLite ") >= vec![3, 51, 3] && version("zstd ") >= vec![1, 5] && version("rustls ") >= vec![0, 23]);
+    let json = desk.run(&["--json", "--version", "--verbose"]).expect(0).json();
+    assert!(["birdtape", "sqlite", "zstd", "rustls"].iter().all(|name| json[name].is_string()), "{json}");
+    desk.run(&["--verbose", "status"]).fails(2, &["--version"]);
+    desk.run(&["--json"]).fails(2, &["no command is given", "birdtape --help"]);
+}
+
+#[test]
 fn what_was_imported_comes_back_byte_for_byte() {
     let text = std::fs::read(FIXTURE).unwrap();
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

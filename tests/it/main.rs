@@ -21,6 +21,7 @@ mod export_text;
 mod faults;
 mod filling;
 mod fixture;
+mod fuzzed;
 mod kill;
 mod lies;
 mod live;

@@ -10,14 +10,15 @@
 //! | S6 TLS by rustls with built-in roots, bad certificates refused, no log of session keys | `net::network::tests::{certificates_that_must_not_be_trusted, a_server_without_tls_is_a_tls_fault}`, `net::server::tests::a_failed_handshake_harms_nobody`, `scripts/leakcheck` (SSLKEYLOGFILE is set and stays unused) |
 //! | S7 webhooks | there are none to receive |
 //! | S8 servers bind loopback, elsewhere they want a key; foreign `Host` and `Origin` refused | [`the_replay_answers_to_this_machine_only`], `net::server::tests::plain_requests_are_answered_within_bounds`, `live::a_replay_ends_by_itself_and_says_what_it_played` |
-//! | S9 limits on heads, bodies, messages, connections, waits | `net::server::tests::{bounds_hold_at_the_limit_one_beyond_it_and_far_beyond, a_full_house_turns_away_and_the_shutdown_is_bounded, slow_headers_are_cut_off}`, `net::live::tests::{an_oversized_message_is_kept_up_to_the_limit, endless_fragments_and_pings_are_bounded, waits_are_bounded}`, `net::client::tests::{a_request_is_bounded, long_and_slow_refusals_are_cut, bad_upgrades_are_handshake_faults}` |
-//! | S10 a tape of strangers: no link in it is written through | [`a_strangers_tape_changes_nothing_outside_it`]; damage of every sort: `cli::a_segment_that_is_damaged_truncated_empty_or_no_zstd_is_told`, `segment::tests::*` |
+//! | S9 limits on heads, bodies, messages, connections, waits | `net::server::tests::{bounds_hold_at_the_limit_one_beyond_it_and_far_beyond, a_full_house_turns_away_and_the_shutdown_is_bounded, one_address_does_not_take_all_places, slow_headers_are_cut_off}`, `net::live::tests::{an_oversized_message_is_kept_up_to_the_limit, endless_fragments_and_pings_are_bounded, waits_are_bounded}`, `net::client::tests::{a_request_is_bounded, long_and_slow_refusals_are_cut, bad_upgrades_are_handshake_faults}` |
+//! | S10 a tape of strangers: no link in it is written through | [`a_strangers_tape_changes_nothing_outside_it`], [`a_strangers_directories_are_not_followed`]; damage of every sort: `cli::a_segment_that_is_damaged_truncated_empty_or_no_zstd_is_told`, `segment::tests::*` |
 //! | S11 no text commands a terminal, forges a line of the log or is computed by a spreadsheet | `cli::log::tests::an_event_is_one_line_without_commands`, `cli::out::tests::*`, `cli::tweets_command_no_terminal`, `export::text::tests::cells_are_quoted_and_command_no_spreadsheet`, `scripts/leakcheck` (through a pseudo-terminal) |
 //! | S12 SQL by parameters only; a catalog's triggers, views and schema do nothing | [`values_reach_sql_as_parameters_only`], `catalog::tests::a_hostile_schema_does_nothing` |
 //! | S13 a tape is its owner's alone, whatever the umask | [`a_tape_is_private_whatever_the_umask`] |
 //! | S14 no core files, no reading of its memory | [`memory_is_nobody_elses`], `scripts/leakcheck` (SIGABRT) |
-//! | S15 no unsafe code | [`there_is_no_unsafe_code`] |
-//! | S17 SQLite without the WAL-reset bug | `catalog::tests::the_linked_sqlite_is_new_enough` |
+//! | S15 no unsafe code; what reads bytes of strangers never panics | [`there_is_no_unsafe_code`], `fuzzed::*`, `scripts/fuzz` |
+//! | S16 licences, sources and versions of what is built in | `scripts/supply-chain` |
+//! | S17 SQLite without the WAL-reset bug | `catalog::tests::the_linked_sqlite_is_new_enough`, `cli::versions_are_told` |
 //! | S18 direct messages only when switched on, and not in a redacted fixture | `config::tests::names_what_is_wrong_where_and_what_is_allowed`, `fixture::redacted_nothing_of_anybody_is_left` |
 //! | S19 a budget is not exceeded by more than a request | `backfill::purse::tests::*`, `backfill::*` |
 //! | S20 errors say cause and cure, and of a refusal only its words | `provider::twitterapi_io::client::tests::a_refusal_never_loops`, `provider::closes::*` |
@@ -96,6 +97,29 @@ fn a_strangers_tape_changes_nothing_outside_it() {
     desk.run(&["recover"]).expect(0);
     assert!(std::fs::read(&theirs).unwrap() == before && !link.is_symlink());
     desk.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_strangers_directories_are_not_followed() {
+    for link in ["segments", "segments/tweetstream", "segments/tweetstream/DAY"] {
+        let (desk, other) = (Desk::with_fixture(), Desk::with_fixture());
+        let day = std::fs::read_dir(desk.path("tape/segments/tweetstream")).unwrap().next().unwrap().unwrap().file_name();
+        let link = link.replace("DAY", day.to_str().unwrap());
+        // What a careless recovery would remove, seal or write beside.
+        let theirs = other.path("tape").join(&link);
+        let canary = other.path("tape/segments/tweetstream").join(&day).join("00000000000000000001.jsonl.zst.partial");
+        std::fs::write(&canary, b"somebody's").unwrap();
+        let before: Vec<_> = files_below(&theirs).into_iter().map(|file| (std::fs::read(&file).unwrap(), file)).collect();
+        let place = desk.path("tape").join(&link);
+        std::fs::remove_dir_all(&place).unwrap();
+        symlink(&theirs, &place).unwrap();
+        for args in [&["recover"][..], &["rebuild"], &["import", "--provider", "auto", FIXTURE], &["verify"], &["scrub"]] {
+            let run = desk.run(args);
+            assert!(run.code == 1 && run.err.contains("symbolic link"), "{link} {args:?}: {} {}", run.code, run.err);
+            let after: Vec<_> = files_below(&theirs).into_iter().map(|file| (std::fs::read(&file).unwrap(), file)).collect();
+            assert!(before == after, "{link} {args:?}");
+        }
+    }
 }
 
 #[test]
