@@ -212,7 +212,8 @@ pub async fn serve<H: Handler>(
     let (stage, stages) = watch::channel(Stage::Serving);
     // Every task holds a sender; the channel ends when the last task has.
     let (alive, mut all_gone) = mpsc::channel(1);
-    let room = Arc::new(Semaphore::new(options.max_connections.min(files_to_spare())));
+    let limits = (options.max_connections.min(files_to_spare()), options.max_connections_of_peer);
+    let room = Arc::new(Semaphore::new(limits.0));
     let crowd = Crowd::default();
     let grace = options.grace;
     let house = Arc::new(House { handler, options, loopback_only });
@@ -230,7 +231,6 @@ pub async fn serve<H: Handler>(
                 continue;
             }
         };
-        let limits = (house.options.max_connections, house.options.max_connections_of_peer);
         let entered = match Arc::clone(&room).try_acquire_owned() {
             Err(_) => Err(format!("{} connections are open, which is the limit", limits.0)),
             Ok(permit) => match crowd.enter(peer.ip(), limits.1) {
