@@ -962,6 +962,9 @@ impl Disk for Lazy {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         RealDisk.list(dir)
     }
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.is_link(path)
+    }
     fn len(&self, path: &Path) -> io::Result<Option<u64>> {
         RealDisk.len(path)
     }
