@@ -83,7 +83,7 @@ const SOMETIMES: [&str; 12] = [
     "cut off, page lost",
     "asked in bulk",
     "excused: kept back among other rows",
-    "excused: kept back behind a claimed end",
+    "excused: history never gives it",
     "missing, and the verdict says so",
     "brought",
 ];
