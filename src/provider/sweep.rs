@@ -381,7 +381,7 @@ impl Sweep {
                 window.news = true;
             }
         }
-        window.stale = if n_fresh * 2 < rows.len() { window.stale.saturating_add(1) } else { 0 };
+        window.stale = if n_fresh * 2 <= rows.len() { window.stale.saturating_add(1) } else { 0 };
         if let Some(hi) = window.short.take() {
             let newest = rows.iter().map(|row| second(row.at)).max().unwrap_or(window.lo);
             let lo = before.map_or(newest, |(at, _)| newest.min(at)).max(window.lo);
@@ -451,8 +451,9 @@ impl Sweep {
         let all_fit = twin == Twin::Not || rows.iter().all(|row| fits(&row));
         let n_later = rows.iter().filter(|row| second(row.at) > window.hi).count();
         let n_outside = rows.iter().filter(|row| !fits(row)).count();
+        // A stray row in a half is not worth finding out whose it is.
         let is_elsewhere = match window.half_of {
-            Some(_) => n_outside * 2 > rows.len(),
+            Some(_) => n_outside > 0,
             None => window.look > 0 && n_later * 2 > rows.len(),
         };
         let is_strange = !all_fit || is_elsewhere;

@@ -653,10 +653,10 @@ impl Course {
         match (self.oldest, self.newest) {
             (Some(oldest), Some(newest)) => {
                 if !self.is_low_edge_seen {
-                    self.windows.push(Window { end: oldest.saturating_add(1), ..main.clone() });
+                    self.windows.push(Window { end: oldest.saturating_add(1).min(main.end), ..main.clone() });
                 }
                 if !self.is_high_edge_seen {
-                    self.windows.push(Window { start: newest.saturating_sub(1), ..main.clone() });
+                    self.windows.push(Window { start: newest.saturating_sub(1).max(main.start), ..main.clone() });
                 }
             }
             _ => self.windows.push(main.clone()),
