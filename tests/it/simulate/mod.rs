@@ -31,13 +31,12 @@
 //!
 //! # What was run
 //!
-//! Worlds 0 to 999 on one and the same code: none broke a promise (477 s, one thread of a busy machine). Since full disks are
-//! waited for and more lies are looked through, three do, and are to be mended: 895 and 967 (the promise begins after a
-//! connection stood, where the disk refuses; not looked into yet), 996 (a row left out of a page once, in a gap that is called filled).
-//! Before, while the mending went on, nine did. Five showed a fault of ours and are in the gate for ever: 17, 49, 103, 325 and 765. Four showed
-//! one of the simulator: 43 and 216 (history had a post only after it was asked, by a walk that was cut off and went on much
-//! later), 113 (an edit that fell into a sleep came at its end), 999 (a history that said four times in a row that a page is
-//! empty, which no client can tell from the truth).
+//! Worlds 0 to 999 on one and the same code: none broke a promise (444 s, one thread). While the mending went on, thirteen did.
+//! Seven showed a fault of ours; six of them are in the gate for ever: 17, 49, 103, 325, 765 and 996 (462, where an empty page hid
+//! that the next one was another search's, needs a chance that does not come again). Six showed
+//! one of the simulator: 895 and 967 (a recorder whose disk is full cannot write down that a connection stood), 43 and 216
+//! (history had a post only after it was asked, by a walk that was cut off and went on much later), 113 (an edit that fell into a sleep came at its end), 999 (a history that said four times in a row that a page is
+//! empty, which no client can tell from the truth). In 686 a monitor came and went that nothing ever named.
 //!
 //! # Negative controls
 //!
@@ -90,7 +89,7 @@ use world::{Wish, World};
 const GATE: std::ops::Range<u64> = 0..60;
 
 /// Worlds that once showed a fault of ours, and stay in the gate whatever its range becomes.
-const ONCE_BROKEN: [(u64, &str); 9] = [
+const ONCE_BROKEN: [(u64, &str); 10] = [
     (0, "a rule's text was changed in a gap, and only the last one was searched for"),
     (1, "an account was taken off the list in a gap, which then counted as filled"),
     (17, "a monitor was deleted, and the delivery log without it was taken for everything"),
@@ -100,6 +99,7 @@ const ONCE_BROKEN: [(u64, &str); 9] = [
     (103, "an account came and went between two readings of the list, and its gap counted as filled"),
     (325, "a second pass over a page that lacked a row was answered with the page before, and believed"),
     (765, "an empty page that claimed more was asked for again and answered with another search's, and believed"),
+    (996, "a short page lacked its oldest row, and what it lacked was looked for no further than its oldest row"),
 ];
 
 /// What must have happened somewhere in the gate's worlds: a fault that never comes tests nothing.
