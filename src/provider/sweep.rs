@@ -441,9 +441,9 @@ impl Sweep {
 
     /// Whether a window's first page is not to be used, since it was made for another question.
     ///
-    /// That is a page that was another search's, with rows from outside the window, half of a window with rows from the other
-    /// half, or a second look most of whose rows are later than the window: this one is asked again. Where all rows of the page before fit, two searches may find the
-    /// same: then each half of the window has its part of them.
+    /// That is a page that was another search's, with rows from outside the window; half of a window with rows from the other
+    /// half; or a second look most of whose rows are later than the window: this one is asked again. Where all rows of the
+    /// other page fit, two searches may find the same: then each half of the window has its part of them.
     fn is_of_another_question(&mut self, rows: &[Row], twin: Twin, is_twin: bool) -> bool {
         let Some(window) = self.windows.front_mut() else { return false };
         // Bounds may be rounded.
