@@ -117,19 +117,26 @@ impl Author {
             75..90 => Change::Avatar(std::mem::replace(&mut self.avatar, dice.bits() | 1)),
             90..97 => Change::Banner(std::mem::replace(&mut self.banner, dice.bits() | 1)),
             _ => {
-                // What follows the name's number is only ever appended after an underscore, so handles stay unique.
+                // What follows the name's number is only ever appended after an underscore, and only letters before it are
+                // left out, so handles stay unique.
                 let base = self.handle.split_once('_').map_or(self.handle.as_str(), |(base, _)| base);
                 let next = [base, "_", Digits::of(dice.between(1, 999)).as_str()].concat();
+                let next = next[next.len().saturating_sub(HANDLE_MAX)..].to_owned();
                 Change::Handle(std::mem::replace(&mut self.handle, next))
             }
         }
     }
 }
 
+/// Longest name that X gives to an account, and takes in a search.
+const HANDLE_MAX: usize = 15;
+
 /// Unique because the rank stands in it.
 fn handle(dice: &mut Dice, rank: usize) -> String {
     let (first, second) = (dice.pick(&words::HANDLE_PARTS), dice.pick(&words::HANDLE_PARTS));
-    let mut text = [first, second, Digits::of(rank as u64).as_str()].concat();
+    let number = Digits::of(rank as u64);
+    let second = if first.len() + second.len() + number.as_str().len() > HANDLE_MAX { "" } else { second };
+    let mut text = [first, second, number.as_str()].concat();
     if dice.per_mille(250) {
         text[..1].make_ascii_uppercase();
         text[first.len()..=first.len()].make_ascii_uppercase();
@@ -177,4 +184,31 @@ pub(super) fn hex(dice: &mut Dice, n_digits: usize) -> String {
 pub(super) fn uuid(dice: &mut Dice) -> String {
     let h = hex(dice, 32);
     [&h[..8], "-", &h[8..12], "-4", &h[13..16], "-a", &h[17..20], "-", &h[20..]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn handles_are_unique_and_no_longer_than_they_may_be() {
+        let mut dice = Dice::new(1);
+        let mut seen = HashSet::new();
+        let mut longest = 0;
+        for rank in 0..30_000 {
+            let mut author = Author::new(&mut dice, rank, 1_767_614_400_000, None);
+            for _ in 0..20 {
+                let letters = author.handle.bytes().take_while(u8::is_ascii_alphabetic).count();
+                let (number, _) = author.handle[letters..].split_once('_').unwrap_or((&author.handle[letters..], ""));
+                assert_eq!((number, letters > 0), (Digits::of(rank as u64).as_str(), true), "{}", author.handle);
+                longest = longest.max(author.handle.len());
+                seen.insert(author.handle.clone());
+                author.change(&mut dice);
+            }
+        }
+        assert_eq!(longest, HANDLE_MAX);
+        assert!(seen.len() > 30_000);
+    }
 }
