@@ -166,6 +166,12 @@ impl Log {
         }
     }
 
+    /// Whether it is the log of a rule, and not of this one.
+    fn is_of_another(&self, rule: &str) -> bool {
+        let own = self.path.strip_prefix(RULES).and_then(|rest| rest.strip_prefix('/')?.strip_suffix("/logs"));
+        own.is_some_and(|own| own != rule)
+    }
+
     fn is_whole(&self) -> bool {
         self.left && self.right && self.failed.is_none()
     }
@@ -520,6 +526,16 @@ impl Walk {
 
     fn take_log(&mut self, read: &Answer, is_twin: bool, known: &mut dyn Known) -> (u64, u64) {
         let Some(log) = self.state.logs.iter_mut().find(|log| !log.done) else { return (0, 0) };
+        // Rows of another rule: this is the page of its log.
+        if read.logs.iter().any(|row| row.rule.as_deref().is_some_and(|rule| log.is_of_another(rule))) {
+            if log.retries < RETRIES_MAX {
+                log.retries += 1;
+            } else {
+                log.failed = Some("its delivery log was answered with another rule's".to_owned());
+                log.done = true;
+            }
+            return (read.logs.len() as u64, 0);
+        }
         let stretch = &self.state.stretch;
         let mut is_fresh = read.logs.is_empty();
         for row in &read.logs {
@@ -789,6 +805,7 @@ struct LogRow {
     published_at: UnixMicros,
     detected_at: UnixMicros,
     monitor: Option<String>,
+    rule: Option<String>,
 }
 
 /// What an answer says, read in one pass.
@@ -860,12 +877,14 @@ impl Answer {
     }
 
     fn take_row(&mut self, json: &mut Json<'_>) -> Result<(), Bad> {
-        let (mut id, mut tweet_id, mut published, mut detected, mut monitor) = (None, None, None, None, None);
+        let (mut id, mut tweet_id, mut published, mut detected) = (None, None, None, None);
+        let (mut monitor, mut rule) = (None, None);
         json.object(|key, json| {
             match key {
                 "id" => id = json.text()?.map(|text| text.into_owned()),
                 "tweet_id" => tweet_id = json.id()?,
                 "monitor_id" => monitor = json.text()?.map(|text| text.into_owned()),
+                "rule_id" => rule = json.text()?.map(|text| text.into_owned()),
                 "tweet_published_at" => published = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
                 "detected_at" => detected = json.text()?.as_deref().and_then(UnixMicros::parse_rfc3339),
                 _ => {}
@@ -875,7 +894,7 @@ impl Answer {
         let published = tweet_id.and_then(|id| TweetId(id).published_at()).or(published);
         if let (Some(tweet_id), Some(published_at)) = (tweet_id, published) {
             let id = id.unwrap_or_else(|| tweet_id.to_string());
-            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at), monitor });
+            self.logs.push(LogRow { id, tweet_id, published_at, detected_at: detected.unwrap_or(published_at), monitor, rule });
         }
         Ok(())
     }
@@ -929,6 +948,32 @@ mod tests {
             assert!(ran.asked.len() <= least(&ran) + 1, "{:#?}", ran.asked);
             assert!(price.requests as usize <= ran.asked.len() && price.micro_usd <= ran.micro_usd);
         }
+    }
+
+    /// Rows of its log say whose they are.
+    #[test]
+    fn a_log_that_is_another_rules_proves_nothing() {
+        let told = |rule: Option<&str>| {
+            let mut n_logs = 0;
+            let mut peer = peer(7, 6.0, Dialect::B);
+            let walk = peer.walk();
+            let ran = run(&mut peer, walk, false, |_, target, _, honest| {
+                let mut page: serde_json::Value = serde_json::from_slice(&honest.body).unwrap();
+                if let Some(rules) = page.get_mut("rules").and_then(|rules| rules.as_array_mut()) {
+                    // Whose text is not told is asked for by its log.
+                    rules.iter_mut().for_each(|rule| rule["query"] = "".into());
+                } else if let Some((_, own)) = target.split_once("/filter-rules/") {
+                    n_logs += 1;
+                    let own = own.split('/').next().unwrap();
+                    page["logs"].as_array_mut().unwrap().iter_mut().for_each(|row| row["rule_id"] = rule.unwrap_or(own).into());
+                }
+                Response { body: serde_json::to_vec(&page).unwrap().into(), ..honest }
+            });
+            assert!(n_logs > 0, "{:#?}", ran.asked);
+            (ran.is_filled(), format!("{:?}", ran.verdict).contains("another rule's"))
+        };
+        assert!(!told(None).1);
+        assert_eq!(told(Some("of-another")), (false, true));
     }
 
     #[test]
