@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::chunk::Slice;
@@ -129,9 +130,17 @@ pub(super) async fn socket(mut peer: Peer, mut socket: ServerSocket) {
     };
     match end {
         End::Gone => {}
-        End::Abort | End::Reset => socket.abort(),
+        End::Abort | End::Reset => abort(socket).await,
         End::Close { code, reason } => farewell(&mut socket, code, &reason).await,
     }
+}
+
+/// What the system holds for a client that reads nothing are megabytes, and to throw them away takes it milliseconds:
+/// that happens beside the tasks, for one client after the other.
+async fn abort(socket: ServerSocket) {
+    static ABORTING: Semaphore = Semaphore::const_new(1);
+    let _aborting = ABORTING.acquire().await;
+    drop(spawn_blocking(move || socket.abort()).await);
 }
 
 /// Says a refusal that comes after the upgrade.

@@ -186,8 +186,11 @@ pub struct Options {
     /// Bytes that may wait for one client.
     pub client_queue_bytes: usize,
     /// What becomes of a client whose bytes are full; without it everybody waits at full speed, and at a given pace
-    /// it is sent away (1008, or a reset where it takes not even that) after 10 s, or once 16 times as much waits and
-    /// it takes nothing for 1 s.
+    /// it is sent away (1008, or a reset where it takes not even that) after 10 s, once 16 times as much waits and
+    /// it takes nothing for 1 s, or once 48 times as much waits.
+    ///
+    /// At a given pace others wait for it only as long as it takes something now and then, and only from 16 times as
+    /// much on, or where what is played is late already; never for one that reads nothing.
     pub slow_clients: Option<SlowClients>,
     /// Longest pause between two envelopes at a given pace, in real time; longer ones are cut for all providers.
     pub idle_cap: Option<Duration>,

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::select_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -14,11 +16,11 @@ use super::chunk::{Chunk, Slice};
 use super::clock::{Due, Timeline};
 use super::feed::{Origin, Piece, Pieces, Remarks};
 use super::happening::Happening;
-use super::queue::{Item, Queue};
+use super::queue::{self, Item, Queue};
 use super::{SlowClients, Speed};
 use crate::model::{Provider, Response, UnixMicros};
 
-/// Lateness from which on the player waits for every client with a full queue: nobody can take so much so fast.
+/// Lateness from which on the player waits for every client that reads and has a full queue: nobody can take so much so fast.
 const CATCHING_UP: Duration = Duration::from_millis(200);
 
 /// Somebody who wants everything from now on.
@@ -332,8 +334,12 @@ impl Player {
             None => self.timeline.with(|clock, _| clock.speed() == Speed::Max || clock.is_paused()),
         };
         self.is_giving = true;
-        for client in 0..n_clients {
-            self.wait_for_room(client, &slice, waits).await;
+        if waits {
+            for client in 0..n_clients {
+                self.wait_for_room(client).await;
+            }
+        } else {
+            self.wait_at_pace(n_clients, &slice).await;
         }
         self.is_giving = false;
         if self.timeline.with(|clock, _| clock.epoch()) != self.epoch {
@@ -365,14 +371,25 @@ impl Player {
         }
     }
 
-    async fn wait_for_room(&mut self, client: usize, slice: &Slice, waits: bool) {
+    async fn wait_for_room(&mut self, client: usize) {
         let client = Arc::clone(&self.clients[client]);
-        let is_late = self.timeline.with(|clock, now| clock.lateness(slice.at(), now) >= CATCHING_UP);
-        loop {
-            let room = async { if waits { client.room().await } else { client.room_within_patience(is_late).await } };
+        while !client.has_room() {
             tokio::select! {
                 biased;
-                () = room => return,
+                () = client.emptied() => {}
+                Some(newcomer) = self.newcomers.recv() => self.welcome(newcomer),
+            }
+        }
+    }
+
+    async fn wait_at_pace(&mut self, n_clients: usize, slice: &Slice) {
+        let is_late = self.timeline.with(|clock, now| clock.lateness(slice.at(), now) >= CATCHING_UP);
+        while let Some((clients, until)) = queue::waits_for(&self.clients[..n_clients], is_late, Instant::now()) {
+            let emptied = select_all(clients.iter().map(|client| client.emptied().boxed())).map(drop);
+            tokio::select! {
+                biased;
+                () = emptied => {}
+                () = sleep_until(until) => {}
                 Some(newcomer) = self.newcomers.recv() => self.welcome(newcomer),
             }
         }
@@ -381,4 +398,115 @@ impl Player {
 
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use tokio::task::JoinHandle;
+    use tokio::time::{advance, sleep};
+
+    use super::super::Feed;
+    use super::super::chunk::Filling;
+    use super::super::clock::Clock;
+    use super::*;
+    use crate::archive::RealDisk;
+
+    const PROVIDER: Provider = Provider::Tweetstream;
+    const SLICES: u32 = 80;
+    const SLICE_BYTES: usize = 100;
+    const LIMIT: usize = 200;
+
+    /// A player of slices that are `apart`, its clients, and what one of them got that takes `each` so long for one.
+    struct Played {
+        begun: Instant,
+        others: Vec<Arc<Queue>>,
+        tally: Arc<Tally>,
+        reader: JoinHandle<u32>,
+        _newcomers: mpsc::Sender<Newcomer>,
+    }
+
+    /// The time stands still as long as somebody has something to do, so whatever passes was waited for.
+    async fn play(others: usize, late: Duration, apart: Duration, each: Duration) -> Played {
+        let mut clock = Clock::new(UnixMicros(0), Speed::Times(1.0), None);
+        clock.start(Instant::now());
+        advance(late).await;
+        let begun = Instant::now();
+        let (pieces, received) = mpsc::channel(SLICES as usize);
+        for nth in 0..SLICES {
+            let at = UnixMicros((late / 2 + apart * nth).as_micros().try_into().unwrap());
+            let mut filling = Filling::new(PROVIDER);
+            filling.push(at, &[b'x'; SLICE_BYTES - 2]);
+            pieces.send(Piece::Chunk(filling.take())).await.unwrap();
+        }
+        let (newcomers, receiver) = mpsc::channel(others + 1);
+        let tally = Arc::new(Tally::default());
+        let clients: Vec<_> = (0..=others).map(|_| Arc::new(Queue::new(LIMIT))).collect();
+        let feed = Feed::Lines { envelopes: Vec::new() };
+        let player = Player {
+            provider: PROVIDER,
+            timeline: Timeline::new(clock),
+            origin: Arc::new(Origin::open(feed, Arc::new(RealDisk), &[], false).unwrap()),
+            remarks: Arc::default(),
+            pieces: received,
+            newcomers: receiver,
+            tally: Arc::clone(&tally),
+            changed: watch::channel(0).0,
+            wait_for_clients: 0,
+            slow_clients: None,
+            start_at: UnixMicros(0),
+            head: Head::Unknown,
+            clients: clients.clone(),
+            is_giving: false,
+            has_begun: false,
+            epoch: 0,
+        };
+        tokio::spawn(player.run());
+        let (good, others) = clients.split_last().unwrap();
+        let good = Arc::clone(good);
+        let reader = tokio::spawn(async move { take(&good, each).await });
+        Played { begun, others: others.to_vec(), tally, reader, _newcomers: newcomers }
+    }
+
+    /// Takes everything, one slice after the other; gives how many there were.
+    async fn take(queue: &Queue, each: Duration) -> u32 {
+        let mut n = 0;
+        while n < SLICES {
+            tokio::select! {
+                biased;
+                () = queue.given_up() => break,
+                _ = queue.next() => {}
+            }
+            if !each.is_zero() {
+                sleep(each).await;
+            }
+            queue.sent(SLICE_BYTES, Instant::now());
+            n += 1;
+        }
+        n
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_clients_that_read_nothing() {
+        let ms = Duration::from_millis;
+        // All at once, on time and long overdue; and one after the other.
+        for (late, apart) in [(ms(0), ms(0)), (ms(1_000), ms(0)), (ms(0), ms(5))] {
+            let played = play(100, late, apart, ms(0)).await;
+            assert_eq!(played.reader.await.unwrap(), SLICES);
+            let waited = played.begun.elapsed().saturating_sub(apart * (SLICES - 1));
+            // Timers go by the millisecond.
+            assert!(waited <= ms(1), "{late:?}, {apart:?}: {waited:?}");
+            assert!(played.others.iter().all(|other| !other.is_gone()), "they have their time");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_read_slowly_are_waited_for() {
+        let ms = Duration::from_millis;
+        // In all it takes much longer than a full queue is borne with.
+        let played = play(1, ms(1_000), ms(0), ms(30)).await;
+        let n = take(&played.others[0], ms(300)).await;
+        assert_eq!((n, played.reader.await.unwrap(), played.tally.too_slow.load(Relaxed)), (SLICES, SLICES, 0));
+        assert!(played.begun.elapsed() >= ms(300) * SLICES);
+    }
 }
