@@ -10,9 +10,9 @@ use bytes::Bytes;
 use super::index::speaks;
 use super::layout::{Layout, TapeInfo};
 use super::{ArchiveError, Result, ScopeCoverage, coverage, verify};
-use crate::catalog::{Catalog, SegmentRow, SourceRow};
+use crate::catalog::{BlockRow, Catalog, SegmentRow, SourceRow};
 use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
-use crate::segment::{Block, BlockEnd, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
+use crate::segment::{Block, BlockEnd, BlockPlace, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
 
 /// A tape that is being read. What a writer has not committed is not seen.
 pub struct Tape {
@@ -201,7 +201,7 @@ impl Tape {
             let path: Arc<Path> = existing(&self.layout, &*self.disk, &row).into();
             for block in self.catalog.blocks(source, row.first_n)?.into_iter().filter(|block| block.last_n >= from_n.0) {
                 let (disk, path) = (Arc::clone(&self.disk), Arc::clone(&path));
-                add(block.first_n, block.last_n, block.bytes, Place::Block { disk, path, offset: block.offset, committed });
+                add(block.first_n, block.last_n, block.bytes, Place::Block { disk, path, place: place_of(&block), committed });
             }
         }
         if next <= committed {
@@ -244,7 +244,7 @@ impl Tape {
                 let segments = self.catalog.segments(&source.name)?;
                 let Some(row) = segments.iter().find(|s| s.first_n == block.segment_n) else { continue };
                 let path = existing(&self.layout, &*self.disk, row);
-                take(block_with(&*self.disk, &path, block.offset, Seq(block.first_n))?.data.into(), Seq(source.last_n));
+                take(block_with(&*self.disk, &path, place_of(&block), Seq(block.first_n))?.data.into(), Seq(source.last_n));
             }
             self.each_unindexed(&source.name, |block| take(block, Seq(source.last_n)))?;
         }
@@ -313,7 +313,7 @@ pub struct Piece {
 }
 
 enum Place {
-    Block { disk: Arc<dyn Disk>, path: Arc<Path>, offset: u64, committed: Seq },
+    Block { disk: Arc<dyn Disk>, path: Arc<Path>, place: BlockPlace, committed: Seq },
     Open(Box<Records>),
 }
 
@@ -330,7 +330,7 @@ impl Piece {
     /// When the file cannot be read; damage is no error.
     pub fn read(self, mut each: impl FnMut(Record)) -> Result<Vec<String>> {
         match self.place {
-            Place::Block { disk, path, offset, committed } => match block_with(&*disk, &path, offset, self.first_n) {
+            Place::Block { disk, path, place, committed } => match block_with(&*disk, &path, place, self.first_n) {
                 Ok(block) => {
                     each_record(&block.data.into(), |record| {
                         if (self.first_n..=self.last_n.min(committed)).contains(&record.n) {
@@ -355,9 +355,14 @@ impl Piece {
     }
 }
 
-/// The block at `offset` that holds record `first_n`. Where the segment was compacted since its rows were read, the block
+/// Where the catalog says that a block lies.
+fn place_of(row: &BlockRow) -> BlockPlace {
+    BlockPlace { offset: row.offset, bytes: row.bytes, raw_bytes: row.raw_bytes }
+}
+
+/// The block at a place that holds record `first_n`. Where the segment was compacted since its rows were read, the block
 /// lies elsewhere, and is looked for.
-fn block_with(disk: &dyn Disk, path: &Path, offset: u64, first_n: Seq) -> std::result::Result<Block, SegmentError> {
+fn block_with(disk: &dyn Disk, path: &Path, place: BlockPlace, first_n: Seq) -> std::result::Result<Block, SegmentError> {
     /// Goes on at records until it is told enough.
     fn any(block: &Block, mut is_it: impl FnMut(Seq) -> Option<bool>) -> bool {
         let found = walk_lines(&block.data, |line| match Line::parse(line) {
@@ -366,7 +371,7 @@ fn block_with(disk: &dyn Disk, path: &Path, offset: u64, first_n: Seq) -> std::r
         });
         found == Err(true)
     }
-    let error = match block_at(disk, path, offset) {
+    let error = match block_at(disk, path, place) {
         Ok(block) if any(&block, |n| Some(n == first_n)) => return Ok(block),
         Err(error @ SegmentError::Io { .. }) => return Err(error),
         Ok(_) => None,
@@ -378,7 +383,8 @@ fn block_with(disk: &dyn Disk, path: &Path, offset: u64, first_n: Seq) -> std::r
             return Ok(block);
         }
     }
-    let gone = || SegmentError::Damaged { path: path.to_owned(), offset, why: format!("record {first_n} is not there") };
+    let gone =
+        || SegmentError::Damaged { path: path.to_owned(), offset: place.offset, why: format!("record {first_n} is not there") };
     Err(error.unwrap_or_else(gone))
 }
 

@@ -106,7 +106,7 @@ impl<'a> Code<'a> for Cow<'a, str> {
     }
 
     fn get(from: &mut &'a [u8]) -> Option<Self> {
-        std::str::from_utf8(<&[u8]>::get(from)?).ok().map(Cow::Borrowed)
+        simdutf8::basic::from_utf8(<&[u8]>::get(from)?).ok().map(Cow::Borrowed)
     }
 }
 

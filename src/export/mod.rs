@@ -734,8 +734,8 @@ impl FileState {
     }
 }
 
-/// What the program takes beside the work.
-const OUR_OWN: usize = 8 << 20;
+/// What the program takes beside the work: its own pages, and what allocators keep for later.
+const OUR_OWN: usize = 32 << 20;
 
 /// Who writes which partition when: no more at once than memory allows, but always one.
 ///

@@ -40,8 +40,8 @@ pub(super) const MERGE_BYTES: usize = 8 << 20;
 /// and its pages of the row group at hand.
 pub(super) const fn memory_of(table: Table) -> usize {
     let columns = match table {
-        Table::Tweets => 64 << 20,
-        _ => 16 << 20,
+        Table::Tweets => 84 << 20,
+        _ => 32 << 20,
     };
     columns + GROUP_BYTES + MERGE_BYTES
 }

@@ -295,8 +295,7 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    fn post(&mut self, row: &mut Row<'_>, index: u32) {
-        let Said::Post(post) = &mut row.said else { return };
+    fn post(&mut self, post: Box<Post<'_>>, row: &Row<'_>, index: u32) {
         let Some((platform, id)) = post_of(self.came.provider, row.event.kind, &row.event.id, post.platform) else {
             self.gathered.n_unplaced += 1;
             return;
@@ -307,7 +306,7 @@ impl<'a> Gatherer<'a> {
             published_at: row.event.published_at,
             selector: Cow::Borrowed(&row.event.selector),
             selector_name: row.selector_name.clone(),
-            post: std::mem::take(post),
+            post: *post,
         };
         self.put(Table::Tweets, published_at(platform, id), name_post(platform, id), index, |out| sight.put(out));
     }
@@ -326,28 +325,27 @@ impl RowSink for Gatherer<'_> {
         let at = stamp.unwrap_or(came.received_at);
         let about = |id: &Option<Cow<'_, str>>| xxhash_rust::xxh3::xxh3_128(id.as_deref().unwrap_or_default().as_bytes());
         let mut extra = Extra::default();
-        match &mut row.said {
-            Said::Post(_) => self.post(&mut row, index),
+        match std::mem::replace(&mut row.said, Said::Other(Extra::default())) {
+            Said::Post(post) => self.post(post, &row, index),
             Said::Profile(change) => {
                 let (about, id) = (about(&id), id.clone().unwrap_or_default());
-                let sight = ProfileSight { came, id, change: std::mem::take(change) };
+                let sight = ProfileSight { came, id, change: *change };
                 self.put(Table::ProfileChanges, Some(at), about, index, |out| sight.put(out));
             }
             Said::Follow(follow) => {
                 let about = about(&id) ^ u128::from(kind.code());
-                let sight = FollowSight { came, kind, id: id.clone().unwrap_or_default(), follow: std::mem::take(follow) };
+                let sight = FollowSight { came, kind, id: id.clone().unwrap_or_default(), follow: *follow };
                 self.put(Table::Follows, Some(at), about, index, |out| sight.put(out));
             }
             Said::Engagement(engagement) => {
-                let engagement = std::mem::take(&mut **engagement);
-                let sight = EngagementSight { came, tweet_id, published_at: stamp, engagement };
+                let sight = EngagementSight { came, tweet_id, published_at: stamp, engagement: *engagement };
                 self.put(Table::Engagement, Some(at), u128::from(tweet_id.unwrap_or(0)), index, |out| sight.put(out));
             }
             Said::Dm(dm) => {
-                let sight = DmSight { came, kind, published_at: stamp, dm: std::mem::take(dm) };
+                let sight = DmSight { came, kind, published_at: stamp, dm: *dm };
                 self.put(Table::DmActivity, Some(at), 0, index, |out| sight.put(out));
             }
-            Said::Other(said) => extra = std::mem::take(said),
+            Said::Other(said) => extra = said,
         }
         if let Some(key) = self.key(Table::Events, Some(at), 0, index) {
             let start = self.waiting.len();

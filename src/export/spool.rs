@@ -22,6 +22,9 @@ const FRAME: usize = 128 << 10;
 const LEVEL: i32 = -3;
 /// What an open run takes while a partition is merged: a frame, packed and not.
 pub(super) const CURSOR_BYTES: usize = FRAME + FRAME / 2;
+/// The first size that glibc gives back without drawing conclusions: after a smaller piece of that kind is freed, each thread's
+/// heap keeps twice as much for later, which is memory of no use to anybody here.
+const BEYOND_THRESHOLDS: usize = (32 << 20) + 1;
 /// What an entry takes beside its bytes.
 const ENTRY: usize = size_of::<Entry>();
 
@@ -189,7 +192,8 @@ impl<'a> Spool<'a> {
     pub(super) fn new(runs: &'a Runs, bound: usize) -> Self {
         // Reserved at once: growing would hold both the old and the new. What is not used costs nothing.
         let room = bound.min(1 << 30);
-        Self { runs, bound, arena: Vec::with_capacity(room), entries: Vec::with_capacity(room / ENTRY / 8) }
+        let arena = Vec::with_capacity(room.max(BEYOND_THRESHOLDS));
+        Self { runs, bound, arena, entries: Vec::with_capacity(room / ENTRY / 8) }
     }
 
     /// Takes one; `write` appends its bytes.

@@ -64,7 +64,7 @@ pub fn read_rows(provider: Provider, via: Via, envelope: &[u8], sink: &mut dyn R
     if matches!(via, Via::History | Via::Snapshot) {
         return read_page_rows(provider, envelope, sink);
     }
-    let Ok(text) = std::str::from_utf8(envelope) else { return Told::nothing() };
+    let Ok(text) = simdutf8::basic::from_utf8(envelope) else { return Told::nothing() };
     match provider {
         Provider::TwitterapiIo => twitterapi_io::read_rows(text, sink),
         Provider::Tweetstream => tweetstream::read_rows(text, sink),
@@ -75,7 +75,7 @@ pub fn read_rows(provider: Provider, via: Via, envelope: &[u8], sink: &mut dyn R
 
 /// Reads a page of history, or a snapshot; another answer has no rows.
 pub fn read_page_rows(provider: Provider, body: &[u8], sink: &mut dyn RowSink) -> Told {
-    let Ok(text) = std::str::from_utf8(body) else { return Told::nothing() };
+    let Ok(text) = simdutf8::basic::from_utf8(body) else { return Told::nothing() };
     match provider {
         Provider::TwitterapiIo => twitterapi_io::read_page_rows(text, sink),
         Provider::Tweetstream => tweetstream::read_page_rows(text, sink),
@@ -418,6 +418,9 @@ impl<'a> Beside<'a> {
 
     /// Reads an id or a counter as [`Json::id`] does; another type is a surprise.
     pub(super) fn number(&mut self, key: &str, json: &mut Json<'a>) -> Result<Option<u64>, Bad> {
+        if let Some(read) = json.take_natural() {
+            return Ok(Some(read));
+        }
         let raw = json.raw()?;
         let read = digits(raw).and_then(TweetId::parse).map(|id| id.0);
         if read.is_none() {

@@ -175,7 +175,7 @@ impl Disk for RealDisk {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         match builder.create(dir) {
             // Another process may make it at the same time; but a file in its place is no directory.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => return Err(error),
+            Err(error) if !dir.is_dir() => return Err(error),
             _ => {}
         }
         self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { &parent })

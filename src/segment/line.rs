@@ -312,6 +312,21 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_escapes_is_kept_in_base64() {
+        for (escaped, limit) in
+            [("\"", 96), ("\\", 96), ("\n", 96), ("\r", 96), ("\t", 96), ("\u{1}", 13), ("\u{1f}", 13), ("\u{7f}", 13)]
+        {
+            for (times, others, is_text) in [(limit, 0, true), (limit + 1, 0, false), (limit + 1, 300, true)] {
+                let body = escaped.repeat(times) + &"é".repeat(others / 2);
+                let line = line_of(body.as_bytes(), None, false);
+                assert_eq!(memchr::memmem::find(&line, b",\"text\":\"").is_some(), is_text, "{escaped:?} {times} times");
+                let Some(Line::Record(record)) = Line::parse(&line[..line.len() - 1]) else { panic!("no record") };
+                assert_eq!(record.bytes().unwrap(), body.as_bytes());
+            }
+        }
+    }
+
+    #[test]
     fn a_text_that_ends_early_is_no_record() {
         let start = r#"{"n":1,"at":"2026-11-20T23:18:00.123456Z","kind":"frame","via":"ws","conn":7,"text":"#;
         for (rest, is_record) in [

@@ -77,7 +77,9 @@ pub use compact::{Packing, compact, is_compact};
 pub use disk::{Disk, DiskFile, DiskRead, LockRefused, RealDisk};
 pub use line::{Commit, Header, Line, RecordRef, encode_commit, encode_header, encode_record};
 pub use mem_disk::{MemDisk, Unsynced};
-pub use reader::{Block, BlockEnd, MAX_BLOCK_BYTES, MAX_BODY_BYTES, Proven, Reader, Trust, Walk, block_at, walk_lines};
+pub use reader::{
+    Block, BlockEnd, BlockPlace, MAX_BLOCK_BYTES, MAX_BODY_BYTES, Proven, Reader, Trust, Walk, block_at, walk_lines,
+};
 pub use seal::{Content, Sealed, seal, seek_table, sha256_of};
 pub use writer::{BlockSpan, Writer};
 

@@ -3,8 +3,9 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use zstd::bulk::Decompressor;
 use zstd::stream::raw::{DParameter, Decoder, Operation};
-use zstd::zstd_safe::{InBuffer, OutBuffer};
+use zstd::zstd_safe::{InBuffer, OutBuffer, find_frame_compressed_size};
 
 use super::line::Line;
 use super::{BlockSpan, Chain, Disk, DiskRead, SegmentError};
@@ -148,6 +149,25 @@ impl Reader {
         }
     }
 
+    /// The block at a place, unpacked in one step, which needs no window to copy from; `None` when it is not as expected.
+    fn at_once(&mut self, place: BlockPlace) -> Result<Option<Block>, SegmentError> {
+        let BlockPlace { offset, bytes, raw_bytes } = place;
+        let (Ok(length @ ..=MAX_BLOCK_BYTES), Ok(raw_length @ ..=MAX_BLOCK_BYTES)) = (bytes.try_into(), raw_bytes.try_into())
+        else {
+            return Ok(None);
+        };
+        let mut packed = vec![0; length];
+        self.seek(offset)?;
+        let got = read_up_to(&mut self.file, &mut packed).map_err(|e| self.io(e))?;
+        if got < length || !packed.starts_with(&MAGIC) || find_frame_compressed_size(&packed) != Ok(length) {
+            return Ok(None);
+        }
+        let mut data = Vec::with_capacity(raw_length);
+        let unpacked = Decompressor::new().and_then(|mut zstd| zstd.decompress_to_buffer(&packed, &mut data));
+        let is_it = unpacked.is_ok_and(|length| length == raw_length);
+        Ok(is_it.then_some(Block { offset, bytes, data, end: BlockEnd::Whole }))
+    }
+
     /// The file ended inside the frame at `offset`: a torn tail, unless another block begins behind its start.
     /// Then a flipped bit made the frame look longer than it is.
     fn ran_out(&mut self, offset: u64, data: Vec<u8>) -> Result<Block, SegmentError> {
@@ -277,12 +297,27 @@ fn read_up_to(file: &mut dyn DiskRead, buffer: &mut [u8]) -> std::io::Result<usi
     Ok(got)
 }
 
-/// Reads the one block that begins at `offset`.
+/// Where a block lies and how large it is, as an index says; the file may know better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPlace {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// Bytes unpacked.
+    pub raw_bytes: u64,
+}
+
+/// Reads the one block that begins at an offset; its size is only what to expect.
 ///
 /// # Errors
 /// When the file cannot be read, or no whole block lies there.
-pub fn block_at(disk: &dyn Disk, path: &Path, offset: u64) -> Result<Block, SegmentError> {
+pub fn block_at(disk: &dyn Disk, path: &Path, place: BlockPlace) -> Result<Block, SegmentError> {
     let mut reader = Reader::open(disk, path)?;
+    if let Some(block) = reader.at_once(place)? {
+        return Ok(block);
+    }
+    let offset = place.offset;
     reader.seek(offset)?;
     match reader.next_block()? {
         Some(block) if block.end == BlockEnd::Whole && block.offset == offset => Ok(block),

@@ -96,6 +96,100 @@ fn what_is_committed_reads_back_open_and_sealed() {
     }
 }
 
+/// What a walk says of every block of a file.
+fn spans(disk: &MemDisk, path: &Path) -> Vec<BlockSpan> {
+    let (mut reader, mut walk, mut spans) = (Reader::open(disk, path).unwrap(), Walk::new(Trust::Chain), Vec::new());
+    while let Some(block) = reader.next_block().unwrap() {
+        spans.push(walk.block(&block, |_, _| Ok::<_, ()>(())).unwrap().span);
+    }
+    spans
+}
+
+/// Whoever wrote a file and whoever walks through it say the same of its blocks, which lie without a hole between them; also of
+/// a last one without a record.
+#[test]
+fn everybody_says_the_same_of_the_blocks() {
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    let mut writer = begin(&disk, &open, 4_096);
+    let (mut written, mut n) = (Vec::new(), 0);
+    while written.len() < 5 {
+        n += 1;
+        written.extend(writer.append(Seq(n), &draft(n), true).unwrap());
+        if n % 10 == 0 {
+            writer.commit(UnixMicros(n as i64)).unwrap();
+        }
+    }
+    writer.commit(UnixMicros(8)).unwrap();
+    written.extend(writer.finish(UnixMicros(9)).unwrap());
+    assert_eq!((written.len(), written[5].records), (6, 0));
+    assert_eq!(spans(&disk, &open), written);
+    let result = seal(&disk, &open, &partial, &sealed, 3).unwrap();
+    assert_eq!(spans(&disk, &sealed), result.blocks);
+    let packing = Packing { level: 19, block_bytes: 2 * 4_096 + 2_048, threads: std::num::NonZeroUsize::MIN };
+    let compacted = compact(&disk, &sealed, &partial, packing, &mut |_| std::ops::ControlFlow::Continue(())).unwrap().unwrap();
+    assert_eq!(spans(&disk, &partial), compacted.blocks);
+    assert_eq!((compacted.blocks.len(), compacted.records(), compacted.last_n()), (3, n, Seq(n)));
+    for (blocks, file) in [(&written, None), (&result.blocks, Some(&sealed)), (&compacted.blocks, Some(&partial))] {
+        let (mut at, mut raw_at, mut last_n) = (0, 0, Seq(0));
+        for block in blocks {
+            assert_eq!((block.offset, block.raw_offset), (at, raw_at), "{block:?}");
+            (at, raw_at) = (at + block.bytes, raw_at + block.raw_bytes);
+            if block.records > 0 {
+                assert_eq!((block.first_n.0, block.last_n.0), (last_n.0 + 1, last_n.0 + block.records), "{block:?}");
+                assert_eq!(
+                    (block.first_at, block.last_at),
+                    (draft(block.first_n.0).received_at, draft(block.last_n.0).received_at)
+                );
+                last_n = block.last_n;
+            }
+        }
+        assert_eq!((raw_at, last_n), (result.raw_bytes, Seq(n)));
+        if let Some(file) = file {
+            let sizes: Vec<_> = blocks.iter().map(|b| (b.bytes, b.raw_bytes)).collect();
+            assert_eq!(seek_table(&disk, file).unwrap(), sizes);
+        }
+    }
+}
+
+/// What the system refuses is told, and what is no refusal is none.
+#[cfg(unix)]
+#[test]
+fn the_real_disk_says_what_it_finds() {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
+
+    let dir = tempfile::tempdir().unwrap();
+    let [parent, child, file, nowhere, link] = ["a", "a/b", "file", "nowhere", "link"].map(|name| dir.path().join(name));
+    RealDisk.create_dir(&child).unwrap();
+    RealDisk.create_dir(&child).unwrap();
+    std::fs::write(&file, b"three").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let within = file.join("x");
+
+    assert_eq!(RealDisk.create_dir(&file).unwrap_err().kind(), AlreadyExists);
+    assert_eq!(RealDisk.create_dir(&within).unwrap_err().kind(), AlreadyExists);
+    assert_eq!(RealDisk.list(dir.path()).unwrap(), ["a", "file", "link"]);
+    assert_eq!(RealDisk.list(&nowhere).unwrap(), [""; 0]);
+    assert_eq!(RealDisk.list(&file).unwrap_err().kind(), NotADirectory);
+    assert_eq!([&file, &link, &nowhere].map(|path| RealDisk.is_link(path).unwrap()), [false, true, false]);
+    assert_eq!(RealDisk.is_link(&within).unwrap_err().kind(), NotADirectory);
+    assert_eq!([&file, &nowhere].map(|path| RealDisk.len(path).unwrap()), [Some(5), None]);
+    assert_eq!(RealDisk.len(&within).unwrap_err().kind(), NotADirectory);
+    assert_eq!(RealDisk.remove_empty_dir(&file).unwrap_err().kind(), NotADirectory);
+    for path in [&parent, &child, &nowhere] {
+        RealDisk.remove_empty_dir(path).unwrap();
+    }
+    assert!(parent.is_dir() && !child.exists(), "only what was empty is gone");
+
+    let held = RealDisk.lock(&nowhere, " the first \n").unwrap();
+    let Err(LockRefused::Held(holder)) = RealDisk.lock(&nowhere, "the second") else { panic!("it is held") };
+    assert_eq!(holder, "the first");
+    drop(held);
+    drop(RealDisk.lock(&nowhere, "2nd").unwrap());
+    assert_eq!(std::fs::read(&nowhere).unwrap(), b"2nd");
+    assert!(matches!(RealDisk.lock(&link, "through a link"), Err(LockRefused::Io(_))));
+}
+
 /// Flushed lines of every size: a torn frame is read to its last flushed byte, also when that filled the output exactly.
 #[test]
 fn a_torn_frame_reads_to_its_last_flush() {
@@ -196,11 +290,44 @@ fn blocks_are_found_by_offset() {
     let result = seal(&disk, &open, &partial, &sealed, 3).unwrap();
     assert!(result.blocks.len() > 3);
     for span in &result.blocks {
-        let block = block_at(&disk, &sealed, span.offset).unwrap();
-        assert_eq!(block.data.len() as u64, span.raw_bytes);
+        let place = BlockPlace { offset: span.offset, bytes: span.bytes, raw_bytes: span.raw_bytes };
+        let block = block_at(&disk, &sealed, place).unwrap();
+        assert_eq!((block.data.len() as u64, block.bytes), (span.raw_bytes, span.bytes));
         assert!(block.data.ends_with(b"\"}\n"));
+        // An index that is wrong about its size does not matter.
+        for (bytes, raw_bytes) in [(0, 0), (span.bytes - 1, span.raw_bytes), (span.bytes + 9, span.raw_bytes + 1)] {
+            let again = block_at(&disk, &sealed, BlockPlace { bytes, raw_bytes, ..place }).unwrap();
+            assert_eq!((&again.data, again.bytes), (&block.data, span.bytes));
+        }
+        let huge = BlockPlace { bytes: u64::MAX, raw_bytes: u64::MAX, ..place };
+        assert_eq!(block_at(&disk, &sealed, huge).unwrap().data, block.data);
     }
-    assert!(block_at(&disk, &sealed, 1).is_err());
+    assert!(block_at(&disk, &sealed, BlockPlace { offset: 1, bytes: 100, raw_bytes: 100 }).is_err());
+}
+
+#[test]
+fn a_walk_begins_at_any_block() {
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    write(&disk, &open, 200, 4_096).finish(UnixMicros(9)).unwrap();
+    let result = seal(&disk, &open, &partial, &sealed, 3).unwrap();
+    for (at, span) in result.blocks.iter().enumerate() {
+        let (mut reader, mut walk) = (Reader::open(&disk, &sealed).unwrap(), Walk::behind(Trust::Chain));
+        reader.seek(span.offset).unwrap();
+        for expected in &result.blocks[at..] {
+            let block = reader.next_block().unwrap().unwrap();
+            let mut lines = Vec::new();
+            let mut keep = |line: &[u8]| {
+                lines.extend([line, b"\n"].concat());
+                Ok::<_, ()>(())
+            };
+            walk_lines(&block.data, &mut keep).unwrap();
+            assert!(lines == block.data, "without their ends");
+            let proven = walk.block(&block, |_, _| Ok::<_, ()>(())).unwrap();
+            assert_eq!((proven.damage, proven.bytes as u64, proven.span.records), (None, expected.raw_bytes, expected.records));
+        }
+        assert_eq!(walk.last_hash, result.hash);
+    }
 }
 
 #[test]

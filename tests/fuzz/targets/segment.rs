@@ -11,8 +11,8 @@ use birdtape::model::json::Json;
 use birdtape::model::{Body, BodyRef, ConnId, Draft, Provider, RecordKind, Seq, UnixMicros, Via};
 use birdtape::provider::decode;
 use birdtape::segment::{
-    Block, BlockEnd, Commit, Disk as _, Line, MAX_BLOCK_BYTES, MemDisk, Packing, Reader, Trust, Walk, block_at, compact,
-    encode_commit, encode_record, is_compact, seal, seek_table,
+    Block, BlockEnd, BlockPlace, Commit, Disk as _, Line, MAX_BLOCK_BYTES, MemDisk, Packing, Reader, Trust, Walk, block_at,
+    compact, encode_commit, encode_record, is_compact, seal, seek_table,
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -215,7 +215,8 @@ pub(super) fn sealed(data: &[u8]) -> bool {
     for block in blocks.iter().filter(|block| block.end == BlockEnd::Whole) {
         let packed = &file[block.offset as usize..(block.offset + block.bytes) as usize];
         assert!(zstd::stream::decode_all(packed).expect("a whole block is whole") == block.data);
-        assert_eq!(block_at(&disk, path, block.offset).expect("a whole block is found").data.len(), block.data.len());
+        let place = BlockPlace { offset: block.offset, bytes: block.bytes, raw_bytes: block.data.len() as u64 };
+        assert_eq!(block_at(&disk, path, place).expect("a whole block is found").data.len(), block.data.len());
     }
     if let Some(plan) = plan.filter(|plan| !plan.blocks.iter().any(Vec::is_empty)) {
         assert!(blocks.iter().map(|block| &block.data).eq(&plan.blocks), "what was packed is unpacked");
