@@ -54,9 +54,10 @@ pub(super) struct Timeline {
     live: IntervalSet,
     /// Asked for again later, and whole.
     audited: IntervalSet,
-    /// Where the running interval began, or begins.
-    resume: UnixMicros,
-    /// The frontier that evidence has reached; it only moves on from here.
+    /// Where the promise began that holds now, in whichever version.
+    promised: UnixMicros,
+    /// Up to here each instant of the promise is told: covered, or in a gap. Evidence moves it on, and covers all in between
+    /// that no gap has; so nothing can be left out. A gap that grows takes it back to its beginning.
     reached: UnixMicros,
     /// Bounded gaps that lie, in part, beyond that frontier.
     cuts: Vec<(UnixMicros, UnixMicros)>,
@@ -70,8 +71,8 @@ impl Timeline {
         Self {
             live: IntervalSet::new(),
             audited: IntervalSet::new(),
-            resume: UnixMicros(row.since_us),
-            reached: UnixMicros(i64::MIN),
+            promised: UnixMicros(row.since_us),
+            reached: UnixMicros(row.since_us),
             cuts: Vec::new(),
             open_gap: None,
             row,
@@ -80,12 +81,17 @@ impl Timeline {
 
     /// Takes back what a catalog holds of it.
     pub(super) fn remember(&mut self, class: &str, from: UnixMicros, to: UnixMicros) {
-        if class == super::coverage::AUDITED {
-            self.audited.insert(from, to);
-        } else {
-            self.live.insert(from, to);
-            self.reached = to;
-        }
+        let set = if class == super::coverage::AUDITED { &mut self.audited } else { &mut self.live };
+        set.insert(from, to);
+    }
+
+    /// Finds out how far that tells everything; to be asked when all is remembered.
+    pub(super) fn take_up(&mut self, bounded: impl Iterator<Item = (UnixMicros, UnixMicros)> + Clone) {
+        let mut told = self.live.clone();
+        bounded.clone().for_each(|(from, to)| told.insert(from, to));
+        let since = self.promised;
+        self.reached = told.iter().find(|&(from, to)| from <= since && since < to).map_or(since, |(_, to)| to);
+        self.remember_gaps(bounded);
     }
 
     /// Takes gaps in that were there before: of one that reaches beyond the frontier the rest is still to be left out.
@@ -93,11 +99,13 @@ impl Timeline {
         self.cuts = bounded.filter(|(_, to)| *to > self.reached).collect();
     }
 
-    /// A version of the scope begins, changes or ends. What follows an ended one begins anew; else the timeline goes on.
+    /// A version of the scope begins, changes or ends. What follows an ended one begins anew; else the timeline goes on, from
+    /// no later than the version does.
     pub(super) fn promise(&mut self, row: ScopeRow) {
-        if self.row.until_us.is_some() && row.until_us.is_none() {
-            self.resume = self.resume.max(UnixMicros(row.since_us));
-        }
+        let since = UnixMicros(row.since_us);
+        let begins_anew = self.row.until_us.is_some() && row.until_us.is_none();
+        self.promised = if begins_anew { since } else { self.promised.min(since) };
+        self.reached = if begins_anew { since } else { self.reached.min(since) };
         self.row = row;
     }
 
@@ -106,17 +114,17 @@ impl Timeline {
         let end = to.unwrap_or(UnixMicros(i64::MAX));
         self.live.remove(from, end);
         self.audited.remove(from, end);
-        if let Some(to) = to.filter(|to| *to > self.reached) {
-            self.cuts.push((from, to));
+        match to {
+            Some(to) if to > self.reached => self.cuts.push((from, to)),
+            Some(_) => {}
+            None => self.reached = self.reached.min(from.max(self.promised)),
         }
         self.open_gap = grows.or(self.open_gap);
     }
 
-    /// A gap got its end: coverage begins there again.
-    pub(super) fn resume(&mut self, gap: u64, to: UnixMicros, is_mine: bool) {
-        if is_mine {
-            self.resume = self.resume.max(to);
-        }
+    /// A gap got its end: coverage goes on behind it, and behind whichever gaps there are.
+    pub(super) fn resume(&mut self, gap: u64, bounded: impl Iterator<Item = (UnixMicros, UnixMicros)>) {
+        self.remember_gaps(bounded);
         if self.open_gap == Some(gap) {
             self.open_gap = None;
         }
@@ -128,14 +136,16 @@ impl Timeline {
             return Moved::Not;
         }
         let frontier = UnixMicros(evidence.0.0.saturating_sub(self.row.horizon_us));
-        let start = self.resume.max(self.reached);
+        let start = self.reached;
         if frontier <= start {
             return Moved::Not;
         }
+        let goes_on = self.live.iter().last().is_some_and(|(_, end)| end == start);
         self.live.insert(start, frontier);
         self.reached = frontier;
         if self.cuts.is_empty() {
-            return Moved::End;
+            // Of one that begins the catalog may not know yet how the one before it ended.
+            return if goes_on { Moved::End } else { Moved::All };
         }
         for &(from, to) in &self.cuts {
             self.live.remove(from, to);
@@ -151,11 +161,24 @@ impl Timeline {
         }
     }
 
-    /// Where a gap would begin: one horizon before the last evidence, never before the promise.
+    /// Where a gap would begin: one horizon before the last evidence. Where nothing is covered since a gap before it, it takes
+    /// that in: history is asked of it a second time. It begins no earlier than the version, if all before that is told (as a
+    /// merge leaves it), and never before the promise.
     pub(super) fn frontier(&self, evidence: Option<Evidence>) -> UnixMicros {
-        let covered = self.live.iter().last().map_or(self.resume, |(_, to)| to);
+        let covered = self.live.iter().last().map_or(self.reached, |(_, to)| to.min(self.reached));
         let by_evidence = evidence.map_or(covered, |at| UnixMicros(at.0.0.saturating_sub(self.row.horizon_us)));
-        covered.min(by_evidence).max(UnixMicros(self.row.since_us))
+        let since = UnixMicros(self.row.since_us);
+        let bound = if since <= self.told() { since } else { self.promised };
+        covered.min(by_evidence).max(bound)
+    }
+
+    /// Up to here each instant is told by evidence or by gaps that evidence has not reached.
+    fn told(&self) -> UnixMicros {
+        let mut told = self.reached;
+        while let Some(&(_, to)) = self.cuts.iter().find(|(from, to)| *from <= told && told < *to) {
+            told = to;
+        }
+        told
     }
 
     pub(super) fn live(&self) -> &IntervalSet {

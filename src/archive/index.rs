@@ -140,9 +140,7 @@ impl SourceIndex {
             scope.remember(&interval.class, UnixMicros(interval.from_us), UnixMicros(interval.to_us));
         }
         for (name, scope) in &mut index.scopes {
-            let mine = index.gaps.values().filter(|gap| gap.scope == ALL || gap.scope == *name);
-            let bounded = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?))));
-            scope.remember_gaps(bounded);
+            scope.take_up(bounded(&index.gaps, name));
         }
         for conn in catalog.connections(&row.name)? {
             index.next_conn = index.next_conn.max(conn.conn.saturating_add(1));
@@ -217,7 +215,11 @@ impl SourceIndex {
     /// It may reach into a gap that ended after that evidence: each row tells all of its own loss.
     pub(super) fn frontier(&mut self, scope: &str) -> Option<UnixMicros> {
         self.settle();
-        Some(self.scopes.get(scope)?.frontier(self.evidence))
+        let own = self.scopes.get(scope)?.frontier(self.evidence);
+        // A gap of everything takes in what evidence has not yet reached of any scope. One that began while the wall clock
+        // was put back is behind the others.
+        let is_taken = |other: &&Timeline| scope == ALL && other.open_gap.is_none() && other.row.until_us.is_none();
+        Some(self.scopes.values().filter(is_taken).map(|other| other.frontier(self.evidence)).fold(own, UnixMicros::min))
     }
 
     /// Takes the next record in. Records up to the last one known only fill the block's id set.
@@ -333,8 +335,7 @@ impl SourceIndex {
                     n: record.n.0,
                 };
                 self.dirty.rows.push(Change::Scope(row.clone()));
-                let mine = self.gaps.values().filter(|gap| gap.scope == ALL || gap.scope == scope);
-                let bounded: Vec<_> = mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?)))).collect();
+                let bounded: Vec<_> = bounded(&self.gaps, &scope).collect();
                 let timeline = match self.scopes.entry(scope) {
                     Entry::Occupied(there) => {
                         let timeline = there.into_mut();
@@ -402,7 +403,7 @@ impl SourceIndex {
             lost_last_n: lost_n.map(|(_, last)| last),
         };
         for (name, scope) in &mut self.scopes {
-            if row.scope != ALL && &row.scope != name {
+            if !is_of(&row, name) {
                 continue;
             }
             scope.lose(from, to, (to.is_none() && &row.scope == name).then_some(row.n));
@@ -422,12 +423,12 @@ impl SourceIndex {
         if to.is_none() {
             row.detail.clone_from(&detail);
         }
-        if let Some(to) = to {
-            // One that had its end already was cut out when it was opened: coverage does not begin anew behind it.
-            let is_growing = row.to_us.replace(to.0).is_none();
-            for (name, scope) in self.scopes.iter_mut().filter(|_| is_growing) {
-                scope.resume(gap, to, row.scope == ALL || &row.scope == name);
-            }
+        // One that had its end already was cut out when it was opened: coverage does not begin anew behind it.
+        let ends = row.to_us.is_none() && to.is_some();
+        row.to_us = to.map(|to| to.0).or(row.to_us);
+        self.gaps.insert(gap, row.clone());
+        for (name, scope) in self.scopes.iter_mut().filter(|(name, _)| ends && is_of(&row, name)) {
+            scope.resume(gap, bounded(&self.gaps, name));
         }
         for KindResult { kind, state, why, rest } in kinds {
             let rest: Vec<_> = rest.iter().map(|stretch| (stretch.from.0, stretch.to.0)).collect();
@@ -437,8 +438,7 @@ impl SourceIndex {
             self.dirty.rows.push(Change::GapKind(row));
         }
         self.step_row(record, &row, detail, cursor, spent);
-        self.dirty.rows.push(Change::Gap(row.clone()));
-        self.gaps.insert(gap, row);
+        self.dirty.rows.push(Change::Gap(row));
     }
 
     fn step_row(&mut self, record: &Indexed<'_>, gap: &GapRow, detail: String, cursor: Option<String>, spent: Spent) {
@@ -587,6 +587,20 @@ struct Stepped {
     cursor: Option<String>,
     kinds: Vec<KindResult>,
     spent: Spent,
+}
+
+/// Whether a gap takes something away from a scope.
+fn is_of(gap: &GapRow, scope: &str) -> bool {
+    gap.scope == ALL || gap.scope == scope
+}
+
+/// Gaps of a scope that have both ends.
+fn bounded<'a>(
+    gaps: &'a BTreeMap<u64, GapRow>,
+    scope: &'a str,
+) -> impl Iterator<Item = (UnixMicros, UnixMicros)> + Clone + use<'a> {
+    let mine = gaps.values().filter(move |gap| is_of(gap, scope));
+    mine.filter_map(|gap| Some((UnixMicros(gap.from_us), UnixMicros(gap.to_us?))))
 }
 
 fn is_open(state: &str) -> bool {

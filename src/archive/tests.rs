@@ -1,6 +1,7 @@
 //! The durable order: stop at each named point, reopen, compare with a plain model.
 
 mod rescue;
+mod sealing;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -431,6 +432,43 @@ fn gaps_have_the_window_the_design_gives_them() {
     assert_eq!(gap.state.parse(), Ok(GapState::Open));
 }
 
+/// A certificate speaks of its window to the microsecond, both ends alike.
+#[test]
+fn a_certificate_speaks_of_its_window_only() {
+    let mut bench = Bench::new();
+    bench.live().unwrap();
+    let tape = bench.tape();
+    let gap = &tape.catalog().gaps(Some("alpha")).unwrap()[0];
+    let (from, to) = (gap.from_us, gap.to_us.unwrap());
+    let of = |from: i64, to: i64| Certificate::of(&tape, "alpha", UnixMicros(from), UnixMicros(to)).unwrap();
+    let cases = [
+        ((from - 1, from), 0, [1, 0, 0]),
+        ((from - 1, from + 1), 1, [1, 1, 0]),
+        ((to - 1, to + 1), 1, [0, 1, 1]),
+        ((to, to + 1), 0, [0, 0, 1]),
+    ];
+    for ((begin, end), n_gaps, us) in cases {
+        let certificate = of(begin, end);
+        let json: serde_json::Value = serde_json::from_str(&certificate.to_json()).unwrap();
+        let found = ["live", "missing", "pending"].map(|class| json["scopes"][0][class]["us"].as_i64().unwrap());
+        assert_eq!((json["gaps"].as_array().unwrap().len(), found), (n_gaps, us), "{json}");
+        assert_eq!(certificate.is_whole(), us == [1, 0, 0]);
+        let rest = certificate.to_json().replace(&format!(r#","digest":"{}""#, certificate.digest()), "");
+        let mut content = segment::Content::default();
+        content.update(rest.as_bytes());
+        assert_eq!(certificate.digest(), content.hex());
+    }
+    let whole = of(from - 2_000_000, from);
+    assert_eq!(whole.in_words(), "whole: 2.0 s of 1 scope(s): 2.0 s live");
+    let torn = of(from - 2_000_000, from + 1_500_000);
+    assert_eq!(torn.in_words(), "not whole: 3.5 s of 1 scope(s): 2.0 s live, 1.5 s missing");
+    assert_eq!(torn.shares(), [(ALL.to_owned(), 1, 2_000_000, 3_500_000)]);
+    // Before anything was promised nothing is whole.
+    let early = of(at(0).0, at(10_001).0);
+    assert_eq!((early.is_whole(), early.shares().len()), (false, 0), "{early:?}");
+    assert_eq!(of(at(0).0, at(10_001).0 + 1).shares(), [(ALL.to_owned(), 1, 1, 1)]);
+}
+
 /// Bounded gaps behind the frontier, across it and beyond it: each is cut out of the coverage, and nothing else is.
 #[test]
 fn suspected_stretches_are_cut_out_of_the_coverage() {
@@ -522,6 +560,90 @@ fn another_horizon_holds_for_every_scope() {
     }
 }
 
+/// A source that is connected from second 10 on, with evidence up to second 200.
+fn up_to_200(bench: &Bench) -> Archive {
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.start_source(&alpha(), HORIZON, boot(), at(0)).unwrap();
+    bench.connect(&mut archive, &alpha(), 10).unwrap();
+    archive.append(&alpha(), &frame(1, 200), None).unwrap();
+    archive
+}
+
+/// Lets everything be served again, and evidence come up to second 400; what is then covered of each scope.
+fn up_to_400(bench: &Bench, mut archive: Archive, again: i64) -> BTreeMap<String, Vec<(UnixMicros, UnixMicros)>> {
+    archive.live(&alpha(), ALL, HORIZON, at(again), "opened").unwrap();
+    archive.append(&alpha(), &frame(2, 400), None).unwrap();
+    archive.commit(at(400)).unwrap();
+    let kept = || bench.tape().catalog().coverage("alpha").unwrap();
+    let before = kept();
+    drop(archive);
+    rebuild(&bench.path(), Arc::new(bench.disk.clone()), options(), decode_record, "test", at(0)).unwrap();
+    assert_eq!(before, kept());
+    let coverage = bench.tape().coverage("alpha").unwrap();
+    coverage.iter().for_each(|of| assert_eq!(of.silent_hole(), None, "{of:?}"));
+    coverage.into_iter().map(|of| (of.scope, of.classes.live.iter().collect())).collect()
+}
+
+const RESET: Lost<'_> = Lost { scope: ALL, cause: Cause::ConnectionLost, detail: "reset" };
+
+/// The wall clock is put back and a scope begins: evidence has not yet reached it when everything is lost.
+#[test]
+fn a_gap_of_everything_begins_where_the_scope_furthest_behind_stands() {
+    let bench = Bench::new();
+    let mut archive = up_to_200(&bench);
+    archive.live(&alpha(), "r1", HORIZON, at(120), "subscribed").unwrap();
+    let gap = archive.lost(&alpha(), at(121), RESET).unwrap().unwrap();
+    assert_eq!(archive.gap(&alpha(), gap).unwrap().from_us, at(120).0);
+    let covered = up_to_400(&bench, archive, 250);
+    assert_eq!(
+        (&covered[ALL][..], &covered["r1"][..]),
+        (&[(at(10), at(120)), (at(310), at(340))][..], &[(at(310), at(340))][..])
+    );
+}
+
+/// Such a gap may end before the others had come, and among gaps that were cut out there already.
+#[test]
+fn a_gap_that_ends_before_the_frontier_takes_coverage_back() {
+    let bench = Bench::new();
+    let mut archive = up_to_200(&bench);
+    let full = Lost { scope: ALL, cause: Cause::FullPage, detail: "a page came full" };
+    archive.suspect(&alpha(), at(200), (at(132), at(135)), full).unwrap().unwrap();
+    archive.live(&alpha(), "r1", HORIZON, at(120), "subscribed").unwrap();
+    archive.lost(&alpha(), at(121), RESET).unwrap().unwrap();
+    let covered = up_to_400(&bench, archive, 70);
+    assert_eq!(covered[ALL], [(at(10), at(120)), (at(130), at(132)), (at(135), at(340))]);
+    assert_eq!(covered["r1"], [(at(130), at(132)), (at(135), at(340))]);
+}
+
+/// The wall clock is put back while everything is lost, to before that began, and a scope begins.
+#[test]
+fn a_scope_that_begins_before_what_is_being_lost_is_promised_from_there_on() {
+    let bench = Bench::new();
+    let mut archive = up_to_200(&bench);
+    archive.lost(&alpha(), at(201), RESET).unwrap().unwrap();
+    archive.live(&alpha(), "r1", HORIZON, at(100), "subscribed").unwrap();
+    assert_eq!(up_to_400(&bench, archive, 250)["r1"], [(at(310), at(340))]);
+}
+
+/// A scope that ends and begins again between two commits: the catalog learns of both stretches.
+#[test]
+fn the_end_of_a_stretch_is_kept_when_another_begins_before_the_commit() {
+    let bench = Bench::new();
+    let mut archive = up_to_200(&bench);
+    archive.live(&alpha(), "r1", HORIZON, at(200), "subscribed").unwrap();
+    archive.append(&alpha(), &frame(3, 280), None).unwrap();
+    archive.commit(at(280)).unwrap();
+    archive.append(&alpha(), &frame(4, 290), None).unwrap();
+    archive.end_scope(&alpha(), "r1", at(291)).unwrap();
+    archive.live(&alpha(), "r1", HORIZON, at(300), "subscribed").unwrap();
+    archive.append(&alpha(), &frame(5, 390), None).unwrap();
+    up_to_400(&bench, archive, 395);
+    let covered = bench.tape().catalog().coverage("alpha").unwrap();
+    let of_r1: Vec<_> = covered.iter().filter(|row| row.scope == "r1").map(|row| (row.from_us, row.to_us)).collect();
+    assert_eq!(of_r1, [(at(200).0, at(230).0), (at(300).0, at(340).0)]);
+}
+
 /// Bits of the block that is being written: who reads what the index does not have yet believes no more than others.
 #[test]
 fn a_flipped_bit_at_the_end_of_an_open_segment_is_not_believed() {
@@ -548,6 +670,34 @@ fn a_flipped_bit_at_the_end_of_an_open_segment_is_not_believed() {
         bench.disk.overwrite(&path, bent);
         let found = read();
         assert!(found.iter().all(|(n, line)| truth.get(n) == Some(line)), "bit {bit}");
+    }
+}
+
+/// From any instant and any number on everything is found: in sealed segments, in the open one, and in its last block, of which
+/// the index knows nothing yet.
+#[test]
+fn reading_begins_anywhere() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    for n in 1..=118 {
+        archive.append(&alpha(), &frame(n, n as i64), None).unwrap();
+        archive.commit(at(n as i64)).unwrap();
+    }
+    drop(archive);
+    let tape = bench.tape();
+    let rows = tape.catalog().segments("alpha").unwrap();
+    let open = rows.iter().find(|row| row.state == "open").unwrap();
+    let indexed = tape.catalog().blocks("alpha", open.first_n).unwrap().into_iter().map(|block| block.last_n).max();
+    assert!(rows.len() > 1 && indexed < Some(open.last_n), "{rows:?}");
+    let all = collect(&tape, Span::default());
+    for (i, record) in all.iter().enumerate() {
+        let numbers = |span: Span| collect(&tape, span).iter().map(|record| record.n).collect::<Vec<_>>();
+        let wanted: Vec<_> = all[i..].iter().map(|record| record.n).collect();
+        assert_eq!(numbers(Span { from_n: Some(record.n), ..Span::default() }), wanted, "from {}", record.n);
+        if record.kind == RecordKind::Frame {
+            assert_eq!(numbers(Span { from: Some(record.at), ..Span::default() }), wanted, "from {}", record.at);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The one writer of a tape, and the gap ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, available_parallelism};
 use std::time::Duration;
 
 use rand::Rng;
@@ -92,7 +92,8 @@ pub struct Archive {
     committed: Vec<Committed>,
     pub(super) unannounced: Unannounced,
     pub(super) rescue: Rescue,
-    sealing: Vec<JoinHandle<std::result::Result<Done, SegmentError>>>,
+    to_seal: VecDeque<Box<dyn FnOnce() -> SealedOr + Send>>,
+    sealing: Vec<JoinHandle<SealedOr>>,
     pub(super) recovery: Recovery,
     /// What is appended now belongs into one commit with what was appended before it.
     pub(super) is_mid_leaf: bool,
@@ -121,6 +122,8 @@ struct Recording {
     last_at: UnixMicros,
     dirty: bool,
 }
+
+type SealedOr = std::result::Result<Done, SegmentError>;
 
 /// A segment that was sealed, with the packed ids of its blocks unchanged.
 struct Done {
@@ -178,6 +181,7 @@ impl Archive {
             committed: Vec::new(),
             unannounced: Unannounced::default(),
             rescue: Rescue::default(),
+            to_seal: VecDeque::new(),
             sealing: Vec::new(),
             recovery: recovered.recovery,
             is_mid_leaf: false,
@@ -212,7 +216,8 @@ impl Archive {
 
     /// Lets go of what is being written, and does what opening does.
     pub(super) fn mend(&mut self, at: UnixMicros) -> Result<()> {
-        // Whoever seals beside us must not meet the one that mends. What became of it, mending finds.
+        // Whoever seals beside us must not meet the one that mends. What became of it, and what still waits, mending finds.
+        self.to_seal.clear();
         self.sealing.drain(..).for_each(|sealing| drop(sealing.join()));
         self.recording.clear();
         self.changes.clear();
@@ -390,7 +395,7 @@ impl Archive {
             Ok(Done { source, first_n, day, sealed })
         };
         if self.options.seal_in_background {
-            self.sealing.push(std::thread::spawn(work));
+            self.to_seal.push_back(Box::new(work));
         } else {
             let done = work()?;
             self.note_sealed(&done);
@@ -398,14 +403,29 @@ impl Archive {
         Ok(())
     }
 
+    /// Takes over what was sealed beside us, and has the next one sealed; all of them, when they are waited for.
+    ///
+    /// One at a time: sources that began together rotate together, and what a thread has needed stays with the process long
+    /// after. At the end, or when more wait than there are sources, it must be fast.
     fn collect_sealed(&mut self, wait: bool) -> Result<()> {
-        let (done, running): (Vec<_>, Vec<_>) = self.sealing.drain(..).partition(|handle| wait || handle.is_finished());
-        self.sealing = running;
-        for handle in done {
-            let done = handle.join().map_err(|_| ArchiveError::Panicked { part: "the part that seals segments" })??;
-            self.note_sealed(&done);
+        loop {
+            let is_urgent = wait || self.to_seal.len() > self.index.len();
+            let at_once = if is_urgent { available_parallelism().map_or(1, usize::from) } else { 1 };
+            let room = at_once.saturating_sub(self.sealing.len()).min(self.to_seal.len());
+            self.sealing.extend(self.to_seal.drain(..room).map(std::thread::spawn));
+            if self.sealing.is_empty() {
+                return Ok(());
+            }
+            let (done, running): (Vec<_>, Vec<_>) = self.sealing.drain(..).partition(|handle| wait || handle.is_finished());
+            self.sealing = running;
+            if done.is_empty() {
+                return Ok(());
+            }
+            for handle in done {
+                let done = handle.join().map_err(|_| ArchiveError::Panicked { part: "the part that seals segments" })??;
+                self.note_sealed(&done);
+            }
         }
-        Ok(())
     }
 
     fn note_sealed(&mut self, done: &Done) {
@@ -435,6 +455,7 @@ impl Archive {
         let sources: Vec<SourceName> = self.recording.keys().cloned().collect();
         for source in sources {
             if !has_time() {
+                self.to_seal.clear();
                 self.catalog.leave_log()?;
                 break;
             }
@@ -548,7 +569,7 @@ impl Archive {
         if !known {
             // Nothing was ever covered: the promise begins now, and is broken now.
             let horizon = self.horizon(source);
-            self.scope_note(source, scope, 1, at, None, horizon, at)?;
+            self.scope_note(source, scope, 1, horizon, at)?;
         }
         let open = self.index[source].scopes[scope].open_gap;
         if let Some(gap) = open {
@@ -572,8 +593,8 @@ impl Archive {
     pub fn live(&mut self, source: &SourceName, scope: &str, horizon: Duration, at: UnixMicros, evidence: &str) -> Result<()> {
         let known = self.index[source].scopes.get(scope).map(|s| (s.row.version, s.row.until_us, s.open_gap, s.row.horizon_us));
         match known {
-            None => self.scope_note(source, scope, 1, at, None, horizon, at),
-            Some((version, Some(_), ..)) => self.scope_note(source, scope, version + 1, at, None, horizon, at),
+            None => self.scope_note(source, scope, 1, horizon, at),
+            Some((version, Some(_), ..)) => self.scope_note(source, scope, version + 1, horizon, at),
             Some((_, None, Some(gap), horizon_us)) => {
                 let to = at.plus(Duration::from_micros(horizon_us.max(0) as u64));
                 // Where the wall clock was put back, the gap began later than it ends: it is empty, not negative.
@@ -628,7 +649,9 @@ impl Archive {
                 None => (1, "it is new"),
             };
             let Selected { scope, text, detail } = *selected;
-            let promise = Promise { version, since: at, until: None, horizon, text, detail };
+            let goes_on = row.is_some_and(|row| row.until_us.is_none());
+            let since = if goes_on { at } else { self.begins(source, at) };
+            let promise = Promise { version, since, until: None, horizon, text, detail };
             self.promise_note(source, scope, promise, at)?;
             // After the note: a gap takes away only from scopes that are there.
             gaps.extend(self.scope_changed(source, selected.scope, before, at, (horizon, at.plus(horizon)), what)?);
@@ -788,19 +811,18 @@ impl Archive {
         Duration::from_micros(us.max(0) as u64)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is a column of the ledger")]
-    fn scope_note(
-        &mut self,
-        source: &SourceName,
-        scope: &str,
-        version: u32,
-        since: UnixMicros,
-        until: Option<UnixMicros>,
-        horizon: Duration,
-        at: UnixMicros,
-    ) -> Result<()> {
+    /// From when on a scope that is new at `at` is promised. While everything is being lost the wall clock may have been put
+    /// back to before that began: what is between is nobody's, and is not promised.
+    fn begins(&self, source: &SourceName, at: UnixMicros) -> UnixMicros {
+        let index = &self.index[source];
+        let growing = index.scopes.get(ALL).and_then(|all| index.gap(all.open_gap?));
+        growing.map_or(at, |gap| at.max(UnixMicros(gap.from_us)))
+    }
+
+    fn scope_note(&mut self, source: &SourceName, scope: &str, version: u32, horizon: Duration, at: UnixMicros) -> Result<()> {
         let detail = if scope == ALL { "everything the provider delivers on this source" } else { "one topic" };
-        self.promise_note(source, scope, Promise { version, since, until, horizon, text: None, detail }, at)
+        let since = self.begins(source, at);
+        self.promise_note(source, scope, Promise { version, since, until: None, horizon, text: None, detail }, at)
     }
 
     fn promise_note(&mut self, source: &SourceName, scope: &str, promise: Promise<'_>, at: UnixMicros) -> Result<()> {

@@ -546,10 +546,19 @@ pub async fn run(
     tell: &mut (dyn FnMut(Event) + Send),
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Outcome, BackfillError> {
-    let (plan, left) = plan(&options, Arc::clone(&disk), clock.wall())?;
+    // What cannot be filled at all opens nothing for writing.
+    plan(&options, Arc::clone(&disk), clock.wall())?;
     let dir = &options.tape;
     let archive = Archive::open(dir, Arc::clone(&disk), options.archive.clone(), decode_record, &options.holder, clock.wall())?;
     let hand = Hand::of(archive);
+    // After a death the catalog may have been behind: only now is known how far each walk has come.
+    let (plan, left) = match plan(&options, Arc::clone(&disk), clock.wall()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            hand.close(clock.wall()).await?;
+            return Err(error);
+        }
+    };
     let mut filler = Filler::alone(Box::new(hand.clone()), &options, &clock, &disk)?;
     let mut outcome = Outcome { left, ..Outcome::default() };
     {

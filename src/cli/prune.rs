@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{self, Common};
 use super::exit::{Exit, Outcome, usage};
 use super::out::{self, Out, count, size, stamp, table};
-use crate::archive::{self, Disk, Pruned, RealDisk};
+use crate::archive::{self, ArchiveError, Disk, Pruned, RealDisk};
 use crate::net::SystemClock;
 use crate::upkeep::{self, Doomed, PruneEvent, PruneOptions, PrunePlan};
 
@@ -73,7 +73,7 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
         print(&mut out, &plan)?;
     }
     out.flush()?;
-    if args.dry_run || plan.doomed.is_empty() {
+    if args.dry_run {
         return Ok(Exit::Done);
     }
     let bar = out::progress(Some(plan.doomed.iter().map(Doomed::bytes).sum()), "reading once more");
@@ -82,8 +82,15 @@ pub(super) fn run(common: &Common, args: &Args) -> Outcome {
             bar.inc(bytes);
         }
     };
-    let pruned = upkeep::prune(&options, &SystemClock::new(), &disk, &mut tell)?;
+    let pruned = match upkeep::prune(&options, &SystemClock::new(), &disk, &mut tell) {
+        // Opening finishes a removal that was killed; whoever has the tape open did that already.
+        Err(ArchiveError::Locked { .. }) if plan.doomed.is_empty() => Vec::new(),
+        pruned => pruned?,
+    };
     bar.finish_and_clear();
+    if pruned.is_empty() {
+        return Ok(Exit::Done);
+    }
     if common.json {
         pruned.iter().try_for_each(|pruned| out.json(&pruned_json(pruned)))?;
     } else {

@@ -1176,6 +1176,14 @@ impl Odd {
     }
 }
 
+/// A recorder of one source by such a clock.
+fn oddly(base: &Base) -> (TempDir, Arc<Odd>, Running) {
+    let (dir, clock) = (TempDir::new().unwrap(), Odd::new());
+    let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..world() };
+    let running = start(options(dir.path(), vec![tweetstream(base)]), world);
+    (dir, clock, running)
+}
+
 #[tokio::test]
 async fn a_sleep_is_a_gap() {
     let once = |n| {
@@ -1185,10 +1193,7 @@ async fn a_sleep_is_a_gap() {
         })
     };
     let base = peer(vec![once(1), once(2)]).await;
-    let dir = TempDir::new().unwrap();
-    let clock = Odd::new();
-    let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..world() };
-    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
+    let (dir, clock, mut running) = oddly(&base);
     running.frames(1).await;
     clock.slept_s.store(3600, Ordering::Relaxed);
     running.frames(1).await;
@@ -1217,10 +1222,7 @@ async fn a_clock_put_back_makes_no_negative_gap() {
         }),
     ])
     .await;
-    let dir = TempDir::new().unwrap();
-    let clock = Odd::new();
-    let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..world() };
-    let mut running = start(options(dir.path(), vec![tweetstream(&base)]), world);
+    let (dir, clock, mut running) = oddly(&base);
     running.frames(1).await;
     clock.put_s.store(-7200, Ordering::Relaxed);
     put.notify_one();
@@ -1230,6 +1232,31 @@ async fn a_clock_put_back_makes_no_negative_gap() {
     let ends = facts(dir.path()).into_iter().find_map(|fact| if let Fact::GapStep { to, .. } = fact { to } else { None });
     let begins = facts(dir.path()).into_iter().find_map(|fact| if let Fact::Gap { from, .. } = fact { Some(from) } else { None });
     assert!(ends.unwrap() >= begins.unwrap());
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_moves_no_stamp_of_a_connection() {
+    for put_s in [-7200, 7200] {
+        let put = Arc::new(Notify::new());
+        let go_on = Arc::clone(&put);
+        let base = peer(vec![ws(async move |mut socket: ServerSocket| {
+            send(&mut socket, [1]).await;
+            go_on.notified().await;
+            send(&mut socket, [2]).await;
+            stay(socket).await;
+        })])
+        .await;
+        let (dir, clock, mut running) = oddly(&base);
+        running.frames(1).await;
+        clock.put_s.store(put_s, Ordering::Relaxed);
+        put.notify_one();
+        running.frames(1).await;
+        running.stop().await;
+        whole(dir.path());
+        let frames = records(dir.path(), Some(RecordKind::Frame));
+        let apart = frames[1].at.since(frames[0].at);
+        assert!((0..3_600_000_000).contains(&apart), "{put_s}: {apart}");
+    }
 }
 
 // Speed; by hand: `cargo test --release --lib record::tests::speed -- --ignored --nocapture`.

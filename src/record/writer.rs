@@ -1011,3 +1011,27 @@ impl Recent {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EventId, EventKind, TweetId};
+
+    #[test]
+    fn an_event_is_another_if_its_kind_its_id_or_its_rule_is() {
+        let mut recent = Recent::default();
+        let event = |kind, id, selector: &str| crate::model::Event {
+            kind,
+            id: EventId::Tweet(TweetId(id)),
+            published_at: None,
+            selector: selector.to_owned(),
+        };
+        assert!(recent.is_fresh(0, &event(EventKind::Tweet, 1, "a")));
+        assert!(recent.is_fresh(0, &event(EventKind::Tweet, 1, "a")), "it happened again");
+        assert!(!recent.is_fresh(1, &event(EventKind::Tweet, 1, "a")), "a second connection brought the same");
+        for other in [event(EventKind::Delete, 1, "a"), event(EventKind::Tweet, 2, "a"), event(EventKind::Tweet, 1, "b")] {
+            assert!(recent.is_fresh(1, &other), "{other:?}");
+            assert!(!recent.is_fresh(0, &other), "{other:?}");
+        }
+    }
+}

@@ -306,6 +306,31 @@ fn a_filling_that_is_killed_goes_on() {
     scene.desk.run(&["verify"]).expect(0);
 }
 
+/// A death after a page was durable and before the catalog knew it.
+#[test]
+fn a_catalog_that_is_behind_costs_no_page_again() {
+    let scene = Scene::new(Provider::TwitterapiIo);
+    let history = scene.history(&[]);
+    scene.backfill(&history.base, &["--max-requests", "4"]).expect(3);
+    let tape = scene.desk.path("tape");
+    let behind = std::fs::read(tape.join("catalog.sqlite")).unwrap();
+    scene.backfill(&history.base, &["--max-requests", "3"]).expect(3);
+    for name in ["catalog.sqlite-wal", "catalog.sqlite-shm"] {
+        // Gone already is as good.
+        std::fs::remove_file(tape.join(name)).ok();
+    }
+    std::fs::write(tape.join("catalog.sqlite"), behind).unwrap();
+    let rest = scene.backfill(&history.base, &[]).expect(0);
+    assert_eq!((scene.still_missing(), scene.state().as_str()), (vec![], "filled"), "{}\n{}", rest.text(), rest.err);
+    let records = scene.desk.run(&["cat"]).expect(0);
+    let pages = records.text().lines().filter(|line| line.contains("\"via\":\"history\""));
+    let mut asked = BTreeSet::new();
+    for page in pages.map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        assert!(asked.insert((page["info"]["url"].to_string(), page["info"]["request"].to_string())), "asked again: {page}");
+    }
+    assert!(asked.len() > 7, "{asked:?}");
+}
+
 #[test]
 fn a_proxy_carries_what_leaves_this_machine_and_nothing_else() {
     let scene = Scene::new(Provider::Tweetstream);

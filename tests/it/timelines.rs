@@ -14,12 +14,17 @@
 //!
 //! # Negative controls
 //!
-//! [`Mutant`]s spoil the rows before they are read; each must be seen. What was once so, and red in seeds 0 to 1,999:
+//! [`Mutant`]s spoil the rows before they are read; each must be seen. What was once so, and red in which seeds:
 //!
 //! | what was once so | red |
 //! | --- | --- |
 //! | a gap ahead of the frontier that was filled let coverage begin anew behind it, and left a hole before it; only the scope of everything took another horizon, so that its gaps began too late for the others | 36 histories together |
 //! | a scope that ended between two readings of the list was promised up to the second one, with a gap that began behind the last evidence | 88, 565, 897, 1153, 1187, 1414, 1866 |
+//! | a gap of everything began where that scope stood, and did not take in one that evidence had not reached, as the clock was put back | 5810, 6506, 7858, 10073, 10376 |
+//! | a scope that began while everything was being lost was promised from before that | 9861 |
+//! | coverage began anew behind the gap that ended last, wherever evidence had been before the clock was put back | 21904, 22620, 23449 |
+//! | where a scope ended and began again before the next commit, the catalog did not learn how its first stretch had ended | 18263 |
+//! | the gap of a scope that changed began at its new version, although evidence had not come to it | 22620, 25749 |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -256,6 +261,12 @@ impl History {
 
     fn lost(&mut self, archive: &mut Archive, scope: &'static str, cause: Cause) {
         archive.lost(&self.name, second(self.now), Lost { scope, cause, detail: "lost" }).unwrap();
+        // What grows has no end: all behind its beginning is lost, also where the wall clock had been further.
+        for gap in archive.open_gaps(&self.name).iter().filter(|gap| gap.to_us.is_none()) {
+            for (_, reached) in self.reached.iter_mut().filter(|(scope, _)| gap.scope == ALL || gap.scope == **scope) {
+                *reached = (*reached).min(index(gap.from_us));
+            }
+        }
         // Of whom nothing is known yet, events may come a minute late.
         let usual = self.promised.get(ALL).copied().flatten().unwrap_or(60);
         self.promised.entry(scope.to_owned()).or_insert(Some(usual));
@@ -527,8 +538,14 @@ impl History {
                     if n[at] > 1 || is[at] != must[at] {
                         let (scope, version) = (&told.scope, told.version);
                         return Err(format!(
-                            "scope {scope}, version {version}, kind {kind:?}: second {at} is in {} classes, {:?} instead of {:?}",
-                            n[at], is[at], must[at]
+                            "scope {scope}, version {version} from {}, kind {kind:?}: second {at} is in {} classes, {:?} instead of \
+                             {:?}; live {:?}, evidence reaches {reached}, gaps {:?}",
+                            index(told.since.0),
+                            n[at],
+                            is[at],
+                            must[at],
+                            classes.live.iter().map(|(from, to)| (index(from.0), index(to.0))).collect::<Vec<_>>(),
+                            gaps.iter().map(|gap| (&gap.scope, index(gap.from_us), gap.to_us.map(index))).collect::<Vec<_>>(),
                         ));
                     }
                     if kind.is_none() && told.scope == ALL && self.is_plain && is[at] == Class::Covered && self.at_risk[at] {

@@ -379,6 +379,8 @@ fn a_flipped_bit_is_found_told_once_and_brought_back() {
     assert_eq!((told.cause.as_str(), told.state.as_str()), ("damaged", "open"));
     assert_eq!(told.from_us, hole.after.minus(HORIZON).0);
     drop(archive);
+    let blocks_of = |rows: &[String]| rows.iter().filter(|row| row.starts_with("block:")).count();
+    assert_eq!(blocks_of(&dump(&bench.path())), blocks_of(&dump_before) - 1, "the index knows what is left");
     let mut archive = bench.open().unwrap();
     assert_eq!(archive.note_loss(&hole, at(30_003)).unwrap(), None, "also by the next process");
 
