@@ -28,6 +28,8 @@ def run(options) -> Result:
 
 def work(result: Result, count: int, nth: int, options, base: Path) -> None:
     rng, server = dice(options.seed, nth, "files"), Server(Load(burst=10, pause=0.002))
+    if nth == 0:
+        controls(result, options, base, server, dice(options.seed, nth, "files, planted"))
     for run in range(count):
         result.runs += 1
         desk = Desk(options.binary, base / f"{nth}-{run}", server, 2, ARCHIVE)
@@ -40,18 +42,30 @@ def work(result: Result, count: int, nth: int, options, base: Path) -> None:
             desk.sweep()
 
 
+def controls(result: Result, options, base: Path, server: Server, rng) -> None:
+    """A recorder that gets its files back too late, and a replay that has files for everybody, must be found."""
+    desk, found = Desk(options.binary, base / "control", server, 2, ARCHIVE), Result()
+    starved(found, desk, rng, gives_back=False)
+    result.controls["a recorder that does not go on"] = any("does not record on" in what for what in found.violations)
+    desk.sweep()
+    desk, found = Desk(options.binary, base / "control", server, 2, ARCHIVE), Result()
+    flooded(found, desk, rng, files=FLOOD * 4)
+    result.controls["a replay that turns nobody away"] = found.reached == 0
+    desk.sweep()
+
+
 def limit(pid: int, files: int) -> None:
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, hard))
 
 
-def starved(result: Result, desk: Desk, rng) -> None:
+def starved(result: Result, desk: Desk, rng, gives_back: bool = True) -> None:
     """The recorder has no file to rotate into."""
     recorder = desk.record()
     recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0)
     pid = recorder.process.pid
     soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    files = rng.choice([0, 8, 12, 16, 20, 24])
+    files = rng.choice([0, 8, 12, 16, 20, 24]) if gives_back else 0
     limit(pid, files)
     said = lambda: (desk.dir / "stderr").read_text()
     # With some files it may get along.
@@ -63,15 +77,18 @@ def starved(result: Result, desk: Desk, rng) -> None:
     result.figures["had none"] = result.figures.get("had none", 0) + is_hit
     if not recorder.is_ended:
         counts = dict(recorder.frames)
-        limit(pid, soft)
+        if gives_back:
+            limit(pid, soft)
         begin = time.monotonic()
         more = lambda: all(recorder.frames.get(source, 0) > counts.get(source, 0) for source in desk.sources)
-        if not recorder.until(more, 2 * RESUMES_WITHIN):
+        if not recorder.until(more, 2 * RESUMES_WITHIN if gives_back else 1.0):
             result.violations.append(f"{files} files: it does not record on: {said()[-500:]}")
         took = time.monotonic() - begin
         result.figures["slowest to resume, ms"] = max(result.figures.get("slowest to resume, ms", 0), round(took * 1000))
         if took > RESUMES_WITHIN:
             result.violations.append(f"{files} files: it records on only after {took:.1f} s")
+    if not gives_back and not recorder.is_ended:
+        limit(pid, soft)
     code = recorder.end() if recorder.is_ended else recorder.stop()
     if code not in (0, 3):
         result.violations.append(f"{files} files: it ends with exit code {code}: {said()[-500:]}")
@@ -81,12 +98,12 @@ def starved(result: Result, desk: Desk, rng) -> None:
     result.violations += [f"{files} files: {what}" for what in tape.violations]
 
 
-def flooded(result: Result, desk: Desk, rng) -> None:
+def flooded(result: Result, desk: Desk, rng, files: int | None = None) -> None:
     """Connections that say nothing take every file a replay can get; one that was there first gets its envelopes."""
     recorder = desk.record()
     recorder.until(lambda: recorder.frames_of_all(desk.sources) > 300)
     recorder.stop()
-    files = rng.choice([32, 48, 64])
+    files = files or rng.choice([32, 48, 64])
     command = ["prlimit", f"--nofile={files}:{files}", str(desk.binary), "--json", "replay", str(desk.tape), "--speed", "1"]
     with (desk.dir / "stderr").open("ab") as said:
         replay = subprocess.Popen([*command, "--repeat", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=said, env=desk.env)

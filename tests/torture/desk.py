@@ -85,9 +85,7 @@ class Recorder:
             event = json.loads(line)
             match event["event"]:
                 case "commit":
-                    source = event["source"]
-                    self.announced.setdefault(source, []).append((event["n"], event["hash"]))
-                    self.frames[source] = self.frames.get(source, 0) + event["frames"]
+                    self.commit(event)
                 case "started":
                     self.is_started = True
                 case "done":
@@ -95,6 +93,11 @@ class Recorder:
                 case _:
                     self.events.append(event)
         return True
+
+    def commit(self, event: dict) -> None:
+        source = event["source"]
+        self.announced.setdefault(source, []).append((event["n"], event["hash"]))
+        self.frames[source] = self.frames.get(source, 0) + event["frames"]
 
     def drain(self) -> None:
         while self.read(0):
@@ -232,9 +235,12 @@ class Truth:
         # Stamp of the last evidence before each record of a source is found from this.
         self.evidence: dict[str, list[int]] = {}
 
+    def witness(self, source: str, at: int) -> None:
+        self.evidence.setdefault(source, []).append(at)
+
     def visit(self, source, record) -> None:
         if record.kind in ("frame", "open"):
-            self.evidence.setdefault(source.name, []).append(micros(record.at))
+            self.witness(source.name, micros(record.at))
         if record.kind == "note" and record.body.startswith(b'{"note":"dropped"'):
             self.dropped += json.loads(record.body)["envelopes"]
         if record.kind != "frame" or record.via != "ws":
@@ -249,12 +255,8 @@ class Truth:
             if tag is not None and message(str(tag), 0)[1] != record.body:
                 tag = None
             i = 0
-            if tag is None and self.may_skip and source.name in self.last:
-                # The disk was full: on the tape the same connection begins anew.
-                tag, i = self.seen.pop(self.last[source.name][0])
-            elif tag is None and self.may_skip:
-                # It was full before the greeting was safe.
-                tag = self.sender_of(source.name, record.body)
+            if tag is None and self.may_skip:
+                tag, i = self.beheaded(source.name, record.body)
             elif tag is None or tag in self.tags:
                 self.wrong.append(f"{source.name}: connection {record.conn} does not begin with a greeting of its own: {record.body[:80]!r}")
                 tag = "?"
@@ -277,10 +279,19 @@ class Truth:
             self.wrong.append(f"{source.name}: record {record.n} is not message {i} of {tag}: {record.body[:80]!r}")
             self.seen[key] = ("?", 0)
 
-    def sender_of(self, source: str, body: bytes) -> str:
-        """The connection that sent an envelope, when its own beginning is not there to say so."""
-        mine = [conn for conn in self.desk.server.conns.values() if conn.source == source and conn.tag not in self.tags]
-        return next((conn.tag for conn in mine if any(message(conn.tag, i)[1] == body for i in range(conn.sent))), "?")
+    def beheaded(self, source: str, body: bytes) -> tuple[str, int]:
+        """The connection that sent an envelope when no greeting is there to say so, and where it stands; the disk was full."""
+        if source in self.last:
+            # On the tape the same connection begins anew.
+            tag, i = self.seen[self.last[source][0]]
+            if tag in self.desk.server.conns and self.has_sent(tag, i, body):
+                return self.seen.pop(self.last[source][0])
+        # It was full before the greeting was safe.
+        mine = [conn.tag for conn in self.desk.server.conns.values() if conn.source == source and conn.tag not in self.tags]
+        return next((tag for tag in mine if self.has_sent(tag, 0, body)), "?"), 0
+
+    def has_sent(self, tag: str, since: int, body: bytes) -> bool:
+        return any(message(tag, i)[1] == body for i in range(since, self.desk.server.conns[tag].sent))
 
     def behind(self) -> int:
         """Envelopes that were sent after the last one that is there."""

@@ -1,9 +1,11 @@
 # What scripts/torture and scripts/oracle need: Python with xxhash, the stock zstd, the binary. To be sourced at the
-# root of the project; sets `python` and `birdtape`. What cannot be had ends the script with `skipped: …` and code 77.
+# root of the project; sets `python` and `birdtape`, which is built with `torture_profile`. What cannot be had ends the script with
+# `skipped: …` and code 77.
 
 work="$PWD/target/torture"
 python="$work/venv/bin/python"
-birdtape="$(realpath --canonicalize-missing -- "${CARGO_TARGET_DIR:-target}")/debug/birdtape"
+torture_profile="${torture_profile:-dev}"
+birdtape="$(realpath --canonicalize-missing -- "${CARGO_TARGET_DIR:-target}")/${torture_profile/#dev/debug}/birdtape"
 
 have() { command -v "$1" >/dev/null 2>&1; }
 skip() {
@@ -22,4 +24,4 @@ if ! cmp --silent tests/torture/requirements.txt "$work/venv/requirements.txt"; 
 fi
 # Compiled files would land beside the scripts.
 export PYTHONDONTWRITEBYTECODE=1
-cargo build --locked --quiet
+cargo build --locked --quiet --profile "$torture_profile"

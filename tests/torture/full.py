@@ -182,6 +182,8 @@ def readonly(options) -> Result:
 
 def refuse(result: Result, count: int, nth: int, options, base: Path) -> None:
     server = Server(Load(burst=5, pause=0.004))
+    if nth == 0:
+        allowed(result, options, base, server)
     with Tmpfs(base / f"ro-{nth}") as mount:
         for run in range(count):
             result.runs += 1
@@ -213,15 +215,38 @@ def refuse(result: Result, count: int, nth: int, options, base: Path) -> None:
             words = (desk.dir / "stderr").read_text()
             mount.change("rw")
             result.reached += 1
-            hint = "name another with --tape" if kind != "a file in its place" else str(desk.tape)
-            if code != 1 or took > 5 or str(desk.tape) not in words or hint not in words:
-                result.violations.append(f"{kind}: exit code {code} after {took:.1f} s: {words[-400:]}")
-            if contents(desk.tape) != before:
-                result.violations.append(f"{kind}: what was there is changed")
+            result.violations += refused(desk, kind, before, code, took, words)
             if desk.announced:
                 desk.recover()
                 tape, _ = desk.judge()
                 result.violations += [f"{kind}: {what}" for what in tape.violations]
+
+
+def refused(desk: Desk, kind: str, before: dict, code: int | None, took: float, words: str) -> list[str]:
+    wrong = []
+    hint = "name another with --tape" if kind != "a file in its place" else str(desk.tape)
+    if code != 1 or took > 5 or str(desk.tape) not in words or hint not in words:
+        wrong.append(f"{kind}: exit code {code} after {took:.1f} s: {words[-400:]}")
+    if contents(desk.tape) != before:
+        wrong.append(f"{kind}: what was there is changed")
+    return wrong
+
+
+def allowed(result: Result, options, base: Path, server: Server) -> None:
+    """A place that may be written after all: the recorder ends otherwise, and what was there is changed."""
+    desk = Desk(options.binary, base / "control", server, 1, ARCHIVE)
+    recorder = desk.record()
+    recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0)
+    recorder.kill()
+    before = contents(desk.tape)
+    recorder = desk.record()
+    recorder.until(lambda: recorder.frames_of_all(desk.sources) > 0)
+    begin = time.monotonic()
+    code = recorder.stop()
+    found = refused(desk, "planted", before, code, time.monotonic() - begin, (desk.dir / "stderr").read_text())
+    result.controls["a place that may be written"] = any("exit code" in what for what in found)
+    result.controls["a tape that is changed"] = any("is changed" in what for what in found)
+    desk.sweep()
 
 
 def contents(path: Path) -> dict:

@@ -34,6 +34,8 @@ def run(options) -> Result:
 
 def work(result: Result, count: int, nth: int, options, base: Path) -> None:
     names = [*PARTS, "parser"]
+    if nth == 0:
+        controls(result, options, base)
     for run in range(count):
         result.runs += 1
         name = names[(nth + run * options.jobs) % len(names)]
@@ -44,11 +46,11 @@ def work(result: Result, count: int, nth: int, options, base: Path) -> None:
             desk.sweep()
 
 
-def panicked(result: Result, desk: Desk, name: str) -> None:
+def panicked(result: Result, desk: Desk, name: str, planted: str | None = None) -> None:
     said, good = PARTS[name]
-    recorder = desk.record(env={"BIRDTAPE_PANIC": name}, fills=name == "filler")
+    recorder = desk.record(env={"BIRDTAPE_PANIC": planted or name}, fills=name == "filler")
     begin = time.monotonic()
-    code = recorder.end(30)
+    code = recorder.end(30 if planted is None else ENDS_WITHIN)
     took = time.monotonic() - begin
     words = (desk.dir / "stderr").read_text()
     result.reached += "was asked to panic" in words
@@ -66,8 +68,22 @@ def panicked(result: Result, desk: Desk, name: str) -> None:
     result.violations += [f"{name}: {what}" for what in tape.violations]
 
 
-def poisoned(result: Result, desk: Desk, name: str) -> None:
-    desk.env["BIRDTAPE_PANIC"] = f"parser:{POISON}"
+def controls(result: Result, options, base: Path) -> None:
+    """A recorder of which no part panics looks as one that goes on alive does; what is no poison harms nobody."""
+    for name, planted in (("writer", "parser:in none of its messages"), ("parser", None)):
+        desk, found = Desk(options.binary, base / f"control-{name}", Server(Load(burst=10, pause=0.002)), 2, ARCHIVE), Result()
+        if name == "parser":
+            poisoned(found, desk, name, poison="in none of its messages")
+            result.controls["a parser that never panicked"] = found.reached == 0
+        else:
+            panicked(found, desk, name, planted)
+            ends = any("it ends with exit code" in what for what in found.violations)
+            result.controls["a recorder that looks alive after its writer failed"] = ends and found.reached == 0
+        desk.sweep()
+
+
+def poisoned(result: Result, desk: Desk, name: str, poison: str = POISON) -> None:
+    desk.env["BIRDTAPE_PANIC"] = f"parser:{poison}"
     # Killed, and read again by the next start: what is poison for the one is poison for the other.
     for is_last in (False, False, True):
         recorder = desk.record()

@@ -21,6 +21,8 @@ SEALED = ".jsonl.zst"
 OPEN = ".jsonl.zst.open"
 SKIPPABLE = 0x184D2A5E
 SEEKABLE = 0x8F92EAB1
+# Bytes that are unpacked at a time, where a single file is not larger.
+TOGETHER = 256 << 20
 START = re.compile(rb'\{"n":(\d+),"at":"([^"]{27})","kind":"(\w+)"')
 RECORD = re.compile(rb',"via":"(\w+)","conn":(\d+)')
 DECODER = json.JSONDecoder()
@@ -233,6 +235,30 @@ class Reader:
         self.visit(source, record)
 
 
+def unpack(some: list[Path], raw_sizes: dict[Path, int]) -> dict[Path, bytes]:
+    """One process for some sealed files; the seek tables say where one ends. Nothing when it refuses: then each for itself."""
+    out, code, _ = zstd(some)
+    if code != 0 or sum(raw_sizes[path] for path in some) != len(out):
+        return {}
+    together, position = {}, 0
+    for path in some:
+        together[path] = out[position : position + raw_sizes[path]]
+        position += raw_sizes[path]
+    return together
+
+
+def batches(sealed: list[Path], raw_sizes: dict[Path, int]) -> dict[Path, list[Path]]:
+    """What is unpacked together, by its first file."""
+    found, size = [], 0
+    for path in sealed:
+        if not found or len(found[-1]) == 200 or size + raw_sizes[path] > TOGETHER:
+            found.append([])
+            size = 0
+        found[-1].append(path)
+        size += raw_sizes[path]
+    return {batch[0]: batch for batch in found}
+
+
 def read(path: Path, visit=lambda source, record: None) -> Tape:
     """Reads a whole tape; `visit` is told of each record that a commit line vouches for, in order."""
     tape = Tape(path)
@@ -251,24 +277,17 @@ def read(path: Path, visit=lambda source, record: None) -> Tape:
             except (ValueError, struct.error) as why:
                 tape.bad(f"{file.source}/{file.path.name}: {why}")
             sealed.append(file.path)
-    # One process for all sealed files; the seek tables say where one ends. When it refuses, each for itself.
-    together = {}
-    for at in range(0, len(sealed), 200):
-        some = sealed[at : at + 200]
-        out, code, _ = zstd(some)
-        sizes = [sum(raw for _, raw in tables.get(path, ())) for path in some]
-        if code == 0 and sum(sizes) == len(out):
-            position = 0
-            for path, size in zip(some, sizes):
-                together[path] = out[position : position + size]
-                position += size
+    raw_sizes = {path: sum(raw for _, raw in tables.get(path, ())) for path in sealed}
+    begins, together = batches(sealed, raw_sizes), {}
     for file in all_files:
         source = tape.sources.setdefault(file.source, Source(file.source))
         source.segments += 1
         source.open_segments += file.is_open
         source.bytes += file.path.stat().st_size
+        if file.path in begins:
+            together = unpack(begins[file.path], raw_sizes)
         if file.path in together:
-            raw = together[file.path]
+            raw = together.pop(file.path)
         else:
             raw, code, words = zstd([file.path])
             if code != 0 and not file.is_open:
@@ -311,7 +330,11 @@ def ledger(source: Source) -> dict:
             }
         elif fact["note"] == "gap_step":
             gap = gaps.get(fact["gap"])
-            if gap is None and fact["gap"] <= source.pruned_n:
+            if gap is None:
+                is_told = any(first <= fact["gap"] <= last for first, last in source.holes)
+                if fact["gap"] > source.pruned_n and not is_told:
+                    # Equal to nothing that a catalog says.
+                    gaps[fact["gap"]] = {"state": "never opened", "to": None}
                 continue
             gap["state"], gap["cause"] = fact["state"], fact["cause"]
             gap["to"] = fact.get("to") or gap["to"]

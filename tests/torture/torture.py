@@ -17,6 +17,7 @@ MODES = {
     "lock": ("lock", "run", 200, "many recorders at once on one tape (--procs), again when the one that won is killed"),
     "syscall": ("calls", "kills", 100, "SIGKILL at each call that changes files, before it and halfway through it (--all)"),
     "commands": ("commands", "run", 120, "SIGKILL of export, compact, prune, merge and filling from a tape, at such a call (--all)"),
+    "backfill": ("filling", "run", 300, "SIGKILL of a filling from providers' histories, again and again until it is done"),
     "ioerror": ("calls", "errors", 50, "each call that changes files fails, with EIO and with ENOSPC (--all)"),
     "enospc": ("full", "run", 2_000, "the disk runs full under a recorder, and has room again after a while"),
     "readonly": ("full", "readonly", 8, "the tape's place may not be written"),
@@ -24,8 +25,9 @@ MODES = {
     "stop": ("stop", "run", 50, "SIGTERM or SIGINT at a random instant, now and then twice"),
     "panic": ("panics", "run", 9, "each part of the recorder panics, and an envelope makes the parser panic"),
     "files": ("descriptors", "run", 12, "too many files are open, in a recorder and in a replay"),
-    "slowreader": ("slowreader", "run", 1, "a hundred clients of a replay that read nothing, beside one that is measured"),
+    "slowreader": ("slowreader", "run", 3, "a hundred clients of a replay that read nothing, beside one that is measured"),
     "halfopen": ("halfopen", "run", 20, "the peer falls silent and its connection stays"),
+    "soak": ("soak", "run", 1, "a steady rate for long: memory, delays and losses (--rate, --minutes, --faults; or scripts/soak)"),
     "clock": ("clock", "run", 20, "the wall clock steps while recording, by a second to ten years"),
 }
 
@@ -37,6 +39,7 @@ SHORT = [
     ("lock", ["--count", "10"]),
     ("syscall", ["--count", "100"]),
     ("commands", ["--count", "24"]),
+    ("backfill", ["--count", "12"]),
     ("ioerror", ["--count", "50"]),
     ("enospc", ["--count", "12"]),
     ("readonly", ["--count", "4"]),
@@ -59,6 +62,8 @@ examples:
   scripts/torture powercut --fs ext4,xfs --count 10000
   scripts/torture syscall --all
   scripts/torture ioerror --count 500 --seed 7
+  scripts/soak --rate 1000 --minutes 30              mode soak, release profile
+  scripts/soak --minutes 480 --faults                the long form; needs 15 GB
 """
 
 
@@ -115,8 +120,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--fs", default="ext4,xfs", metavar="FS,FS", help="powercut: file systems [ext4,xfs]")
     parser.add_argument("--procs", type=int, default=20, metavar="N", help="lock: recorders at once [20]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, metavar="N", help="runs at the same time [CPUs]")
+    parser.add_argument("--rate", type=float, default=1000.0, metavar="N", help="soak: envelopes a second [1000]")
+    parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="soak: how long [30]")
+    parser.add_argument("--faults", action="store_true", help="soak: with random faults")
     parser.add_argument("--seed", type=int, default=time.time_ns() // 1000 % 1_000_000, metavar="S", help="draws the same faults")
-    parser.add_argument("--dir", type=Path, help="where the tapes lie [/dev/shm if there is room]")
+    parser.add_argument("--dir", type=Path, help="where the tapes lie [/dev/shm if there is room; soak: target/torture]")
     parser.add_argument("--binary", type=Path, required=True, help=argparse.SUPPRESS)
     return parser
 
