@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import duckdb
+
 import terminal
 from peers import Peer, answer, close, frame, text
 from search import END, Search, plain_forms
@@ -465,6 +467,12 @@ class Check:
                 database.execute("INSERT INTO gap VALUES (?)", ("." * 4070 + words + "." * 9000,))
             database.close()
             has(f"{form} in a catalog", path.name)
+            path = directory / f"{at}.parquet"
+            with duckdb.connect() as database:
+                # Compressed with what makes it worth while, so that it does not stand there as it is.
+                database.execute("CREATE TABLE t AS SELECT 'a' || i AS a, [?] AS b FROM range(500) AS r(i)", [words])
+                database.execute(f"COPY t TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+            has(f"{form} in an export", path.name)
         body = __import__("base64").b64encode(b"\xff" + secret.encode() + b"\x00").decode()
         line = json.dumps({"n": 1, "kind": "frame", "b64": body}) + "\n"
         stream = subprocess.run(["zstd", "-qc"], input=line.encode() * 2000, stdout=subprocess.PIPE, check=True).stdout
