@@ -20,6 +20,11 @@ LONGEST = 1_200
 
 def cargo(copy, args):
     """The end of what was said, and how it ended: red, green, or the words for why neither."""
+    # Only the tests have a limit: how long a build takes says nothing.
+    which = args[:args.index("--")] if "--" in args else args
+    build = subprocess.run(["cargo", "test", "--locked", "--no-run", *which], cwd=copy, capture_output=True, text=True)
+    if build.returncode:
+        return build.stderr[-2_000:], "it does not build"
     try:
         run = subprocess.run(["cargo", "test", "--locked", *args], cwd=copy, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,213 @@
+"""Plants what cargo-mutants makes up into a copy of the project and looks whether its tests notice. `scripts/mutants` calls it.
+
+    python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT [GLOB …]
+
+A change has to pass stages, cheap ones first, and only what survives one meets the next. A stage builds no more of the crate than its
+tests need: the rooms above are taken out of the copy's `lib.rs`. cargo-mutants lists the changes and does not run them: it would
+build the whole crate for each, and wait for the last test where the first that fails is enough.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOMS = ["segment", "catalog", "archive", "backfill"]
+# The disk that tests write to: nothing of the product.
+NOT_OURS = ["src/segment/mem_disk.rs"]
+
+SEGMENT = ["model", "segment"]
+ARCHIVE = [*SEGMENT, "catalog", "archive", "provider"]
+BACKFILL = [*ARCHIVE, "net", "backfill"]
+# Tests that take seconds: for what the others did not notice.
+SLOW = [
+    "a_bent_file_of_remains",
+    "a_crash_",
+    "a_damaged_tape_proves",
+    "a_failed_write_stops",
+    "a_full_disk_ends_it",
+    "a_merge_that_was_killed_is_done",
+    "either_order_gives",
+    "one_refusal_anywhere",
+    "records_that_were_durable",
+    "rules_come_to",
+    "the_longest_envelopes",
+    "two_refusals_in_a_row",
+]
+# What looks at the rooms from above.
+UPPER = ["upkeep::", "record::", "audit::", "backfill::", "bitrot::", "catalog_damage::", "crash_states::", "filling::", "lies::"]
+UPPER += ["made::", "merge::", "round_trip::", "simulate::", "stock::", "timelines::"]
+
+
+def quick(*filters):
+    return [*filters, *(arg for name in SLOW for arg in ("--skip", name))]
+
+
+# Name, whose changes, the rooms that are built (none: the whole project), where the tests are and which, how many seconds they may take.
+STAGES = [
+    ("segment", ["segment"], SEGMENT, ["--lib"], quick("segment::"), 300),
+    ("archive", ["segment", "catalog", "archive"], ARCHIVE, ["--lib"], quick("archive::", "catalog::"), 300),
+    ("archive, slow", ["segment", "catalog", "archive"], ARCHIVE, ["--lib"], SLOW, 900),
+    ("backfill", ROOMS, BACKFILL, ["--lib"], quick("backfill::"), 300),
+    ("backfill, slow", ["backfill"], BACKFILL, ["--lib"], SLOW, 900),
+    ("program", ROOMS, None, ["--lib", "--test", "it"], UPPER, 1_800),
+]
+
+
+def room(mutant):
+    return mutant["file"].split("/")[1]
+
+
+def change(mutant):
+    """What is changed, without the place, which moves."""
+    return mutant["name"].split(": ", 1)[1]
+
+
+def line(tree, mutant):
+    return (tree / mutant["file"]).read_text().splitlines()[mutant["span"]["start"]["line"] - 1].strip()
+
+
+def changed(text, mutant):
+    lines = text.splitlines(keepends=True)
+
+    def at(place):
+        return sum(map(len, lines[: place["line"] - 1])) + place["column"] - 1
+
+    begin, end = at(mutant["span"]["start"]), at(mutant["span"]["end"])
+    return text[:begin] + mutant["replacement"] + text[end:]
+
+
+def listed(tree):
+    args = [os.environ["CARGO_MUTANTS"], "mutants", "--dir", tree, "--no-config", "--list", "--json"]
+    args += [arg for name in ROOMS for arg in ("--file", f"src/{name}/**")] + [arg for name in NOT_OURS for arg in ("--exclude", name)]
+    return json.loads(subprocess.run(args, check=True, capture_output=True, text=True).stdout)
+
+
+def drawn(mutants, seed):
+    """All, in the order of the seed: the rooms take turns, as long as they have some."""
+    piles = [[mutant for mutant in mutants if room(mutant) == name] for name in ROOMS]
+    rng = random.Random(seed)
+    for pile in piles:
+        rng.shuffle(pile)
+    return [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
+
+
+def cut_lib(lib, rooms):
+    """`lib.rs` with these rooms only, each with its attributes."""
+    kept = []
+    for text in lib.splitlines():
+        if text.startswith("pub mod ") and text[8:].rstrip(";") not in rooms:
+            while kept[-1].startswith("#["):
+                kept.pop()
+        else:
+            kept.append(text)
+    return "\n".join(kept) + "\n"
+
+
+def built(tree, targets):
+    """The test programs; nothing where it does not build."""
+    args = ["cargo", "test", "--locked", "--quiet", "--no-run", "--message-format=json", *targets]
+    build = subprocess.run(args, cwd=tree, capture_output=True, text=True)
+    messages = [json.loads(text) for text in build.stdout.splitlines() if text.startswith("{")]
+    return [m["executable"] for m in messages if m.get("executable") and m["profile"]["test"]] if build.returncode == 0 else None
+
+
+def tested(tree, programs, tests, longest):
+    """How the tests ended: survived, timeout, or caught by which; and how many passed."""
+    # Syncs of a real disk prove nothing here.
+    env = os.environ | ({"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {})
+    n_passed = 0
+    for program in programs:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "errors": "replace"}
+        run = subprocess.Popen([program, *tests], cwd=tree, env=env, start_new_session=True, **pipes)
+        late = threading.Event()
+
+        def stop(run=run, late=late):
+            late.set()
+            os.killpg(run.pid, signal.SIGKILL)
+
+        timer = threading.Timer(longest, stop)
+        timer.start()
+        failed = None
+        for said in run.stdout:
+            n_passed += said.startswith("test ") and said.rstrip().endswith("ok")
+            if said.startswith("test ") and said.rstrip().endswith("FAILED"):
+                failed = said.split()[1]
+                os.killpg(run.pid, signal.SIGKILL)
+                break
+        timer.cancel()
+        run.stdout.close()
+        code = run.wait()
+        if late.is_set():
+            return "timeout", n_passed
+        if failed or code:
+            return f"caught by {failed or f'exit code {code}'}", n_passed
+    return "survived", n_passed
+
+
+def run(tree, stage, mutants):
+    """How each of them ended."""
+    name, _, _, targets, tests, longest = stage
+    print(f"== {name}: {len(mutants)}", flush=True)
+    programs = built(tree, targets)
+    how, n_passed = tested(tree, programs, tests, longest) if programs else ("it does not build", 0)
+    if how != "survived" or n_passed == 0:
+        sys.exit(f"error: the stage {name} is not green without a change: {how}, {n_passed} tests passed")
+    ended = {}
+    for mutant in mutants:
+        began = time.monotonic()
+        path = tree / mutant["file"]
+        text = path.read_text()
+        path.write_text(changed(text, mutant))
+        try:
+            programs = built(tree, targets)
+            how = tested(tree, programs, tests, longest)[0] if programs else "unviable"
+        finally:
+            path.write_text(text)
+        ended[mutant["name"]] = how
+        print(f"{mutant['name']}: {how} ({time.monotonic() - began:.0f} s)", flush=True)
+    return ended
+
+
+def main(work, count, seed, skip, short, *globs):
+    began = time.monotonic()
+    tree = Path(work) / "tree"
+    mutants = listed(tree)
+    known = tomllib.loads(Path(__file__).with_name("known.toml").read_text()).get("known", [])
+    explained, stale = set(), 0
+    for entry in known:
+        found = [m for m in mutants if m["file"] == entry["file"] and change(m) == entry["change"] and line(tree, m) == entry["line"]]
+        explained |= {mutant["name"] for mutant in found}
+        if not found:
+            stale += 1
+            print(f"stale: tests/mutants/known.toml explains what is no more: {entry['file']}: {entry['change']}")
+    order = [mutant for mutant in drawn(mutants, int(seed)) if not globs or any(fnmatch(mutant["file"], glob) for glob in globs)]
+    chosen = order[int(skip) :][: None if count == "all" else int(count)]
+    tried = [mutant for mutant in chosen if mutant["name"] not in explained]
+
+    ended = {}
+    lib = (tree / "src/lib.rs").read_text()
+    for stage in [stage for stage in STAGES if short == "no" or stage[0] in ROOMS]:
+        left = [mutant for mutant in tried if room(mutant) in stage[1] and ended.get(mutant["name"], "survived") == "survived"]
+        if left:
+            (tree / "src/lib.rs").write_text(cut_lib(lib, stage[2]) if stage[2] else lib)
+            ended |= run(tree, stage, left)
+    tally = {how: sum(1 for end in ended.values() if end.startswith(how)) for how in ("caught", "unviable", "timeout", "survived")}
+    for mutant in tried:
+        if ended[mutant["name"]] == "survived":
+            print(f"survived {mutant['name']}\n    {line(tree, mutant)}")
+    reached, violations = len(tried) - tally["unviable"], tally["survived"] + stale
+    summary = {"mode": "mutants", "runs": len(tried), "reached": reached, "violations": violations, "of": len(mutants)} | tally
+    summary |= {"explained": len(chosen) - len(tried), "stale": stale, "seconds": round(time.monotonic() - began), "seed": int(seed)}
+    print(json.dumps(summary))
+    sys.exit(violations > 0)
+
+
+main(*sys.argv[1:])
