@@ -12,11 +12,13 @@
 //! Paths in the file count from the working directory, like those given by flag. Does not know the clock, the network
 //! or the command line. Everything here may be used from many threads at once.
 
+mod webhooks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +32,8 @@ use crate::backfill::{self, Budget, Budgets};
 use crate::model::{Framing, Provider, Secret, SourceName};
 use crate::provider::{self, Auth, Base, Credentials, Settings};
 use crate::upkeep::ScrubOptions;
+
+pub use self::webhooks::WebhookSecret;
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_FILE: &str = "birdtape.toml";
@@ -78,6 +82,10 @@ pub struct Config {
     pub backfill: Backfill,
     /// How a recorder looks at what it has sealed.
     pub scrub: ScrubOptions,
+    /// Where webhooks are received, if they are.
+    pub webhooks: Option<SocketAddr>,
+    /// Whether they may be received without TLS from beyond this machine.
+    plain_webhooks: bool,
     /// What to record, by name; may be empty, see [`require_sources`](Self::require_sources).
     pub sources: Vec<Source>,
     /// For messages: where all this was read.
@@ -163,6 +171,8 @@ pub struct Source {
     pub allow_plain: bool,
     /// For messages: where the key was found, as in `environment variable X`.
     pub key_source: String,
+    /// What tells its webhooks from others'.
+    pub webhook: WebhookSecret,
 }
 
 impl Config {
@@ -208,7 +218,9 @@ impl Config {
             sources.push(source(&table, name, typed, env)?);
         }
         refuse_rivals(&page, &sources)?;
-        Ok(Self { tape: tape(env, typed.tape), archive, limits, backfill, scrub, sources, origin })
+        let webhooks = webhooks::listen(&page.table(&["webhooks"]), &typed.webhooks)?;
+        let plain_webhooks = typed.webhooks.allow_plain.unwrap_or(false);
+        Ok(Self { tape: tape(env, typed.tape), archive, limits, backfill, scrub, webhooks, plain_webhooks, sources, origin })
     }
 
     /// Finds the tape's directory for a command that needs nothing else: no key is looked for, no source checked.
@@ -262,8 +274,17 @@ impl Config {
         let table = Table { page: None, origin: &origin, path: Vec::new() };
         let sources = vec![source(&table, SourceName::from(provider), &typed, env)?];
         let tape = tape(env, None);
-        let (archive, limits, backfill) = (archive::Options::default(), Limits::default(), Backfill::default());
-        Ok(Self { tape, archive, limits, backfill, scrub: ScrubOptions::default(), sources, origin })
+        Ok(Self {
+            tape,
+            archive: archive::Options::default(),
+            limits: Limits::default(),
+            backfill: Backfill::default(),
+            scrub: ScrubOptions::default(),
+            webhooks: None,
+            plain_webhooks: flags.allow_plain,
+            sources,
+            origin,
+        })
     }
 
     /// Refuses a configuration that gives a recorder nothing to do.
@@ -276,7 +297,11 @@ impl Config {
 
     /// Every key and cookie in here, for the log's redactor.
     pub fn secrets(&self) -> Vec<Secret> {
-        let all = self.sources.iter().flat_map(|source| source.settings.credentials.secrets());
+        let hooks = self.sources.iter().filter_map(|source| match &source.webhook {
+            WebhookSecret::Known(secret) => Some(secret),
+            WebhookSecret::None | WebhookSecret::Missing(_) => None,
+        });
+        let all = self.sources.iter().flat_map(|source| source.settings.credentials.secrets()).chain(hooks);
         // Hiding the placeholder would only cut holes into words such as `localhost`.
         all.filter(|secret| secret.expose() != LOCAL_KEY).cloned().collect()
     }
@@ -423,6 +448,17 @@ pub enum ConfigError {
         /// The variable.
         variable: String,
     },
+    /// Webhooks are to be received, and nothing tells the provider's from others'.
+    #[error("source `{name}` has no secret for its webhooks: environment variable {variable} is not set")]
+    NoWebhookSecret {
+        /// The source.
+        name: SourceName,
+        /// The variable.
+        variable: String,
+    },
+    /// Webhooks are to be received, and no source has any.
+    #[error("no source takes webhooks: TwitterAPI.io and ScrapeBadger have them, unless `webhook = false`")]
+    NoWebhooks,
     /// The key is there but cannot be one.
     #[error("source `{name}`: the key from {key_source} {why}")]
     BadKey {
@@ -513,6 +549,9 @@ impl ConfigError {
                 Some(r#"durations and sizes are written in quotes, with their unit: "90s", "16MiB""#.to_owned())
             }
             Self::NoProvider { .. } => Some(r#"add a line such as `provider = "tweetstream"`"#.to_owned()),
+            Self::NoWebhookSecret { variable, .. } => Some(format!(
+                "`export {variable}=…` with the secret that the provider showed when the webhook was made, or set `webhook = false`"
+            )),
             Self::NoKey { variable, .. } => Some(format!("`export {variable}=…`, or name a file with `key_file`")),
             Self::KeyFileMode { file, .. } => Some(format!("`chmod 600 {}`", file.display())),
             Self::Rivals { .. } => Some("give them different keys, or keep one of them".to_owned()),
@@ -524,6 +563,7 @@ impl ConfigError {
             | Self::Sort { .. }
             | Self::SourceName { .. }
             | Self::BadKey { .. }
+            | Self::NoWebhooks
             | Self::KeyFile { .. }
             | Self::NoSuchSource { .. } => None,
         }
@@ -554,6 +594,7 @@ typed! {
         limits: TypedLimits,
         backfill: TypedBackfill,
         upkeep: TypedUpkeep,
+        webhooks: TypedWebhooks,
         source: BTreeMap<String, TypedSource>,
     }
 }
@@ -602,6 +643,14 @@ typed! {
 }
 
 typed! {
+    /// `[webhooks]`
+    TypedWebhooks {
+        listen: Option<String>,
+        allow_plain: Option<bool>,
+    }
+}
+
+typed! {
     /// `[source.NAME]`
     TypedSource {
         provider: Option<String>,
@@ -623,6 +672,9 @@ typed! {
         answer_auth_ping: Option<bool>,
         ca_file: Option<PathBuf>,
         allow_plain: Option<bool>,
+        webhook: Option<bool>,
+        webhook_secret_env: Option<String>,
+        webhook_secret_file: Option<PathBuf>,
     }
 }
 
@@ -653,6 +705,7 @@ impl<'a> Page<'a> {
             ("limits", TypedLimits::KEYS),
             ("backfill", TypedBackfill::KEYS),
             ("upkeep", TypedUpkeep::KEYS),
+            ("webhooks", TypedWebhooks::KEYS),
         ];
         for (name, keys) in tables {
             if let Some(table) = find(&self.tree, name).and_then(|(_, value)| value.as_table()) {
@@ -920,7 +973,8 @@ fn source(table: &Table<'_>, name: SourceName, typed: &TypedSource, env: Env<'_>
     if let Some(file) = ca_file.as_ref().filter(|file| !file.is_file()) {
         return Err(table.bad("ca_file", format!("names {}, which is not a file", file.display())));
     }
-    Ok(Source { name, settings, connections, lateness_horizon, ca_file, allow_plain, key_source })
+    let webhook = webhooks::secret(table, typed, (provider, settings.credentials.key.as_ref()), env)?;
+    Ok(Source { name, settings, connections, lateness_horizon, ca_file, allow_plain, key_source, webhook })
 }
 
 fn named_provider(table: &Table<'_>, typed: Option<&str>) -> Result<Provider, ConfigError> {
@@ -1100,13 +1154,13 @@ fn credentials(
     if typed.key_env.is_some() && provider == Provider::XLive {
         return Err(table.bad("key_env", "is not for x_live, which reads X_AUTH_TOKEN and X_CT0; or use `key_file`"));
     }
-    let variable = variable(table, typed.key_env.as_deref(), provider)?;
+    let variable = variable_of(table, "key_env", typed.key_env.as_deref())?.unwrap_or(key_variable(provider));
     let found = match (&typed.key_file, provider) {
         (Some(file), Provider::XLive) => {
-            let text = read_key_file(table, file)?;
+            let text = read_key_file(table, "key_file", file)?;
             cookies(&|wanted| assigned(&text, wanted), &format!("file {}", file.display()))
         }
-        (Some(file), _) => api_key(Secret::new(read_key_file(table, file)?), format!("file {}", file.display())),
+        (Some(file), _) => api_key(Secret::new(read_key_file(table, "key_file", file)?), format!("file {}", file.display())),
         (None, Provider::XLive) => cookies(env, "environment variables X_AUTH_TOKEN and X_CT0"),
         (None, _) => api_key(env(variable).and_then(Secret::new), format!("environment variable {variable}")),
     };
@@ -1137,18 +1191,18 @@ fn credentials(
     Ok((found.credentials, found.key_source))
 }
 
-/// The variable that holds the key, checked to be a variable's name and not the key itself.
-fn variable<'t>(table: &Table<'_>, typed: Option<&'t str>, provider: Provider) -> Result<&'t str, ConfigError> {
-    let Some(name) = typed else { return Ok(key_variable(provider)) };
+/// The variable that holds a key, checked to be a variable's name and not the key itself.
+fn variable_of<'t>(table: &Table<'_>, key: &'static str, typed: Option<&'t str>) -> Result<Option<&'t str>, ConfigError> {
+    let Some(name) = typed else { return Ok(None) };
     let allowed = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     let good = (1..=64).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(|c: char| c.is_ascii_digit());
     if good {
-        return Ok(name);
+        return Ok(Some(name));
     }
     Err(table.bad_with_cure(
-        "key_env",
+        key,
         "is no variable's name of A-Z, 0-9 and _ (it is not repeated here, in case it is the key itself)",
-        "`key_env` names the variable; the key itself goes into that variable",
+        "it names the variable; the key itself goes into that variable",
     ))
 }
 
@@ -1188,10 +1242,10 @@ fn assigned(text: &str, wanted: &str) -> Option<String> {
     pairs.find(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim().to_owned())
 }
 
-fn read_key_file(table: &Table<'_>, file: &Path) -> Result<String, ConfigError> {
+fn read_key_file(table: &Table<'_>, key: &str, file: &Path) -> Result<String, ConfigError> {
     use std::os::unix::fs::PermissionsExt;
 
-    let place = || table.place(Some("key_file"));
+    let place = || table.place(Some(key));
     let fail = |source| ConfigError::KeyFile { place: place(), file: file.to_owned(), source };
     let opened = File::open(file).map_err(fail)?;
     // Asked of the open file, so that nobody can swap it between the question and the reading.
@@ -1447,11 +1501,11 @@ mod tests {
             ("{\"json\": true}".into(), "birdtape.toml line 1: not valid TOML: "),
             (
                 "tapes = 1".into(),
-                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, backfill, upkeep, source\ndid you mean `tape`?",
+                "birdtape.toml line 1: unknown key `tapes`; known here are tape, archive, limits, backfill, upkeep, webhooks, source\ndid you mean `tape`?",
             ),
             (
                 "[sources.alpha]".into(),
-                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, backfill, upkeep, source\ndid you mean `source`?",
+                "birdtape.toml line 1: unknown key `sources`; known here are tape, archive, limits, backfill, upkeep, webhooks, source\ndid you mean `source`?",
             ),
             (
                 "[archive]\n\nlevle = 3".into(),
@@ -1637,6 +1691,72 @@ mod tests {
         let forged = |_: &str| Some("planted\r\nx-admin: 1".to_owned());
         let said = refused(&alpha("tweetstream", ""), &forged);
         assert!(said.contains("the key from environment variable TWEETSTREAM_API_KEY holds a space"), "{said}");
+    }
+
+    #[test]
+    fn webhooks_need_a_place_a_provider_and_a_secret() {
+        let all = |name: &str| match name {
+            "SCRAPEBADGER_WEBHOOK_SECRET" => Some("planted-hook".to_owned()),
+            other => keys(other),
+        };
+        let listen = "[webhooks]\nlisten = '127.0.0.1:8090'\n";
+        let secret = |text: &str, env: Env<'_>| load_with(text, env).map(|config| config.sources[0].webhook.clone()).unwrap();
+        let known = |text| WebhookSecret::Known(Secret::new(text).unwrap());
+        assert_eq!(secret(&alpha("scrapebadger", ""), &all), known("planted-hook"));
+        assert_eq!(secret(&alpha("scrapebadger", "webhook = false"), &all), WebhookSecret::None);
+        assert_eq!(secret(&alpha("tweetstream", ""), &all), WebhookSecret::None);
+        let own = secret(&alpha("scrapebadger", "webhook_secret_env = 'MY_HOOK'"), &keys);
+        assert_eq!(own, WebhookSecret::Missing("MY_HOOK".to_owned()));
+        let WebhookSecret::Known(key) = secret(&alpha("twitterapi_io", ""), &all) else { panic!("its key") };
+        assert_eq!(Some(key), only_source(&alpha("twitterapi_io", "")).settings.credentials.key);
+
+        let config = load_with(&format!("{listen}{}", alpha("scrapebadger", "")), &all).unwrap();
+        assert_eq!(config.webhooks.map(|at| at.port()), Some(8090));
+        config.require_webhooks().unwrap();
+        assert_eq!(config.secrets().len(), 2);
+        assert!(!format!("{config:?}").contains("planted"));
+        let needs =
+            |text: &str| complaint(&load_with(&format!("{listen}{text}"), &keys).unwrap().require_webhooks().unwrap_err());
+        let said = needs(&alpha("scrapebadger", ""));
+        assert!(
+            said.starts_with("source `alpha` has no secret for its webhooks: environment variable SCRAPEBADGER_WEBHOOK_SECRET")
+        );
+        assert!(said.contains("export SCRAPEBADGER_WEBHOOK_SECRET=") && said.contains("webhook = false"), "{said}");
+        assert!(needs(&alpha("tweetstream", "")).starts_with("no source takes webhooks"));
+        load_with(&alpha("tweetstream", ""), &keys).unwrap().require_webhooks().unwrap();
+
+        let cases = [
+            (format!("[webhooks]\nlisten = '8090'\n{}", alpha("tweetstream", "")), "line 2, [webhooks]: `listen` is no address"),
+            (
+                format!("[webhooks]\nlisten = '0.0.0.0:8090'\n{}", alpha("tweetstream", "")),
+                "line 2, [webhooks]: `listen` is 0.0.0.0:8090, which others can reach, and keys would travel readable",
+            ),
+            (alpha("tweetstream", "webhook = true"), "line 3, [source.alpha]: `webhook` is not for tweetstream"),
+            (alpha("x_live", "topics = ['/tweet_engagement/1']\nwebhook_secret_env = 'A'"), "line 4, [source.alpha]: `webhook_"),
+            (alpha("twitterapi_io", "webhook_secret_env = 'A'"), "line 3, [source.alpha]: `webhook_secret_env` is not for"),
+            (
+                alpha("scrapebadger", "webhook_secret_env = 'planted'"),
+                "line 3, [source.alpha]: `webhook_secret_env` is no variable",
+            ),
+            (
+                alpha("scrapebadger", "webhook_secret_env = 'A'\nwebhook_secret_file = 'b'"),
+                "line 4, [source.alpha]: `webhook_secret_f",
+            ),
+            (
+                alpha("scrapebadger", "webhook_secret = 'planted'"),
+                "line 3, [source.alpha]: `webhook_secret` is not allowed: keys",
+            ),
+        ];
+        for (text, want) in cases {
+            let said = refused(&text, &keys);
+            assert!(said.starts_with(&format!("birdtape.toml {want}")), "for {text:?}\nwant {want}\nsaid {said}");
+        }
+        let allowed = format!("[webhooks]\nlisten = '0.0.0.0:8090'\nallow_plain = true\n{}", alpha("scrapebadger", ""));
+        load_with(&allowed, &all).unwrap().require_webhooks().unwrap();
+        let mut config = load_with(&alpha("scrapebadger", ""), &all).unwrap();
+        assert!(complaint(&config.receive_webhooks_at("192.0.2.1:1".parse().unwrap()).unwrap_err()).starts_with("--webhooks"));
+        config.receive_webhooks_at("[::1]:1".parse().unwrap()).unwrap();
+        config.require_webhooks().unwrap();
     }
 
     #[test]

@@ -13,9 +13,10 @@ use crate::model::{IntervalSet, RecordKind, UnixMicros, Via};
 pub(super) struct Evidence(UnixMicros);
 
 impl Evidence {
-    /// What a record proves: an envelope off a live connection, an opened connection, or a note of life.
+    /// What a record proves: an envelope off a live connection, an opened connection, or a note of life. What came by webhook
+    /// proves nothing: which rules have one, and whether one was tried in vain, only the provider knows.
     pub(super) fn of(record: &Indexed<'_>) -> Option<Self> {
-        let live = matches!(record.via, Via::Ws | Via::Sse | Via::Lines | Via::Webhook);
+        let live = matches!(record.via, Via::Ws | Via::Sse | Via::Lines);
         let proves = match record.kind {
             RecordKind::Frame => live,
             RecordKind::Open => true,

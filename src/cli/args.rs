@@ -1,5 +1,6 @@
 //! Arguments that several commands share, and how they are read.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,6 +182,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
     let known = "a length of time is written in seconds (90, 1.5) or with its unit (250ms, 5m, 2h)";
     seconds.or_else(|| humantime::parse_duration(text).ok()).ok_or_else(|| known.to_owned())
+}
+
+/// Reads an address with its port.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address is written with its port, as 127.0.0.1:8090 or [::1]:8090".to_owned())
 }
 
 /// Reads bytes in a second (`20MB/s`); 0 is without a bound (`max`).

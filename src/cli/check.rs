@@ -135,6 +135,11 @@ fn configuration(common: &Common, args: &Args, findings: &mut Findings) -> Vec<S
             for source in &config.sources {
                 findings.add(Verdict::Ok, "key", format!("{}: from {}", source.name, source.key_source));
             }
+            match (config.webhooks, config.require_webhooks()) {
+                (_, Err(error)) => findings.hinted(Verdict::Fail, "webhooks", error.to_string(), error.hint()),
+                (Some(address), Ok(())) => findings.add(Verdict::Ok, "webhooks", format!("received at http://{address}/SOURCE")),
+                (None, Ok(())) => {}
+            }
             config.sources
         }
         Err(error @ ConfigError::NoFile { .. }) if common.config.is_none() && args.source.is_empty() => {

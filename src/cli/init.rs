@@ -137,6 +137,18 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 # scrub_every = "7d"
 
 
+# ---- webhooks: a second way in ----
+
+# [webhooks]
+
+# Where `birdtape record` receives what TwitterAPI.io and ScrapeBadger deliver by webhook, as http://ADDRESS/SOURCE
+# (example). Left out, it receives none. Providers want https: let a proxy with TLS stand before it. Also: --webhooks.
+# listen = "127.0.0.1:8090"
+
+# Whether it may be reached from beyond this machine without TLS, as by a proxy in another container.
+# allow_plain = false
+
+
 # ---- what is recorded: one table per source ----
 #
 # The name after the dot is yours: 1 to 64 of a-z, 0-9, _ and -. It becomes a directory on the tape, so keep it.
@@ -211,6 +223,13 @@ pub const TEMPLATE: &str = r##"# birdtape's configuration. To switch a setting o
 
 # Instead of a variable: a file that holds nothing but the key (example). `chmod 600` it, or birdtape refuses it.
 # key_file = "./scrapebadger.key"
+
+# Whether its webhooks are taken, where there are some (for TwitterAPI.io, too, whose webhooks carry the API key).
+# webhook = true
+
+# The environment variable that holds the secret of the webhooks (here the default one). Instead, `webhook_secret_file`
+# names a file that holds nothing else.
+# webhook_secret_env = "SCRAPEBADGER_WEBHOOK_SECRET"
 
 
 # X live pipeline: counters of posts and activity in conversations, as an endless HTTP response.

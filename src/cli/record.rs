@@ -1,5 +1,6 @@
 //! `birdtape record`: keeps what the providers send.
 
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,10 @@ use super::out::{self, Out, count, length, say, size};
 use super::{log, scrub, signal};
 use crate::archive::{RealDisk, Spent};
 use crate::backfill::{Budget, Budgets, Event as FillEvent, Following};
-use crate::config::{Config, PANIC_VARIABLE, ProviderFlags};
+use crate::config::{Config, PANIC_VARIABLE, ProviderFlags, WebhookSecret};
 use crate::model::{Cause, GapState, PARTS, Provider, SourceName, UnixMicros, panic_point, rehearse_panic};
 use crate::net::{SystemClock, SystemNetwork, TlsOptions};
+use crate::provider::webhook::Webhook;
 use crate::provider::{Fault, Loudness};
 use crate::record::{self, Ending, Event, OVERLOAD_WAIT, Options, STOP_WITHIN, SourceOutcome, World};
 use crate::upkeep::{ScrubEvent, ScrubOptions, Scrubbing};
@@ -46,6 +48,9 @@ const STOPPING: &str = "stopping; once more to stop at once (what was not yet co
 /// Sealed segments are read again once a week, at most 1 MB in a second, so that damage is found while it can be mended;
 /// the configuration's [upkeep] says otherwise, --no-scrub leaves it.
 ///
+/// What TwitterAPI.io and ScrapeBadger deliver by webhook is a second way in: it is answered when it is safe on disk, and says
+/// nothing about gaps. TwitterAPI.io's carry the API key, ScrapeBadger's are signed with SCRAPEBADGER_WEBHOOK_SECRET.
+///
 /// It ends on Ctrl-C (twice: at once), after --for, when --until-idle is over, or when every source has given up. Exit code 0;
 /// 3 when a gap of these sources is open or cannot be filled, or a source ended on a drop; 1 when a key was refused.
 ///
@@ -57,6 +62,7 @@ Examples:
   birdtape record alpha beta --for 1h
   birdtape record --provider tweetstream
   birdtape record --provider x_live --topic /tweet_engagement/1727346512345678901
+  birdtape record --provider scrapebadger --webhooks 127.0.0.1:8090
   birdtape record --provider scrapebadger --base-url http://127.0.0.1:8080 --until-idle 5")]
 pub(super) struct Args {
     /// Sources of the configuration [default: all]
@@ -86,6 +92,9 @@ pub(super) struct Args {
     /// Do not dial again after a drop; then the exit code is 3
     #[arg(long)]
     no_reconnect: bool,
+    /// Receive webhooks here, as `http://ADDRESS/SOURCE`; a proxy with TLS belongs before it [default: the configuration's]
+    #[arg(long, value_name = "ADDRESS", value_parser = args::address)]
+    webhooks: Option<SocketAddr>,
     /// Do not fill gaps from history
     #[arg(long)]
     no_backfill: bool,
@@ -151,6 +160,10 @@ fn configuration(common: &Common, args: &Args) -> Result<Config> {
     if args.no_reconnect {
         config.sources.iter_mut().for_each(|source| source.settings.auto_reconnect = false);
     }
+    if let Some(address) = args.webhooks {
+        config.receive_webhooks_at(address)?;
+    }
+    config.require_webhooks()?;
     config.backfill.automatic &= !args.no_backfill;
     config.scrub.automatic &= !args.no_scrub;
     args.day.lay_over(&mut config.backfill);
@@ -181,7 +194,20 @@ fn promise(config: &Config) -> String {
 fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
     let filler = if config.backfill.automatic { Some(filler(&config, teller)?) } else { None };
     let beside = both(filler, config.scrub.automatic.then(|| scrubber(&config, teller)));
+    let webhooks = config.webhooks.map(|address| {
+        let listening = TcpListener::bind(address);
+        listening.map_err(|error| {
+            let hint = "name another address with --webhooks or in [webhooks]";
+            usage(format!("webhooks cannot be received at {address}: {error}"), hint)
+        })
+    });
+    let webhooks = webhooks.transpose()?;
+    let takes_webhooks = webhooks.is_some();
     let sources = config.sources.into_iter().map(|source| {
+        let webhook = match &source.webhook {
+            WebhookSecret::Known(secret) if takes_webhooks => Webhook::new(source.settings.provider, secret),
+            _ => None,
+        };
         let tls = TlsOptions { ca_file: source.ca_file, allow_plain: source.allow_plain };
         let network = SystemNetwork::new(tls).with_context(|| format!("source {} cannot be reached", source.name))?;
         Ok(record::Source {
@@ -190,6 +216,7 @@ fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
             connections: source.connections,
             lateness_horizon: source.lateness_horizon,
             network: Arc::new(network),
+            webhook,
         })
     });
     Ok(Options {
@@ -202,6 +229,7 @@ fn options(args: &Args, config: Config, teller: &Teller) -> Result<Options> {
         sources: sources.collect::<Result<Vec<_>>>()?,
         until_idle: args.until_idle,
         run_for: args.run_for,
+        webhooks,
         holder: args::holder("record"),
         beside,
     })
@@ -377,6 +405,7 @@ const fn level(loudness: Loudness) -> &'static str {
 fn event_json(event: &Event) -> Value {
     match event {
         Event::Started { tape } => json!({ "event": "started", "tape": tape }),
+        Event::Listening { source, url } => json!({ "event": "webhooks", "source": source.as_str(), "url": url }),
         Event::Connected { source, conn, url } => {
             json!({ "event": "connected", "source": source.as_str(), "conn": conn, "url": url })
         }
@@ -588,6 +617,9 @@ impl Voice {
             Event::Gap { source, n, cause, detail, .. } => {
                 self.gaps += 1;
                 self.say(Loudness::Warn, &format!("{source}: gap {source}-{n} is open: {cause}: {detail}"));
+            }
+            Event::Listening { source, url } => {
+                self.say(Loudness::Info, &format!("{source}: webhooks are received at {url}"));
             }
             Event::Connected { source, url, .. } => self.say(Loudness::Info, &format!("{source}: connected to {url}")),
             Event::Disconnected { source, detail, .. } => self.say(Loudness::Info, &format!("{source}: disconnected: {detail}")),

@@ -1,7 +1,7 @@
-//! The replay's HTTP server: answers, WebSockets and endless responses on one port.
+//! The HTTP server of replays and of webhooks: answers, WebSockets and endless responses on one port.
 //!
 //! What to answer is the [`Handler`]'s affair, TLS that of `tls.rs`; this file keeps the bounds: headers, bodies, waiting
-//! times, connections, and that a server on loopback is reached under a loopback name only, so that
+//! times, connections, and that a replay on loopback is reached under a loopback name only, so that
 //! no web page can reach it through the browser (DNS rebinding, cross-site WebSocket).
 
 use std::collections::{HashMap, HashSet};
@@ -72,6 +72,8 @@ pub struct ServerOptions {
     pub grace: Duration,
     /// Speaks TLS, and nothing else, as this server.
     pub tls: Option<ServerTls>,
+    /// Serves every `Host` and `Origin`, also on loopback: for one behind a proxy, whose requests prove themselves.
+    pub any_host: bool,
 }
 
 impl Default for ServerOptions {
@@ -85,6 +87,7 @@ impl Default for ServerOptions {
             read_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(2),
             tls: None,
+            any_host: false,
         }
     }
 }
@@ -208,7 +211,7 @@ pub async fn serve<H: Handler>(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let loopback_only = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let loopback_only = !options.any_host && listener.local_addr()?.ip().to_canonical().is_loopback();
     let (stage, stages) = watch::channel(Stage::Serving);
     // Every task holds a sender; the channel ends when the last task has.
     let (alive, mut all_gone) = mpsc::channel(1);

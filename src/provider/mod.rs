@@ -44,6 +44,7 @@ pub mod synthetic;
 pub mod tamper;
 pub mod tweetstream;
 pub mod twitterapi_io;
+pub mod webhook;
 pub mod x_live;
 
 use std::time::{Duration, Instant};

@@ -20,6 +20,7 @@ use crate::model::{
     Framing, Hidden, NetFault, Provider, Request, Response, Secrets, SourceName, Transport, UnixMicros, Via, panic_point,
 };
 use crate::net::{self, Clock, ConnectionClock, Failure, Incoming, Limits, Live, Network, OpenError, TELLING_HEADERS};
+use crate::provider::webhook::Webhook;
 use crate::provider::{self, Action, Client, End, Fault, Input, Loudness};
 
 /// A quiet link is noted as alive this often.
@@ -56,7 +57,7 @@ impl Activity {
         self.started + Duration::from_micros(self.last_us.load(Ordering::Relaxed))
     }
 
-    fn touch(&self, now: Instant) {
+    pub(super) fn touch(&self, now: Instant) {
         let micros = now.duration_since(self.started).as_micros();
         self.last_us.fetch_max(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -161,7 +162,7 @@ impl Shell {
             activity: Arc::clone(activity),
             limits: Limits { message_bytes_max: options.max_message, ..Limits::default() },
             overload_wait: options.overload_wait,
-            words: Words::new(&settings.credentials),
+            words: Words::of(source),
             leaving,
             machine: Client::new(settings),
             dial_at: None,
@@ -661,7 +662,8 @@ impl Drop for Shell {
     }
 }
 
-fn told(hidden: Hidden) -> serde_json::Value {
+/// What was hidden, for the record it was hidden in.
+pub(super) fn told(hidden: Hidden) -> serde_json::Value {
     json!({ "places": hidden.places, "bytes": hidden.bytes })
 }
 
@@ -673,17 +675,15 @@ fn bytes_of(item: &Item) -> u64 {
 }
 
 /// Makes words fit for the tape: no secret of the source, not long.
-struct Words {
+pub(super) struct Words {
     in_words: Secrets,
-    in_bytes: Secrets,
+    pub(super) in_bytes: Secrets,
 }
 
 impl Words {
-    fn new(credentials: &provider::Credentials) -> Self {
-        Self {
-            in_words: Secrets::of(Secrets::IN_WORDS, credentials.secrets()),
-            in_bytes: Secrets::of(Secrets::IN_BYTES, credentials.secrets()),
-        }
+    pub(super) fn of(source: &Source) -> Self {
+        let secrets = || source.settings.credentials.secrets().chain(source.webhook.as_ref().map(Webhook::secret));
+        Self { in_words: Secrets::of(Secrets::IN_WORDS, secrets()), in_bytes: Secrets::of(Secrets::IN_BYTES, secrets()) }
     }
 
     fn clean(&self, text: &str) -> String {

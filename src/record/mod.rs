@@ -21,6 +21,7 @@
 //! | `latency.rs` | socket-to-commit times |
 //! | `control.rs` | commands to a running recorder |
 //! | `pen.rs` | how another job writes through the recorder |
+//! | `webhooks.rs` | the second way in: deliveries by webhook, answered when they are durable |
 //!
 //! An envelope is queued before its machine sees it: kept before it is understood. Nothing is told to the outside
 //! before the commit that made it durable has returned. When the queue is full a connection stops reading for
@@ -37,9 +38,11 @@ mod queue;
 mod suspicion;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod writer;
 
 use std::future::Future;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -53,6 +56,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::archive::{self, ArchiveError, Disk};
 use crate::model::{Cause, Provider, Seq, SourceName};
 use crate::net::{self, Clock, Network};
+use crate::provider::webhook::Webhook;
 use crate::provider::{self, Fault, Loudness};
 
 pub use pen::Pen;
@@ -82,6 +86,8 @@ pub struct Source {
     pub lateness_horizon: Duration,
     /// The way to it.
     pub network: Arc<dyn Network>,
+    /// Knows what comes by webhook, if that is to be taken.
+    pub webhook: Option<Webhook>,
 }
 
 /// What to record, where to, and for how long.
@@ -104,6 +110,8 @@ pub struct Options {
     pub until_idle: Option<Duration>,
     /// Ends after so long.
     pub run_for: Option<Duration>,
+    /// Where webhooks are received; only of sources that have one.
+    pub webhooks: Option<TcpListener>,
     /// What another recorder is told about who holds the tape.
     pub holder: String,
     /// Another job that works on the tape meanwhile.
@@ -159,6 +167,13 @@ pub enum Event {
     Started {
         /// Its id.
         tape: String,
+    },
+    /// What a source's provider delivers by webhook is received.
+    Listening {
+        /// Whose.
+        source: SourceName,
+        /// Where.
+        url: String,
     },
     /// A connection stands.
     Connected {
@@ -445,6 +460,10 @@ pub async fn run(
             events(Event::Said { source: source.name.clone(), loudness: Loudness::Warn, text: text.clone() });
         }),
     }
+    if let Some(listener) = options.webhooks.take() {
+        let receiver = webhooks::Receiver::new(&options, &world, &queue, &events, &activity);
+        helpers.spawn(receiver.serve(listener));
+    }
     let mut beside = JoinSet::new();
     if let Some(job) = options.beside.take() {
         beside.spawn(job(Desk { pen: Pen::new(&queue), ledger, leaving }));
@@ -465,7 +484,7 @@ pub async fn run(
             failure = writing.failure() => return Err(failure),
             Some(joined) = helpers.join_next() => if let Err(error) = joined {
                 break_off(&queue, &mut writing, options.stop_within).await;
-                return Err(panicked("the control socket", error));
+                return Err(panicked("the control socket or the receiver of webhooks", error));
             },
             Some(joined) = beside.join_next() => if let Err(error) = joined {
                 break_off(&queue, &mut writing, options.stop_within).await;
@@ -491,6 +510,7 @@ pub async fn run(
     let board = Arc::clone(writing.board());
     let out_of_patience = out_of_patience(stopped_by, shutdown.as_mut(), &board, options.stop_within);
     let ended = async {
+        // Deliveries that are being written now are tried again by their provider, if nobody hears that they are safe.
         helpers.shutdown().await;
         leave.send_replace(true);
         let deadline = net::now() + FAREWELL;

@@ -96,21 +96,41 @@ pub(super) enum Item {
     },
     /// A page of history and the step of its gap; whoever asked for it is told when it is durable. Of no connection.
     Leaf(Box<Leaf>, oneshot::Sender<Result<(), PenError>>),
+    /// What came by webhook; whoever brought it is told when it is durable. Of no connection.
+    Delivery(Box<Delivered>, oneshot::Sender<Result<(), PenError>>),
     /// Records that were found lost in a sealed segment. Of no connection.
     Hole(Box<Hole>, oneshot::Sender<Result<(), PenError>>),
 }
 
+/// An envelope that came by webhook.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) bytes: Bytes,
+    pub(super) decoded: Decoded,
+    /// That a key was taken out of it.
+    pub(super) info: Option<String>,
+}
+
 impl Item {
+    /// The bytes of an envelope.
+    fn envelope(&self) -> Option<&Bytes> {
+        match self {
+            Self::Frame { bytes, .. } | Self::Broken { bytes, .. } => Some(bytes),
+            Self::Delivery(delivered, _) => Some(&delivered.bytes),
+            _ => None,
+        }
+    }
+
     fn cost(&self) -> usize {
         let bytes = match self {
-            Self::Frame { bytes, .. } | Self::Broken { bytes, .. } | Self::Http { body: bytes, .. } => bytes.len(),
+            Self::Http { body, .. } => body.len(),
             Self::Sent(text) => text.len(),
             Self::Leaf(leaf, _) => match leaf.page.as_ref().map(|(draft, _)| &draft.body) {
                 Some(Body::Bytes(bytes)) => bytes.len(),
                 _ => 0,
             },
             Self::Scopes { all } => all.iter().map(|scope| scope.id.len() + scope.text.as_ref().map_or(0, String::len)).sum(),
-            _ => 0,
+            other => other.envelope().map_or(0, Bytes::len),
         };
         bytes + ITEM_BYTES
     }
@@ -248,7 +268,7 @@ impl Queue {
 
     fn put(&self, mut state: MutexGuard<'_, State>, entry: Entry, cost: usize) {
         state.used += cost;
-        if let Item::Frame { bytes, .. } | Item::Broken { bytes, .. } = &entry.item {
+        if let Some(bytes) = entry.item.envelope() {
             state.count(entry.slot as usize, bytes.len() as u64);
         }
         state.entries.push(entry);

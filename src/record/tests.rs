@@ -19,6 +19,8 @@ use crate::net::{
 };
 use crate::provider::Base;
 
+mod webhooks;
+
 const KEY: &str = "planted-key-5c1d";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -92,7 +94,7 @@ fn source(name: &str, provider: Provider, base: &Base) -> Source {
     settings.scopes_every = Duration::ZERO;
     let network = Arc::new(SystemNetwork::new(TlsOptions::default()).unwrap());
     let name = SourceName::new(name).unwrap();
-    Source { name, settings, connections: 1, lateness_horizon: Duration::from_secs(60), network }
+    Source { name, settings, connections: 1, lateness_horizon: Duration::from_secs(60), network, webhook: None }
 }
 
 fn tweetstream(base: &Base) -> Source {
@@ -113,6 +115,7 @@ fn options(dir: &Path, sources: Vec<Source>) -> Options {
         run_for: None,
         holder: "a test".to_owned(),
         beside: None,
+        webhooks: None,
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::latency::Latency;
-use super::queue::{Entry, Item, Queue, Taken};
+use super::queue::{Delivered, Entry, Item, Queue, Taken};
 use super::suspicion::{Suspicion, Suspicions};
 use super::{Ending, Event, LossWindow, OpenGap, Options, RecordError, Sink, SourceOutcome, World, Writing, panicked, words_of};
 use crate::archive::{self, ALL, Archive, ArchiveError, Closed, Fact, GapRow, Hole, Leaf, Lost, PenError, Selected};
@@ -40,6 +40,9 @@ const FULL_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 
 /// Sealing a segment takes so many times as long as a commit, where syncs are what takes long.
 const SEALS_AS_COMMITS: u32 = 4;
+
+/// In the place of a connection's slot, for what came by webhook.
+const BY_WEBHOOK: usize = usize::MAX;
 
 /// Events remembered to count those that several connections bring once.
 const RECENT_EVENTS: usize = 65_536;
@@ -180,6 +183,8 @@ struct Planned {
     topics: Vec<String>,
     /// Whether what selects is read from the provider.
     reads_scopes: bool,
+    /// Whether its events come by webhook, too.
+    has_webhook: bool,
 }
 
 impl Planned {
@@ -191,6 +196,7 @@ impl Planned {
             horizon: source.lateness_horizon,
             topics: source.settings.topics.clone(),
             reads_scopes: !source.settings.scopes_every.is_zero(),
+            has_webhook: source.webhook.is_some(),
         }
     }
 }
@@ -404,7 +410,7 @@ impl Writer {
     }
 
     fn start(&mut self, planned: Planned) -> Result<(), ArchiveError> {
-        let Planned { name, provider, connections, horizon, topics, reads_scopes } = planned;
+        let Planned { name, provider, connections, horizon, topics, reads_scopes, has_webhook } = planned;
         let at = self.now();
         let is_wanted = |topic: &str| topics.iter().any(|wanted| wanted == topic);
         let (row, known) = self.begin_source(&name, provider, horizon, (reads_scopes, &is_wanted), at)?;
@@ -439,7 +445,7 @@ impl Writer {
             fault: None,
             fault_text: None,
         };
-        let recent = (connections > 1).then(Recent::default);
+        let recent = (connections > 1 || has_webhook).then(Recent::default);
         self.board.add(&outcome);
         let state = SourceState {
             outcome,
@@ -610,6 +616,7 @@ impl Writer {
             }
             Item::Overflow { since, envelopes, bytes } => self.overflow(slot, since, at, envelopes, bytes)?,
             Item::Leaf(leaf, told) => self.leaf(&leaf, told)?,
+            Item::Delivery(delivered, told) => self.delivery(slot, at, *delivered, told)?,
             Item::Hole(hole, told) => self.hole(&hole, at, told)?,
         }
         Ok(())
@@ -626,6 +633,19 @@ impl Writer {
             Err(refusal) => drop(told.send(Err(refusal))),
         }
         Ok(())
+    }
+
+    /// What came by webhook. It moves no frontier.
+    fn delivery(
+        &mut self,
+        slot: usize,
+        at: UnixMicros,
+        delivered: Delivered,
+        told: oneshot::Sender<Result<(), PenError>>,
+    ) -> Result<(), ArchiveError> {
+        let Delivered { bytes, decoded, info } = delivered;
+        self.owed.push(told);
+        self.envelope(slot, (at, ConnId(0), Via::Webhook), (bytes, info), &decoded, BY_WEBHOOK)
     }
 
     /// Records of a sealed segment, perhaps of a source that is not recorded now, are lost.
@@ -661,8 +681,26 @@ impl Writer {
         via: Via,
     ) -> Result<(), ArchiveError> {
         panic_point("writer");
-        let Slot { source, conn, state, .. } = self.slots[slot];
-        let source = &mut self.sources[source];
+        let Slot { conn, state, .. } = self.slots[slot];
+        self.envelope(slot, (at, conn, via), (bytes, info), decoded, slot)?;
+        let source = self.source(slot);
+        let suspicions = source.suspicions.look(source.outcome.provider, decoded, at, source.horizon);
+        if source.is_lost || state == (SlotState::Open { proven: false }) {
+            self.evidence(slot, at, "an envelope")?;
+        }
+        suspicions.into_iter().try_for_each(|suspicion| self.suspect(slot, at, suspicion))
+    }
+
+    /// Keeps and counts an envelope; `way` tells those that may bring the same events apart.
+    fn envelope(
+        &mut self,
+        slot: usize,
+        (at, conn, via): (UnixMicros, ConnId, Via),
+        (bytes, info): (Bytes, Option<String>),
+        decoded: &Decoded,
+        way: usize,
+    ) -> Result<(), ArchiveError> {
+        let source = &mut self.sources[self.slots[slot].source];
         let n_bytes = bytes.len() as u64;
         let draft = Draft { received_at: at, kind: RecordKind::Frame, via, conn, info, body: Body::Bytes(bytes) };
         // Also when the disk refuses it: then it is among those that are lost.
@@ -674,16 +712,12 @@ impl Writer {
         match &mut source.recent {
             None => outcome.events += decoded.events.len() as u64,
             Some(recent) => {
-                let fresh = decoded.events.iter().filter(|event| recent.is_fresh(slot, event)).count() as u64;
+                let fresh = decoded.events.iter().filter(|event| recent.is_fresh(way, event)).count() as u64;
                 outcome.events += fresh;
                 outcome.repeated += decoded.events.len() as u64 - fresh;
             }
         }
-        let suspicions = source.suspicions.look(source.outcome.provider, decoded, at, source.horizon);
-        if source.is_lost || state == (SlotState::Open { proven: false }) {
-            self.evidence(slot, at, "an envelope")?;
-        }
-        suspicions.into_iter().try_for_each(|suspicion| self.suspect(slot, at, suspicion))
+        Ok(())
     }
 
     fn suspect(&mut self, slot: usize, at: UnixMicros, suspicion: Suspicion) -> Result<(), ArchiveError> {

@@ -3,6 +3,8 @@
 Prints one line of JSON a part. README.md says what happens.
 """
 
+import hashlib
+import hmac
 import json
 import os
 import random
@@ -15,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import duckdb
@@ -47,6 +51,7 @@ class Planted:
             "bearer key": secret("/+=~"),
             "stand-ins' key": secret("/+= "[:-1]),
             "proxy's password": secret("+&="),
+            "webhook secret": secret("/+=&<% "[:-1]),
         }
         self.environment = {
             "TWITTERAPI_IO_API_KEY": self.secrets["header key"],
@@ -55,6 +60,7 @@ class Planted:
             "X_AUTH_TOKEN": self.secrets["cookie"],
             "X_CT0": self.secrets["csrf token"],
             "X_BEARER_TOKEN": self.secrets["bearer key"],
+            "SCRAPEBADGER_WEBHOOK_SECRET": self.secrets["webhook secret"],
             "BIRDTAPE_REDACT_KEY": self.secrets["stand-ins' key"],
         }
         self.of = {
@@ -267,7 +273,7 @@ class Check:
         elif scenario.base:
             bases = dict.fromkeys(SOURCES, scenario.base)
         self.configure(directory, bases)
-        process = self.start(directory, "record", "--json", "record")
+        process = self.start(directory, "record", "--json", "record", "--webhooks", "127.0.0.1:0")
         told = directory / "record.out.log"
 
         def has_happened(source):
@@ -286,6 +292,8 @@ class Check:
         happened = [source for source in SOURCES if has_happened(source)]
         self.reached += len(happened)
         self.missed += [f"{scenario.name}: {source}" for source in SOURCES if source not in happened]
+        if process.poll() is None:
+            self.deliver(told, scenario.name)
         # What was said is on its way to the tape; the last commit is at most so far away.
         settle(told)
         self.look_at_process(process, scenario.name)
@@ -303,6 +311,36 @@ class Check:
         if self.elsewhere.requests or self.elsewhere.heard:
             self.violations.append(f"{scenario.name}: a redirect was followed")
         return directory
+
+    def deliver(self, told, what):
+        """Webhooks that say all secrets of their source: genuine, forged, and to the wrong place."""
+        planted = self.planted
+        said = {"twitterapi_io": planted.echo("twitterapi_io"),
+                "scrapebadger": planted.echo("scrapebadger") + list(plain_forms(planted.secrets["webhook secret"]).values())}
+        urls = {event["source"]: event["url"] for event in events(told) if event.get("event") == "webhooks"}
+        for source, words in said.items():
+            body = json.dumps(envelope(source, " ".join(words))).encode()
+            if source == "twitterapi_io":
+                body = body.replace(b'"timestamp": 1,', b'"timestamp": %d,' % (time.time_ns() // 1_000_000))
+                proof = {"X-API-Key": planted.secrets["header key"]}
+            else:
+                digits = hmac.new(planted.secrets["webhook secret"].encode(), body, hashlib.sha256).hexdigest()
+                proof = {"X-ScrapeBadger-Signature": "sha256=" + digits, "X-ScrapeBadger-Delivery-Id": words[-1]}
+            quoted = plain_forms(planted.secrets["webhook secret"])["url"]
+            tries = [("", proof, 200), ("", {name: words[-1] for name in proof}, 401), (f"/{quoted}", proof, 404), (f"?k={quoted}", {}, 401)]
+            self.runs += 1
+            found = []
+            for place, headers, _ in tries:
+                request = urllib.request.Request(urls.get(source, "http://127.0.0.1:9") + place, body, headers, method="POST")
+                try:
+                    found.append(urllib.request.urlopen(request, timeout=PATIENCE).status)
+                except urllib.error.HTTPError as error:
+                    found.append(error.code)
+                except OSError as error:
+                    found.append(str(error))
+            self.reached += found == [status for *_, status in tries]
+            if found != [status for *_, status in tries]:
+                self.missed.append(f"{what}: webhooks of {source} are answered {found}")
 
     def look_at_process(self, process, what):
         for name in ("cmdline", "comm", "status"):

@@ -239,7 +239,8 @@ class Truth:
         self.evidence.setdefault(source, []).append(at)
 
     def visit(self, source, record) -> None:
-        if record.kind in ("frame", "open"):
+        # What came by webhook is no evidence.
+        if record.kind in ("frame", "open") and record.via != "webhook":
             self.witness(source.name, micros(record.at))
         if record.kind == "note" and record.body.startswith(b'{"note":"dropped"'):
             self.dropped += json.loads(record.body)["envelopes"]
@@ -315,6 +316,9 @@ class Truth:
         stops = {name: [micros(at) for _, at, _, fact in some if fact.get("note") == "stop"] for name, some in facts.items()}
         for source, at in self.desk.deaths:
             before = max((stamp for stamp in self.evidence.get(source, []) if stamp <= at), default=0)
+            # Without evidence nothing was promised that could break: what was announced came by webhook alone.
+            if before == 0:
+                continue
             # It had said farewell before: the gap is opened by who records next.
             if any(before <= stop <= at for stop in stops.get(source, [])):
                 continue

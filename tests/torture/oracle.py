@@ -130,8 +130,8 @@ def read(path: Path, visit=lambda source, record: None) -> Tape:
         # What waited while the disk was full is older than the run that writes it.
         if record.kind == "frame" and source.runs and record.at < source.runs[-1][1]:
             source.runs[-1] = (source.runs[-1][0], record.at)
-        # Notes of a mender are written for a recorder that is dead.
-        if record.kind in ("frame", "open") or (record.kind == "note" and b'{"note":"alive"' in record.body[:20]):
+        # Notes of a mender are written for a recorder that is dead; what came by webhook is no evidence.
+        if (record.kind in ("frame", "open") and record.via != "webhook") or (record.kind == "note" and b'{"note":"alive"' in record.body[:20]):
             source.alive_at = max(record.at, source.alive_at or "")
         visit(source, record)
 

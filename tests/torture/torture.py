@@ -26,6 +26,7 @@ MODES = {
     "panic": ("panics", "run", 9, "each part of the recorder panics, and an envelope makes the parser panic"),
     "files": ("descriptors", "run", 12, "too many files are open, in a recorder and in a replay"),
     "slowreader": ("slowreader", "run", 3, "a hundred clients of a replay that read nothing, beside one that is measured"),
+    "webhook": ("hooks", "run", 5_000, "SIGKILL of a recorder that receives webhooks, some of them forged, tried again as providers do"),
     "halfopen": ("halfopen", "run", 20, "the peer falls silent and its connection stays"),
     "soak": ("soak", "run", 1, "a steady rate for long: memory, delays and losses (--rate, --minutes, --faults; or scripts/soak)"),
     "clock": ("clock", "run", 20, "the wall clock steps while recording, by a second to ten years"),
@@ -44,6 +45,7 @@ SHORT = [
     ("enospc", ["--count", "12"]),
     ("readonly", ["--count", "4"]),
     ("stop", ["--count", "20"]),
+    ("webhook", ["--count", "30"]),
     ("panic", []),
     ("files", ["--count", "4"]),
 ]

@@ -122,6 +122,7 @@ impl Running {
             connections: 1,
             lateness_horizon: self.world.horizon,
             network: self.network(),
+            webhook: None,
         };
         let options = record::Options {
             tape: self.dir.path().to_owned(),
@@ -135,6 +136,7 @@ impl Running {
             run_for: None,
             holder: "the simulator".to_owned(),
             beside: None,
+            webhooks: None,
         };
         let world = record::World {
             clock: Arc::clone(&self.stage.clock) as Arc<dyn Clock>,
