@@ -12,6 +12,7 @@ mod net;
 mod provider;
 mod segment;
 mod text;
+mod webhook;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -29,7 +30,7 @@ const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
 }
 
 /// All of them.
-pub(crate) const ALL: [Target; 23] = [
+pub(crate) const ALL: [Target; 24] = [
     target("arguments", text::arguments),
     target("catalog", catalog::opened),
     target("client", net::client),
@@ -52,6 +53,7 @@ pub(crate) const ALL: [Target; 23] = [
     target("shown", text::shown),
     target("tweetstream", provider::tweetstream),
     target("twitterapi_io", provider::twitterapi_io),
+    target("webhook", webhook::delivery),
     target("x_live", provider::x_live),
 ];
 
