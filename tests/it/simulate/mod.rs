@@ -85,6 +85,12 @@ use schedule::Outcome;
 use table::Table;
 use world::{Wish, World};
 
+/// How long worlds lasted, on their own clock, from the first life of a recorder to the end of all filling.
+const MINUTES: &str = "minutes that passed in them";
+
+/// Of 365 days.
+const MINUTES_OF_A_YEAR: u64 = 365 * 24 * 60;
+
 /// Worlds of the gate.
 const GATE: std::ops::Range<u64> = 0..60;
 
@@ -144,9 +150,17 @@ const SOMETIMES: [&str; 36] = [
 
 /// Runs worlds and says what happened in them, and in which of them a promise is broken.
 fn run(worlds: impl IntoIterator<Item = (u64, Wish)>) -> Table {
+    run_for(worlds, u64::MAX)
+}
+
+/// The same until so much time has passed in them.
+fn run_for(worlds: impl IntoIterator<Item = (u64, Wish)>, minutes: u64) -> Table {
     let started = Instant::now();
     let (mut table, mut broken) = (Table::default(), Vec::new());
     for (seed, wish) in worlds {
+        if table.get(MINUTES) >= minutes {
+            break;
+        }
         table.note("worlds");
         let Outcome { table: one, violations } = schedule::run(World::new(seed, wish));
         table.merge(&one);
@@ -157,9 +171,10 @@ fn run(worlds: impl IntoIterator<Item = (u64, Wish)>) -> Table {
         }
     }
     println!(
-        "{table}  {} of {} worlds break a promise, {:.1} s",
+        "{table}  {} of {} worlds break a promise, {:.3} years passed in them, {:.1} s",
         broken.len(),
         table.get("worlds"),
+        table.get(MINUTES) as f64 / MINUTES_OF_A_YEAR as f64,
         started.elapsed().as_secs_f64()
     );
     assert!(broken.is_empty(), "{} worlds break a promise: {broken:?}", broken.len());
@@ -214,5 +229,14 @@ fn a_filling_that_is_cut_off_anywhere_loses_nothing() {
 fn many_worlds() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let from = number("SIMULATE_FROM", 0);
-    run((from..from + number("SIMULATE_SEEDS", 1_000)).map(|seed| (seed, Wish::default())));
+    let (worlds, minutes) = match number("SIMULATE_YEARS", 0) {
+        0 => (number("SIMULATE_SEEDS", 1_000), u64::MAX),
+        years => (u64::MAX - from, years.saturating_mul(MINUTES_OF_A_YEAR)),
+    };
+    let table = run_for((from..from + worlds).map(|seed| (seed, Wish::default())), minutes);
+    if table.get("worlds") >= GATE.end - GATE.start {
+        for fact in SOMETIMES {
+            assert!(table.get(fact) > 0, "this never happened: {fact}");
+        }
+    }
 }

@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::oracle;
 use super::stage::{Stage, Wire};
 use super::table::Table;
 use super::world::{End, World};
+use super::{MINUTES, oracle};
 
 /// The source's name.
 pub(super) const SOURCE: &str = "sim";
@@ -83,6 +83,7 @@ impl Running {
         }
         self.fill_all().await;
         playing.abort();
+        self.table.add(MINUTES, self.stage.clock.elapsed().as_secs() / 60);
         let found = oracle::look(&self.world, &self.stage, self.dir.path(), &self.disk, &self.full);
         self.table.merge(&self.stage.table());
         self.table.merge(&found.table);

@@ -44,7 +44,7 @@ impl SimClock {
     }
 
     /// Time of the world since its beginning.
-    fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.start.elapsed() + self.slept()
     }
 
