@@ -26,6 +26,11 @@ impl Evidence {
         proves.then_some(Self(record.at))
     }
 
+    /// What a catalog remembers of records it was made from.
+    pub(super) fn remembered(at_us: i64) -> Self {
+        Self(UnixMicros(at_us))
+    }
+
     pub(super) fn at(self) -> UnixMicros {
         self.0
     }
@@ -157,14 +162,15 @@ impl Timeline {
         }
     }
 
-    /// Where a gap would begin: where coverage ends, which is a horizon before the last evidence. Where nothing is covered since
-    /// a gap before it, it takes that in: history is asked of it a second time. It begins no earlier than the version, if all before that is told (as a
+    /// Where a gap would begin: one horizon before the last evidence. Where nothing is covered since a gap before it, it takes
+    /// that in: history is asked of it a second time. It begins no earlier than the version, if all before that is told (as a
     /// merge leaves it), and never before the promise.
-    pub(super) fn frontier(&self) -> UnixMicros {
+    pub(super) fn frontier(&self, evidence: Option<Evidence>) -> UnixMicros {
         let covered = self.live.iter().last().map_or(self.reached, |(_, to)| to.min(self.reached));
+        let by_evidence = evidence.map_or(covered, |at| UnixMicros(at.0.0.saturating_sub(self.row.horizon_us)));
         let since = UnixMicros(self.row.since_us);
         let bound = if since <= self.told() { since } else { self.promised };
-        covered.max(bound)
+        covered.min(by_evidence).max(bound)
     }
 
     /// Up to here each instant is told by evidence or by gaps that evidence has not reached.

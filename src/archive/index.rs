@@ -55,6 +55,7 @@ pub(super) struct SourceIndex {
     pub(super) running: bool,
     /// When what selects its events was last read.
     pub(super) listed: Option<UnixMicros>,
+    evidence: Option<Evidence>,
     pending_evidence: Option<Evidence>,
     pub(super) scopes: BTreeMap<String, Timeline>,
     connections: BTreeMap<u64, ConnectionRow>,
@@ -98,6 +99,7 @@ impl SourceIndex {
             started: false,
             running: false,
             listed: None,
+            evidence: None,
             pending_evidence: None,
             scopes: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -142,6 +144,7 @@ impl SourceIndex {
         }
         for conn in catalog.connections(&row.name)? {
             index.next_conn = index.next_conn.max(conn.conn.saturating_add(1));
+            index.evidence = index.evidence.max(Some(Evidence::remembered(conn.evidence_us)));
             if conn.closed_n.is_none() {
                 index.connections.insert(conn.conn, conn);
             }
@@ -212,11 +215,11 @@ impl SourceIndex {
     /// It may reach into a gap that ended after that evidence: each row tells all of its own loss.
     pub(super) fn frontier(&mut self, scope: &str) -> Option<UnixMicros> {
         self.settle();
-        let own = self.scopes.get(scope)?.frontier();
+        let own = self.scopes.get(scope)?.frontier(self.evidence);
         // A gap of everything takes in what evidence has not yet reached of any scope. One that began while the wall clock
         // was put back is behind the others.
         let is_taken = |other: &&Timeline| scope == ALL && other.open_gap.is_none() && other.row.until_us.is_none();
-        Some(self.scopes.values().filter(is_taken).map(Timeline::frontier).fold(own, UnixMicros::min))
+        Some(self.scopes.values().filter(is_taken).map(|other| other.frontier(self.evidence)).fold(own, UnixMicros::min))
     }
 
     /// Takes the next record in. Records up to the last one known only fill the block's id set.
@@ -277,6 +280,7 @@ impl SourceIndex {
 
     fn life(&mut self, conn: u64, evidence: Evidence, frame: bool) {
         self.started = true;
+        self.evidence = self.evidence.max(Some(evidence));
         self.pending_evidence = self.pending_evidence.max(Some(evidence));
         if let Some(row) = self.connections.get_mut(&conn) {
             row.frames += u64::from(frame);
