@@ -484,7 +484,7 @@ pub async fn run(
             failure = writing.failure() => return Err(failure),
             Some(joined) = helpers.join_next() => if let Err(error) = joined {
                 break_off(&queue, &mut writing, options.stop_within).await;
-                return Err(panicked("the control socket or the receiver of webhooks", error));
+                return Err(panicked("the control socket", error));
             },
             Some(joined) = beside.join_next() => if let Err(error) = joined {
                 break_off(&queue, &mut writing, options.stop_within).await;

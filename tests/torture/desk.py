@@ -170,6 +170,7 @@ class Desk:
         self.config.write_text("\n".join(lines) + "\n")
         if tape is None:
             self.tape.parent.mkdir(parents=True, exist_ok=True)
+        self.has_webhooks = False
         # (source, n, hash): everything that was announced before it was cut down.
         self.announced: list = []
         # (source, microseconds): when a recorder was cut down that had announced envelopes.
@@ -317,7 +318,7 @@ class Truth:
         for source, at in self.desk.deaths:
             before = max((stamp for stamp in self.evidence.get(source, []) if stamp <= at), default=0)
             # Without evidence nothing was promised that could break: what was announced came by webhook alone.
-            if before == 0:
+            if before == 0 and self.desk.has_webhooks:
                 continue
             # It had said farewell before: the gap is opened by who records next.
             if any(before <= stop <= at for stop in stops.get(source, [])):

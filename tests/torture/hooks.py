@@ -157,6 +157,7 @@ def work(result: Result, count: int, nth: int, options, base: Path) -> None:
 
 def made(options, dir: Path, server: Server) -> Desk:
     desk = Desk(options.binary, dir, server, 1, ARCHIVE)
+    desk.has_webhooks = True
     # Its socket is refused: its webhooks are all that it has.
     more = ['[source.badger]', 'provider = "scrapebadger"', 'base_url = "http://127.0.0.1:9"', 'reconnect_floor = "0s"', 'reconnect_cap = "1s"', 'scopes_every = "0s"']
     desk.config.write_text(desk.config.read_text() + "\n".join(more) + "\n")
