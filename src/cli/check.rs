@@ -122,7 +122,7 @@ fn print(json: bool, findings: &Findings) -> Result<()> {
 fn configuration(common: &Common, args: &Args, findings: &mut Findings) -> Vec<Source> {
     let file = common.config_file();
     match Config::load_only(&file, &args::env, &args.source) {
-        Ok(config) => {
+        Ok(mut config) => {
             log::start(config.secrets());
             let n = config.sources.len();
             let names = config.sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -135,10 +135,10 @@ fn configuration(common: &Common, args: &Args, findings: &mut Findings) -> Vec<S
             for source in &config.sources {
                 findings.add(Verdict::Ok, "key", format!("{}: from {}", source.name, source.key_source));
             }
-            match (config.webhooks, config.require_webhooks()) {
-                (_, Err(error)) => findings.hinted(Verdict::Fail, "webhooks", error.to_string(), error.hint()),
-                (Some(address), Ok(())) => findings.add(Verdict::Ok, "webhooks", format!("received at http://{address}/SOURCE")),
-                (None, Ok(())) => {}
+            match config.settle_webhooks().map(|()| config.webhooks) {
+                Err(error) => findings.hinted(Verdict::Fail, "webhooks", error.to_string(), error.hint()),
+                Ok(Some(address)) => findings.add(Verdict::Ok, "webhooks", format!("received at http://{address}/SOURCE")),
+                Ok(None) => {}
             }
             config.sources
         }

@@ -163,7 +163,7 @@ fn configuration(common: &Common, args: &Args) -> Result<Config> {
     if let Some(address) = args.webhooks {
         config.receive_webhooks_at(address)?;
     }
-    config.require_webhooks()?;
+    config.settle_webhooks()?;
     config.backfill.automatic &= !args.no_backfill;
     config.scrub.automatic &= !args.no_scrub;
     args.day.lay_over(&mut config.backfill);

@@ -24,18 +24,19 @@ impl Config {
     /// Receives webhooks at an address that was typed as a flag; the file's permission to be reached from elsewhere holds.
     ///
     /// # Errors
-    /// An address beyond this machine without that permission.
+    /// An address beyond this machine without that permission, or no source that has webhooks.
     pub fn receive_webhooks_at(&mut self, address: SocketAddr) -> Result<(), ConfigError> {
         let table = Table { page: None, origin: "--webhooks", path: Vec::new() };
         self.webhooks = Some(checked(&table, address, self.plain_webhooks)?);
-        Ok(())
+        if self.takes_webhooks() { Ok(()) } else { Err(ConfigError::NoWebhooks) }
     }
 
-    /// Refuses to receive webhooks from which nothing could come.
+    /// Refuses to receive webhooks that could not be told from others'. What the file says of them is for its sources that have
+    /// webhooks: where none of those is to be recorded, none are received.
     ///
     /// # Errors
-    /// A secret that is missing, or no source that has webhooks.
-    pub fn require_webhooks(&self) -> Result<(), ConfigError> {
+    /// A secret that is missing.
+    pub fn settle_webhooks(&mut self) -> Result<(), ConfigError> {
         if self.webhooks.is_none() {
             return Ok(());
         }
@@ -44,10 +45,14 @@ impl Config {
                 return Err(ConfigError::NoWebhookSecret { name: name.clone(), variable: variable.clone() });
             }
         }
-        match self.sources.iter().any(|source| source.webhook != WebhookSecret::None) {
-            true => Ok(()),
-            false => Err(ConfigError::NoWebhooks),
+        if !self.takes_webhooks() {
+            self.webhooks = None;
         }
+        Ok(())
+    }
+
+    fn takes_webhooks(&self) -> bool {
+        self.sources.iter().any(|source| source.webhook != WebhookSecret::None)
     }
 }
 

@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn ten_thousand_changed_bits_are_refused() {
         let (hook, good) = (badger(), signature("planted-hook-secret", BODY));
-        let (mut tried, mut body) = (0, BODY.repeat(12));
+        let (mut tried, mut body) = (0, BODY.repeat(17));
         let headers = signed(&body);
         for bit in 0..body.len() * 8 {
             body[bit / 8] ^= 1 << (bit % 8);
@@ -270,12 +270,7 @@ mod tests {
             assert_eq!(hook.check(&[header("x-api-key", bent)], BODY, NOW).unwrap_err(), Refusal::Forged, "bit {bit} of the key");
             tried += 1;
         }
-        assert!(tried >= 7_000, "{tried}");
-        // Other secrets make up for the rest.
-        for n in 0..3_000 {
-            let foreign = [header(SIGNATURES[0], signature(&format!("secret {n}"), BODY))];
-            assert_eq!(badger().check(&foreign, BODY, NOW).unwrap_err(), Refusal::Forged);
-        }
+        assert!(tried >= 10_000, "{tried}");
     }
 
     #[test]

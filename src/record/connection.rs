@@ -603,7 +603,7 @@ impl Shell {
             Offer::Taken => {}
             Offer::Gone => return Err(Gone),
             Offer::Full(entry) => {
-                let lost = Overflow { since: at, envelopes: 1, bytes: bytes_of(&entry.item) };
+                let lost = Overflow { since: at, envelopes: 1, bytes: entry.item.envelope_bytes() };
                 if !self.wait_for_room(entry).await? {
                     self.overflow = Some(lost);
                     self.say(
@@ -640,7 +640,7 @@ impl Shell {
     fn drop_envelope(&mut self, entry: &Entry) {
         if let Some(overflow) = &mut self.overflow {
             overflow.envelopes += 1;
-            overflow.bytes += bytes_of(&entry.item);
+            overflow.bytes += entry.item.envelope_bytes();
         }
     }
 
@@ -665,13 +665,6 @@ impl Drop for Shell {
 /// What was hidden, for the record it was hidden in.
 pub(super) fn told(hidden: Hidden) -> serde_json::Value {
     json!({ "places": hidden.places, "bytes": hidden.bytes })
-}
-
-fn bytes_of(item: &Item) -> u64 {
-    match item {
-        Item::Frame { bytes, .. } | Item::Broken { bytes, .. } => bytes.len() as u64,
-        _ => 0,
-    }
 }
 
 /// Makes words fit for the tape: no secret of the source, not long.

@@ -121,6 +121,16 @@ impl Item {
         }
     }
 
+    /// How many those are; 0 where it is none.
+    pub(super) fn envelope_bytes(&self) -> u64 {
+        self.envelope().map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    /// Whether a connection saw it, and not a filler, a scrubber or a provider's webhook.
+    pub(super) fn is_of_connection(&self) -> bool {
+        !matches!(self, Self::Leaf(..) | Self::Hole(..) | Self::Delivery(..))
+    }
+
     fn cost(&self) -> usize {
         let bytes = match self {
             Self::Http { body, .. } => body.len(),

@@ -578,7 +578,9 @@ impl Writer {
         let Entry { slot, at, item, .. } = entry;
         let slot = slot as usize;
         self.last_at = self.last_at.max(at);
-        self.slots[slot].last_at = at;
+        if item.is_of_connection() {
+            self.slots[slot].last_at = at;
+        }
         match item {
             Item::Frame { bytes, decoded, via, info } => self.frame(slot, at, (bytes, info), &decoded, via)?,
             Item::Broken { bytes, decoded, via, info } => {
