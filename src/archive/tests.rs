@@ -602,6 +602,25 @@ fn a_gap_of_everything_begins_where_the_scope_furthest_behind_stands() {
     );
 }
 
+/// Nothing is covered yet and a gap tells of everything up to second 90, but evidence has come to 100 only: what is lost by a
+/// crash begins a horizon before that, where the frontier was, and not where the first gap ends.
+#[test]
+fn a_gap_begins_no_later_than_a_horizon_before_the_last_evidence() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.start_source(&alpha(), HORIZON, boot(), at(0)).unwrap();
+    bench.connect(&mut archive, &alpha(), 10).unwrap();
+    archive.lost(&alpha(), at(20), RESET).unwrap().unwrap();
+    archive.live(&alpha(), ALL, HORIZON, at(30), "opened").unwrap();
+    archive.append(&alpha(), &frame(1, 100), None).unwrap();
+    archive.commit(at(100)).unwrap();
+    drop(archive);
+    let open = bench.open().unwrap().open_gaps(&alpha());
+    let began: Vec<_> = open.iter().map(|row| (UnixMicros(row.from_us), row.cause.as_str())).collect();
+    assert_eq!(began, [(at(10), Cause::ConnectionLost.name()), (at(40), Cause::Killed.name())]);
+}
+
 /// Such a gap may end before the others had come, and among gaps that were cut out there already.
 #[test]
 fn a_gap_that_ends_before_the_frontier_takes_coverage_back() {
