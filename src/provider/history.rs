@@ -14,7 +14,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
+use super::sweep::Stretch;
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
 use crate::model::json::{Json, Kind};
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
@@ -131,9 +133,51 @@ pub struct Price {
     pub micro_usd_per_thousand: u64,
 }
 
-/// One provider's walk.
+/// Passes through a history that was caught at something, at most.
+const PASSES_MAX: u8 = 4;
+
+/// A walk through one provider's history.
+///
+/// One that was caught at something on the way is asked for everything again, until a pass brings nothing that those before did
+/// not: what they call whole is whole only then.
 #[derive(Debug)]
-pub enum Walk {
+pub struct Walk {
+    settings: Settings,
+    wanted: Wanted,
+    pass: Pass,
+    path: Path,
+}
+
+/// What is known of the passes of a walk; stored with the path of the one that is being made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Pass {
+    stretch: Stretch,
+    /// The first is 1.
+    n: u8,
+    /// Rows of this one in the stretch that were not known.
+    new: u64,
+    /// What those before could not prove.
+    open: Vec<Open>,
+    path: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Open {
+    kind: String,
+    /// Instants, in microseconds.
+    rest: Vec<(i64, i64)>,
+    why: String,
+}
+
+impl Pass {
+    fn first(wanted: &Wanted) -> Self {
+        Self { stretch: Stretch::of(wanted), n: 1, new: 0, open: Vec::new(), path: String::new() }
+    }
+}
+
+/// The way one provider's history is walked through, once.
+#[derive(Debug)]
+enum Path {
     /// TwitterAPI.io
     TwitterapiIo(twitterapi_io::Walk),
     /// TweetStream
@@ -147,18 +191,16 @@ pub enum Walk {
 macro_rules! each {
     ($self:expr, $walk:ident => $call:expr) => {
         match $self {
-            Self::TwitterapiIo($walk) => $call,
-            Self::Tweetstream($walk) => $call,
-            Self::Scrapebadger($walk) => $call,
-            Self::XLive($walk) => $call,
+            Path::TwitterapiIo($walk) => $call,
+            Path::Tweetstream($walk) => $call,
+            Path::Scrapebadger($walk) => $call,
+            Path::XLive($walk) => $call,
         }
     };
 }
 
-impl Walk {
-    /// A walk that has not begun, or goes on from what [`cursor`](Self::cursor) gave; a cursor of another version of
-    /// ours begins anew.
-    pub fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
+impl Path {
+    fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
         match settings.provider {
             Provider::TwitterapiIo => Self::TwitterapiIo(twitterapi_io::Walk::new(settings, wanted, cursor)),
             Provider::Tweetstream => Self::Tweetstream(tweetstream::Walk::new(settings, wanted, cursor)),
@@ -167,22 +209,45 @@ impl Walk {
         }
     }
 
+    fn doubt(&mut self) {
+        match self {
+            Self::TwitterapiIo(walk) => walk.doubt(),
+            Self::Scrapebadger(walk) => walk.doubt(),
+            Self::Tweetstream(walk) => walk.doubt(),
+            Self::XLive(_) => {}
+        }
+    }
+}
+
+impl Walk {
+    /// A walk that has not begun, or goes on from what [`cursor`](Self::cursor) gave; a cursor of another version of
+    /// ours begins anew.
+    pub fn new(settings: &Settings, wanted: Wanted, cursor: Option<&str>) -> Self {
+        let first = Pass::first(&wanted);
+        let stored = cursor.and_then(|cursor| serde_json::from_str::<Pass>(cursor).ok());
+        let later = stored.filter(|pass| pass.stretch == first.stretch);
+        let cursor = later.as_ref().map(|pass| pass.path.as_str()).or(cursor);
+        let path = Path::new(settings, wanted.clone(), cursor);
+        let pass = later.unwrap_or(first);
+        Self { settings: settings.clone(), wanted, pass, path }
+    }
+
     /// The least it costs.
     pub fn price(&self) -> Price {
-        each!(self, walk => walk.price())
+        each!(&self.path, walk => walk.price())
     }
 
     /// What it costs by experience when so many rows come back: all of it is asked twice, as where nothing that is known
     /// lies at an edge of the stretch. No bound: a history that is caught at something is asked more often.
     pub fn price_about(&self, rows: u64) -> Price {
         let least = self.price();
-        let page = match self {
-            Self::TwitterapiIo(_) => twitterapi_io::PAGE,
-            Self::Tweetstream(_) => tweetstream::PAGE_MAX,
-            Self::Scrapebadger(_) => scrapebadger::PAGE,
-            Self::XLive(_) => return least,
+        let page = match &self.path {
+            Path::TwitterapiIo(_) => twitterapi_io::PAGE,
+            Path::Tweetstream(_) => tweetstream::PAGE_MAX,
+            Path::Scrapebadger(_) => scrapebadger::PAGE,
+            Path::XLive(_) => return least,
         };
-        let more = if let Self::Scrapebadger(walk) = self { walk.more_requests() } else { 0 };
+        let more = if let Path::Scrapebadger(walk) = &self.path { walk.more_requests() } else { 0 };
         let per_row = least.micro_usd_per_thousand / 1_000;
         let once = (least.micro_usd + more * per_row).max(rows * per_row);
         Price { requests: 2 * (least.requests + more + rows / page as u64), micro_usd: 2 * once, ..least }
@@ -192,28 +257,68 @@ impl Walk {
     /// which costs nothing. Without it that is done only where there is a single search, or once the provider was caught
     /// at something: a row that is left out of a last page leaves no other trace.
     pub fn doubt(&mut self) {
-        match self {
-            Self::TwitterapiIo(walk) => walk.doubt(),
-            Self::Scrapebadger(walk) => walk.doubt(),
-            Self::Tweetstream(walk) => walk.doubt(),
-            Self::XLive(_) => {}
-        }
+        self.path.doubt();
     }
 
     /// What to do next. Asking twice without an answer in between gives the same request.
     #[allow(clippy::should_implement_trait, reason = "it is asked again until there is an answer")]
     pub fn next(&mut self) -> Next {
-        each!(self, walk => walk.next())
+        loop {
+            match each!(&mut self.path, walk => walk.next()) {
+                Next::Done(verdict) => {
+                    if let Some(verdict) = self.agree(verdict) {
+                        return Next::Done(verdict);
+                    }
+                }
+                ask => return ask,
+            }
+        }
+    }
+
+    /// The verdict, unless another pass is to be made first.
+    fn agree(&mut self, mut verdict: Verdict) -> Option<Verdict> {
+        let is_first = self.pass.n == 1;
+        let is_whole = verdict.kinds.iter().any(|(_, proof)| *proof == Proof::Filled);
+        if !is_whole || (is_first && !each!(&self.path, walk => walk.is_caught())) {
+            return Some(verdict);
+        }
+        let is_agreed = !is_first && self.pass.new == 0;
+        if !is_agreed && self.pass.n < PASSES_MAX {
+            for (kind, proof) in &verdict.kinds {
+                if let Proof::Partial { rest, why } = proof {
+                    let rest = rest.iter().map(|(from, to)| (from.0, to.0)).collect();
+                    self.pass.open.push(Open { kind: kind.name().to_owned(), rest, why: why.clone() });
+                }
+            }
+            (self.pass.n, self.pass.new) = (self.pass.n + 1, 0);
+            self.path = Path::new(&self.settings, self.wanted.clone(), None);
+            self.path.doubt();
+            return None;
+        }
+        for (kind, proof) in verdict.kinds.iter_mut().filter(|(_, proof)| *proof == Proof::Filled) {
+            if !is_agreed {
+                let why = "the history gives other rows each time it is asked".to_owned();
+                *proof = Proof::Partial { rest: vec![(self.wanted.from, self.wanted.to)], why };
+                continue;
+            }
+            // Rows that came with the passes before are known to this one, and may have proven its edges.
+            if let Some(open) = self.pass.open.iter().rev().find(|open| open.kind == kind.name()) {
+                let rest = open.rest.iter().map(|(from, to)| (UnixMicros(*from), UnixMicros(*to))).collect();
+                *proof = Proof::Partial { rest, why: open.why.clone() };
+            }
+        }
+        verdict.evidence.push_str(&format!("; pass {} through a history that had been caught at something", self.pass.n));
+        Some(verdict)
     }
 
     /// Takes what was read of the answer to the last request, so that [`answered`](Self::answered) need not read it again;
     /// gives the events in it.
     pub fn has_read(&mut self, reading: Reading) -> Decoded {
         let Reading { decoded, body, page } = reading;
-        match (self, page) {
-            (Self::TwitterapiIo(walk), ReadPage::TwitterapiIo(page)) => walk.last_read.keep(body, page),
-            (Self::Tweetstream(walk), ReadPage::Tweetstream(page)) => walk.last_read.keep(body, page),
-            (Self::Scrapebadger(walk), ReadPage::Scrapebadger(page)) => walk.last_read.keep(body, page),
+        match (&mut self.path, page) {
+            (Path::TwitterapiIo(walk), ReadPage::TwitterapiIo(page)) => walk.last_read.keep(body, page),
+            (Path::Tweetstream(walk), ReadPage::Tweetstream(page)) => walk.last_read.keep(body, page),
+            (Path::Scrapebadger(walk), ReadPage::Scrapebadger(page)) => walk.last_read.keep(body, page),
             // Read for another provider, or nothing that is worth keeping.
             _ => {}
         }
@@ -225,12 +330,18 @@ impl Walk {
     /// # Errors
     /// When it is no page: ask again later, or stop.
     pub fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
-        each!(self, walk => walk.answered(response, known))
+        let page = each!(&mut self.path, walk => walk.answered(response, known))?;
+        self.pass.new += page.new;
+        Ok(page)
     }
 
     /// Where it stands, as one line of JSON without secrets: stored once the last page is durable.
     pub fn cursor(&self) -> String {
-        each!(self, walk => walk.cursor())
+        let path = each!(&self.path, walk => walk.cursor());
+        if self.pass.n == 1 {
+            return path;
+        }
+        serde_json::to_string(&Pass { path, ..self.pass.clone() }).unwrap_or_default()
     }
 }
 
@@ -370,4 +481,73 @@ pub(crate) fn one_value(body: &[u8]) -> Option<bool> {
     }
     json.skip().and_then(|()| json.finish()).ok()?;
     Some(!json.is_multi_line() && trimmed.len() == body.len())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::TweetId;
+    use crate::provider::Auth;
+    use crate::provider::drive::Tape;
+    use crate::provider::script::settings_with_key;
+
+    /// Walks through a history of one rule whose every page claims more behind the cursor that led to it; `rows` are the
+    /// milliseconds of the posts that it has when it is asked for the nth time.
+    fn walk(rows: impl Fn(usize) -> Vec<u64>, resumes: bool) -> (Proof, u8, usize) {
+        let settings = settings_with_key(Provider::TwitterapiIo, "hunter2", Auth::Header);
+        let at = |ms: u64| UnixMicros::from_millis(1_767_614_400_000 + ms as i64);
+        let rule = Selector { id: "r1".to_owned(), texts: vec!["owl".to_owned()], sample: None };
+        let margin = Duration::from_secs(10);
+        let wanted = Wanted { scope: "r1".into(), from: at(0), to: at(60_000), margin, selectors: vec![rule], is_listed: true };
+        let (mut walk, mut tape) = (Walk::new(&settings, wanted.clone(), None), Tape::default());
+        for n in 0.. {
+            let request = match walk.next() {
+                Next::Ask(request) => request,
+                Next::Done(verdict) => return (verdict.kinds[0].1.clone(), walk.pass.n, n),
+            };
+            let target = request.target.expose();
+            let bound = |name: &str| target.split_once(name)?.1.split(['%', '&']).next()?.parse::<u64>().ok();
+            let second = |ms: u64| at(ms).0 as u64 / 1_000_000;
+            let (since, until) = (bound("since_time%3A").unwrap(), bound("until_time%3A").unwrap());
+            let mut rows = rows(n);
+            rows.sort_unstable_by(|a, b| b.cmp(a));
+            rows.retain(|ms| (since..until).contains(&second(*ms)));
+            rows.retain(|ms| bound("max_id%3A").is_none_or(|max| TweetId::first_at(at(*ms)).0 <= max));
+            let post = |ms: &u64| {
+                let created = jiff::Timestamp::from_microsecond(at(*ms).0).unwrap().strftime("%a %b %d %H:%M:%S +0000 %Y");
+                json!({ "id": TweetId::first_at(at(*ms)).to_string(), "text": "owl", "createdAt": created.to_string() })
+            };
+            let posts: Vec<_> = rows.iter().map(post).collect();
+            let more = !posts.is_empty();
+            let page = json!({ "tweets": posts, "has_next_page": more, "next_cursor": if more { "again" } else { "" } });
+            let response = Response { status: 200, headers: Vec::new(), body: page.to_string().into() };
+            walk.answered(&response, &mut tape).unwrap();
+            tape.0.extend(decode_page(Provider::TwitterapiIo, &response.body).events.into_iter().map(|of| (of.kind, of.id)));
+            if resumes {
+                let cursor = walk.cursor();
+                walk = Walk::new(&settings, wanted.clone(), Some(&cursor));
+                assert_eq!(walk.cursor(), cursor);
+            }
+        }
+        unreachable!("it ends")
+    }
+
+    #[test]
+    fn a_history_that_was_caught_must_say_the_same_twice() {
+        let all = || vec![1_000, 20_000, 40_000, 59_000];
+        for resumes in [false, true] {
+            let (proof, passes, n_same) = walk(|_| all(), resumes);
+            assert_eq!((proof, passes), (Proof::Filled, 2));
+            // Half as long was one pass: a post that comes with the second one shows that more may be missing, and so on.
+            let n_first = n_same / 2;
+            let late = |n: usize, from: usize| all().into_iter().filter(|ms| n >= from || *ms != 20_000).collect::<Vec<_>>();
+            let (proof, passes, _) = walk(|n| late(n, n_first), resumes);
+            assert_eq!((proof, passes), (Proof::Filled, 3));
+            let (proof, passes, n) = walk(|n| all().into_iter().chain((2..n as u64).map(|n| n * 7)).collect(), resumes);
+            assert!(matches!(proof, Proof::Partial { .. }), "{proof:?} after {passes} passes, {n} requests");
+        }
+    }
 }

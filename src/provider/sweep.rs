@@ -12,6 +12,8 @@
 //! | is empty and claims more, again and again | what was asked for stays unproven |
 //! | brings hardly anything new, three times in a row | as if it brought nothing new |
 //! | has the rows of another search's page | each half of the window is asked for: who gives it again is not believed |
+//! | has the rows of one that was not believed | it is not believed, either |
+//! | is not in order where cursors are not followed | down to its oldest row nothing is proven |
 //! | names a cursor that another search had | as if it repeated a cursor |
 //! | has fewer rows than fit, and claims more | its stretch is asked a second time |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
@@ -117,11 +119,31 @@ pub(crate) enum Twin {
     Own,
     /// That search had it first.
     Of(usize),
+    /// It was given where it did not fit, again and again.
+    Odd,
 }
 
 /// What searches of one walk were given last, by hash, each with the search it was given to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Recent(VecDeque<(u64, usize)>);
+
+/// Pages that were given for another question however often it was asked: such a page proves nothing where it does fit.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Odd(Vec<u64>);
+
+impl Odd {
+    const KEPT: usize = 64;
+
+    pub(crate) fn note(&mut self, face: u64) {
+        if face != 0 && !self.0.contains(&face) && self.0.len() < Self::KEPT {
+            self.0.push(face);
+        }
+    }
+
+    pub(crate) fn has(&self, face: u64) -> bool {
+        self.0.contains(&face)
+    }
+}
 
 impl Recent {
     /// Some pages of each of a few searches.
@@ -287,6 +309,9 @@ pub(crate) struct Sweep {
     windowed: bool,
     /// Whether the paging was caught at something.
     pub(crate) doubt: bool,
+    /// Whether the last page was another question's, as often as that was asked.
+    #[serde(skip)]
+    pub(crate) is_odd: bool,
     newest: Option<i64>,
     /// The oldest row above the last page.
     above_last: Option<u64>,
@@ -313,6 +338,7 @@ impl Sweep {
             confirmed: false,
             windowed: false,
             doubt: false,
+            is_odd: false,
             newest: None,
             above_last: None,
             unproven: Vec::new(),
@@ -350,6 +376,7 @@ impl Sweep {
         met: &mut Met,
         known: &mut dyn Known,
     ) -> u64 {
+        self.is_odd = false;
         let Some(window) = self.windows.front_mut() else { return 0 };
         let before = window.oldest;
         // A second look may bring what the first one did.
@@ -366,7 +393,8 @@ impl Sweep {
             // A row from outside counts while pages go on downwards: a stray one comes with every page.
             let goes_on = (window.lo..window.hi).contains(&at) || before.is_none_or(|(_, id)| row.id < id);
             n_fresh += usize::from(window.ids.insert(row.id) && goes_on);
-            if window.oldest.is_none_or(|(_, id)| row.id < id) {
+            // Strays from before the window are no way down in it.
+            if at >= window.lo && window.oldest.is_none_or(|(_, id)| row.id < id) {
                 window.oldest = Some((at, row.id));
             }
             self.newest = self.newest.max(Some(at));
@@ -423,6 +451,12 @@ impl Sweep {
             }
         }
         if self.windowed {
+            // Below the oldest row is below all of them only where rows come in order: one that does not belong there may be it.
+            let is_in_order = rows.windows(2).all(|pair| second(pair[1].at) <= second(pair[0].at) + 1);
+            if let Some(window) = self.windows.front().filter(|_| !is_in_order) {
+                let (lo, hi) = (window.oldest.map_or(window.lo, |(at, _)| at), window.hi);
+                self.give_up(lo, hi);
+            }
             self.shrink(before, past_until, past_id);
         } else if let Some(window) = self.windows.front_mut() {
             window.cursor = onward.map(|onward| onward.cursor.to_owned());
@@ -456,7 +490,7 @@ impl Sweep {
             Some(_) => n_outside > 0,
             None => window.look > 0 && n_later * 2 > rows.len(),
         };
-        let is_strange = !all_fit || is_elsewhere;
+        let is_strange = !all_fit || is_elsewhere || twin == Twin::Odd;
         if !is_strange && !is_twin {
             return false;
         }
@@ -468,6 +502,7 @@ impl Sweep {
                 return true;
             }
             if is_strange {
+                self.is_odd = true;
                 // What the other half was answered is worth no more.
                 let (lo, hi) = window.half_of.unwrap_or((window.lo, window.whole.0));
                 self.give_up(lo, hi);
@@ -636,7 +671,10 @@ fn middle(rows: &[Row], lo: i64, hi: i64) -> Option<i64> {
         (to - from >= HALF_MIN).then_some(from + (to - from) / 2)
     };
     let between: Vec<_> = seconds.windows(2).map(|pair| (pair[0], pair[1])).collect();
-    widest(&between).or_else(|| widest(&[(lo, *seconds.first()?), (*seconds.last()?, hi)]))
+    let (first, last) = (*seconds.first()?, *seconds.last()?);
+    // Where they are dense, half of them are on each side.
+    let median = || (last - first >= HALF_MIN - 1).then(|| seconds[seconds.len() / 2].clamp(first + 2, last - 1));
+    widest(&between).or_else(|| widest(&[(lo, first), (last, hi)])).or_else(median)
 }
 
 /// Puts limits of time, and of ids, behind a search; a text with alternatives is kept together.

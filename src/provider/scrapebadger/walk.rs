@@ -35,8 +35,8 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups, is_handle,
-    judge, merged, was_known,
+    ERRORS_MAX, Met, Odd, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups,
+    is_handle, judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -104,10 +104,16 @@ struct State {
     errors: u8,
     holes: Vec<String>,
     doubt: bool,
+    /// Whether a log or the posts by id were.
+    #[serde(default)]
+    is_caught: bool,
     /// The page before, by its rows.
     face: u64,
     /// Pages of posts by their rows, and cursors.
     faces: Recent,
+    /// Pages that were given for another question.
+    #[serde(default)]
+    odd: Odd,
     cursors: Recent,
     n_pages: u64,
     n_rows: u64,
@@ -278,8 +284,10 @@ impl Walk {
             errors: 0,
             holes: Vec::new(),
             doubt: false,
+            is_caught: false,
             face: 0,
             faces: Recent::default(),
+            odd: Odd::default(),
             cursors: Recent::default(),
             n_pages: 0,
             n_rows: 0,
@@ -293,6 +301,12 @@ impl Walk {
             walk.advance();
         }
         walk
+    }
+
+    /// Whether the history was caught at something.
+    pub(crate) fn is_caught(&self) -> bool {
+        let State { sweeps, gone, is_caught, .. } = &self.state;
+        *is_caught || sweeps.iter().any(|sweep| sweep.doubt) || !gone.is_empty()
     }
 
     /// Every last page of a search is asked twice.
@@ -530,6 +544,7 @@ impl Walk {
         if read.logs.iter().any(|row| row.rule.as_deref().is_some_and(|rule| log.is_of_another(rule))) {
             if log.retries < RETRIES_MAX {
                 log.retries += 1;
+                self.state.is_caught = true;
             } else {
                 log.failed = Some("its delivery log was answered with another rule's".to_owned());
                 log.done = true;
@@ -562,6 +577,7 @@ impl Walk {
             log.ids.clear();
             if log.retries < RETRIES_MAX {
                 log.retries += 1;
+                self.state.is_caught = true;
                 return (read.logs.len() as u64, 0);
             }
             log.failed = Some("a page of its delivery log stayed incomplete".to_owned());
@@ -587,7 +603,10 @@ impl Walk {
                     self.met.insert(*id, true);
                     waits.map(|at| self.state.missed.swap_remove(at));
                 }
-                (false, None) => self.state.missed.push(*id),
+                (false, None) => {
+                    self.state.is_caught = true;
+                    self.state.missed.push(*id);
+                }
                 (false, Some(at)) => {
                     self.state.gone.push(self.state.missed.swap_remove(at));
                 }
@@ -601,9 +620,14 @@ impl Walk {
         let rows = rows_of(read);
         let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let twin = self.state.faces.twin(face_of_rows(&rows, &self.state.stretch), at);
+        let face = face_of_rows(&rows, &self.state.stretch);
+        let twin = self.state.faces.twin(face, at);
+        let twin = if self.state.odd.has(face) { Twin::Odd } else { twin };
         let onward = self.state.cursors.onward(next, at);
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
+        if self.state.sweeps[at].is_odd {
+            self.state.odd.note(face);
+        }
         if let Twin::Of(other) = twin
             && let Some(other) = self.state.sweeps.get_mut(other)
         {

@@ -27,6 +27,7 @@ use super::page::{self, Row};
 use super::watchlist::normalized;
 use crate::model::{Event, EventId, EventKind, IntervalSet, Response, UnixMicros};
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
+use crate::provider::sweep::{Odd, face};
 use crate::provider::{Settings, percent_encode};
 
 /// Most rows of a page. Documented: the same page.
@@ -126,6 +127,12 @@ struct Course {
     is_quiet: bool,
     /// A page of this pass was caught lying.
     has_lied: bool,
+    /// One of any pass was.
+    #[serde(default)]
+    was_caught: bool,
+    /// Pages that were given for another question.
+    #[serde(default)]
+    odd: Odd,
     /// Rows that were new in this pass or look.
     n_found: u64,
     /// Events known from the stream were seen before the stretch, and after it.
@@ -204,6 +211,11 @@ impl Walk {
     }
 
     /// Every family is walked twice.
+    /// Whether the history was caught at something.
+    pub(crate) fn is_caught(&self) -> bool {
+        self.state.courses.iter().any(|course| course.was_caught || course.has_lied)
+    }
+
     pub(crate) fn doubt(&mut self) {
         self.state.doubt = true;
     }
@@ -491,13 +503,17 @@ impl Course {
         self.has_lied |= hashes.len() < placed.len() || page.count.is_some_and(|count| count != n as u64);
         // Rows that are counted and not there are nowhere.
         let is_void = n == 0 && page.count.is_some_and(|count| count > 0);
-        let is_strange = n_strange * 2 > n || is_void;
+        let of_page = face(hashes.iter().copied());
+        let is_strange = n_strange * 2 > n || is_void || self.odd.has(of_page);
         let is_seam_torn = window.seam.is_some_and(|(hash, at)| {
             let goes_below = n < self.cap || placed.iter().any(|row| row.late() < at);
             goes_below && !hashes.contains(&hash)
         });
         if is_strange || is_seam_torn {
             self.has_lied = true;
+            if is_strange && window.n_tries >= TRIES_MAX {
+                self.odd.note(of_page);
+            }
             // A row may really be gone since: then the seam never comes again.
             return !is_strange && window.n_tries > 0;
         }
@@ -609,6 +625,7 @@ impl Course {
     /// No window is left: done, or another look, or another pass.
     fn turn(&mut self, main: &Window, stretch: (UnixMicros, UnixMicros), doubt: bool) {
         // A pass that does not reach as far as another one, at either end, is some other page again.
+        self.was_caught |= self.has_lied;
         let is_below = self.oldest.is_none_or(|oldest| self.reached.is_some_and(|reached| reached <= oldest));
         let is_short = !self.is_looking && self.pass > 1 && !(is_below && self.risen >= self.newest);
         let is_second = self.is_looking || self.pass > 1;

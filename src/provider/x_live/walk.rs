@@ -100,6 +100,10 @@ struct Course {
     is_confirming: bool,
     n_passes: u8,
     n_tries: u8,
+    /// Whether any page had to be asked for again.
+    #[serde(default)]
+    is_caught: bool,
+
     /// Entries of the longest page.
     page_size: usize,
     is_high_edge_seen: bool,
@@ -147,6 +151,11 @@ impl Walk {
     pub(crate) fn price(&self) -> Price {
         let talks = if self.settings.direct_messages { self.conversations.len() } else { 0 };
         Price { requests: (self.posts.len().div_ceil(POSTS_MAX) + talks) as u64, ..Price::default() }
+    }
+
+    /// Whether a conversation was caught at something.
+    pub(crate) fn is_caught(&self) -> bool {
+        self.state.courses.iter().any(|course| course.is_caught)
     }
 
     pub(crate) fn next(&mut self) -> Next {
@@ -284,6 +293,7 @@ impl Walk {
         let is_torn = talk.named.iter().flatten().any(|named| ids.binary_search(named).is_err());
         let is_doubtful = is_useless || is_short || is_torn;
         let tries = if is_useless { TRIES_MAX } else { 1 };
+        course.is_caught |= is_doubtful;
         if is_doubtful && course.n_tries < tries {
             course.n_tries += 1;
             return told;
