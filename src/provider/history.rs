@@ -330,8 +330,9 @@ impl Walk {
     /// # Errors
     /// When it is no page: ask again later, or stop.
     pub fn answered(&mut self, response: &Response, known: &mut dyn Known) -> Result<Page, Trouble> {
+        let tells = !matches!(&self.path, Path::XLive(walk) if walk.asks_totals());
         let page = each!(&mut self.path, walk => walk.answered(response, known))?;
-        self.pass.new += page.new;
+        self.pass.new += if tells { page.new } else { 0 };
         Ok(page)
     }
 

@@ -153,6 +153,11 @@ impl Walk {
         Price { requests: (self.posts.len().div_ceil(POSTS_MAX) + talks) as u64, ..Price::default() }
     }
 
+    /// Whether the next answer has totals, which are as of now and so always new.
+    pub(crate) fn asks_totals(&self) -> bool {
+        !self.batch().is_empty()
+    }
+
     /// Whether a conversation was caught at something.
     pub(crate) fn is_caught(&self) -> bool {
         self.state.courses.iter().any(|course| course.is_caught)

@@ -169,6 +169,13 @@ fn totals_of_many_posts_come_in_batches() {
         assert!(matches!(proof(&walked, EventKind::DmTyping), Proof::Unfillable { .. }));
         assert_eq!(proof(&walked, EventKind::DmUpdate), &Proof::Filled);
     }
+    // A conversation that is caught is asked for again, and so are the totals: that those are new says nothing against it.
+    let mut empties = |n: usize, _: &Request, response: Response| match n {
+        3 => with_page(response, |page| page["conversation_timeline"]["status"] = json!("HAS_MORE")),
+        _ => response,
+    };
+    let walked = run(&settings(), &envelopes, &wanted_of, false, &mut empties);
+    assert_eq!((walked.asked.len() > 3 + 3 + 3, proof(&walked, EventKind::DmUpdate)), (true, &Proof::Filled));
     // One topic, private ones that are not switched on, and what nobody knows.
     let one = run(&settings(), &envelopes, &wanted(&topics[3], 0, 100, &topics), false, &mut honest);
     assert_eq!((one.asked.len(), one.found.len()), (1, 1));
