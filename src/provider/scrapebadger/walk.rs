@@ -552,9 +552,10 @@ impl Walk {
             return (read.logs.len() as u64, 0);
         }
         let stretch = &self.state.stretch;
-        let mut is_fresh = read.logs.is_empty();
+        let (mut is_fresh, mut is_moved) = (read.logs.is_empty(), false);
         for row in &read.logs {
-            is_fresh |= log.ids.insert(row.id.clone());
+            let is_first = log.ids.insert(row.id.clone());
+            (is_fresh, is_moved) = (is_fresh | is_first, is_moved | !is_first);
             self.state.unshown.retain(|(monitor, _)| row.monitor.as_ref() != Some(monitor));
             let was_known = was_known(row.tweet_id, &mut self.met, known);
             let is_inside = (stretch.from..stretch.to).contains(&row.published_at.0);
@@ -571,6 +572,8 @@ impl Walk {
                 }
             }
         }
+        // Rows move when the log grows, and that is said: else some may have moved past where it was asked.
+        self.state.is_caught |= is_moved && read.total == Some(log.total);
         let before = (log.page - 1).saturating_mul(PAGE as u64);
         let expected = read.total.unwrap_or(0).saturating_sub(before).min(PAGE as u64);
         if (read.logs.len() as u64) < expected || !is_fresh || (is_twin && log.retries == 0) {
