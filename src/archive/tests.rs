@@ -692,6 +692,38 @@ fn a_flipped_bit_at_the_end_of_an_open_segment_is_not_believed() {
     }
 }
 
+/// After a power cut the length of a file may be durable where its last blocks are not: it ends in zeros. No more is lost than if
+/// it had ended there.
+#[test]
+fn a_tail_of_zeros_costs_what_a_cut_there_does() {
+    let kept = |from: usize, bend: fn(&mut Vec<u8>, usize)| {
+        let bench = Bench::new();
+        let mut archive = bench.open().unwrap();
+        archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+        for n in 1..=64 {
+            archive.append(&alpha(), &frame(n, n as i64), None).unwrap();
+            archive.commit(at(n as i64)).unwrap();
+        }
+        drop(archive);
+        let is_open = |path: &Path| path.extension().is_some_and(|e| e == "open");
+        let (path, mut file) = bench.disk.files().into_iter().find(|(path, _)| is_open(path)).unwrap();
+        let from = from.min(file.len());
+        bend(&mut file, from);
+        bench.disk.overwrite(&path, file);
+        drop(bench.open().unwrap());
+        let frames = collect(&bench.tape(), Span::default()).into_iter().filter(|record| record.kind == RecordKind::Frame);
+        frames.map(|record| (record.n, record.line)).collect::<Vec<_>>()
+    };
+    let mut counts = Vec::new();
+    for from in (60..4_000).step_by(97) {
+        let zeroed = kept(from, |file, from| file[from..].fill(0));
+        assert_eq!(zeroed, kept(from, Vec::truncate), "from byte {from}");
+        counts.push(zeroed.len());
+    }
+    counts.dedup();
+    assert!(counts.len() > 5, "{counts:?}");
+}
+
 /// From any instant and any number on everything is found: in sealed segments, in the open one, and in its last block, of which
 /// the index knows nothing yet.
 #[test]

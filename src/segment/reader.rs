@@ -142,11 +142,36 @@ impl Reader {
                 }
                 Ok(_) => {}
                 Err(error) => {
+                    let data = self.up_to_the_damage(offset, self.offset - taken as u64)?;
                     self.seek(offset)?;
                     return self.damaged(data, error.to_string());
                 }
             }
         }
+    }
+
+    /// What a frame unpacks to before it breaks; the decoder gives nothing of the input in which it does, so of that, which
+    /// begins at `sound`, it gets a byte at a time.
+    fn up_to_the_damage(&mut self, offset: u64, sound: u64) -> Result<Vec<u8>, SegmentError> {
+        self.seek(offset)?;
+        let mut data = Vec::new();
+        let mut decoder = Decoder::new().map_err(|e| self.io(e))?;
+        decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|e| self.io(e))?;
+        while data.len() <= MAX_BLOCK_BYTES && (self.used < self.filled || self.fill()?) {
+            let left = usize::try_from(sound.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+            let upto = self.filled.min(self.used.saturating_add(left.max(1)));
+            data.reserve(READ);
+            let pos = data.len();
+            let mut input = InBuffer::around(&self.buffer[self.used..upto]);
+            let step = decoder.run(&mut input, &mut OutBuffer::around_pos(&mut data, pos));
+            let taken = input.pos;
+            self.used += taken;
+            self.offset += taken as u64;
+            if !matches!(step, Ok(1..)) || (taken == 0 && data.len() == pos) {
+                break;
+            }
+        }
+        Ok(data)
     }
 
     /// The block at a place, unpacked in one step, which needs no window to copy from; `None` when it is not as expected.
@@ -336,6 +361,8 @@ pub enum Trust {
     Checksum,
     /// As before, and every commit line's hash is computed again.
     Chain,
+    /// As before, and of a damaged block what the chain vouches for: the lines before the damage, up to the last commit.
+    Prefix,
 }
 
 /// Follows the chain of commit hashes through the blocks of a segment and says how much of each is proven.
@@ -400,9 +427,10 @@ impl Walk {
 
     /// Follows the chain through the next block; gives the proven length, and what does not hold.
     pub fn prove(&mut self, block: &Block) -> (usize, Option<String>) {
-        if let BlockEnd::Damaged(why) = &block.end {
+        let broken = if let BlockEnd::Damaged(why) = &block.end { Some(why.clone()) } else { None };
+        if broken.is_some() && (self.trust != Trust::Prefix || self.chain.is_none()) {
             self.chain = None;
-            return (0, Some(why.clone()));
+            return (0, broken);
         }
         let (mut good, mut at) = (0, 0);
         let mut damage = None;
@@ -413,7 +441,7 @@ impl Walk {
                         damage = Some(format!("the commit after record {} does not vouch for the bytes before it", commit.n));
                         // A whole block's own checksum holds, so what was written was already wrong: believe nothing more.
                         self.chain = None;
-                        return (good, damage.filter(|_| block.end == BlockEnd::Whole));
+                        return (good, broken.or(damage.filter(|_| block.end == BlockEnd::Whole)));
                     }
                     _ => {}
                 }
@@ -428,7 +456,10 @@ impl Walk {
         if block.end == BlockEnd::Whole && good < block.data.len() {
             damage = Some("the block does not end with a commit line".to_owned());
         }
-        (good, damage)
+        if broken.is_some() {
+            self.chain = None;
+        }
+        (good, broken.or(damage))
     }
 }
 
