@@ -342,25 +342,13 @@ fn look(bench: &Bench, row: &SegmentRow) -> Looked {
     bench.tape().look_at(&bench.disk, row).unwrap().unwrap()
 }
 
-/// The same tape once more, as somebody would have copied its directory.
-fn copied(bench: &Bench) -> (tempfile::TempDir, Tape) {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), MemDisk::default());
-    for (path, data) in bench.disk.files() {
-        let path = dir.path().join(path.strip_prefix(bench.path()).unwrap());
-        disk.create(&path).unwrap();
-        disk.overwrite(&path, data);
-    }
-    std::fs::copy(bench.path().join("catalog.sqlite"), dir.path().join("catalog.sqlite")).unwrap();
-    let tape = Tape::open(dir.path(), Arc::new(disk)).unwrap();
-    (dir, tape)
-}
-
 #[test]
 fn a_flipped_bit_is_found_told_once_and_brought_back() {
     let bench = lived();
     let row = rows(&bench, &alpha())[2].clone();
     assert!(look(&bench, &row).is_whole());
-    let (_dir, copy) = copied(&bench);
+    let other = bench.copy();
+    let copy = other.tape();
     let (path, sound, dump_before) = (path_of(&bench, &row), data_of(&bench.disk, &path_of(&bench, &row)), dump(&bench.path()));
     bend(&bench, &row, 0.5);
     let looked = look(&bench, &row);
@@ -404,7 +392,8 @@ fn a_flipped_bit_is_found_told_once_and_brought_back() {
 fn a_copy_is_believed_by_the_records_that_are_left() {
     let bench = lived();
     let row = rows(&bench, &alpha())[1].clone();
-    let (_dir, copy) = copied(&bench);
+    let other = bench.copy();
+    let copy = other.tape();
     let sound = data_of(&bench.disk, &path_of(&bench, &row));
     bend(&bench, &row, 0.4);
     std::fs::remove_file(bench.path().join("catalog.sqlite")).unwrap();
@@ -429,7 +418,8 @@ fn what_is_no_copy_brings_nothing_back() {
     let refused = archive.restore(&alpha(), &row, &other.tape(), true, decode_record, at(30_000)).unwrap();
     assert_eq!(refused, Err(Refused::OtherTape));
     // A copy that was made after the damage.
-    let (_dir, copy) = copied(&bench);
+    let other = bench.copy();
+    let copy = other.tape();
     let refused = archive.restore(&alpha(), &row, &copy, true, decode_record, at(30_000)).unwrap();
     assert!(matches!(refused, Err(Refused::Damaged(_))), "{refused:?}");
     assert!(data_of(&bench.disk, &path_of(&bench, &row)) == bent);
@@ -445,7 +435,8 @@ fn a_crash_while_restoring_leaves_old_or_new() {
         archive.restore(&alpha(), row, copy, true, decode_record, at(30_004))?.unwrap();
         archive.close(at(30_005)).map(drop)
     };
-    let (_dir, copy) = copied(&probe);
+    let other = probe.copy();
+    let copy = other.tape();
     bend(&probe, &row, 0.5);
     let begun = probe.disk.points().len();
     restore(&probe, &row, &copy).unwrap();
@@ -453,7 +444,8 @@ fn a_crash_while_restoring_leaves_old_or_new() {
     for point in 0..points {
         for unsynced in WAYS {
             let bench = lived_once();
-            let (_dir, copy) = copied(&bench);
+            let other = bench.copy();
+            let copy = other.tape();
             let row = rows(&bench, &alpha())[1].clone();
             let sound = data_of(&bench.disk, &path_of(&bench, &row));
             bend(&bench, &row, 0.5);
