@@ -51,7 +51,7 @@ def work(result: Result, count: int, nth: int, options, base: Path) -> None:
             recorder.drain()
             result.reached += recorder.kill()
             desk.remember(recorder, now())
-            result.violations += [f"batch {batch}: {what}" for what in desk.stock_zstd(recorder)]
+            result.violations += [f"batch {batch}: {what}" for what in desk.stock_zstd(recorder)[0]]
         mended = desk.recover()
         if mended.returncode != 0:
             result.violations.append(f"batch {batch}: recover ends with {mended.returncode}: {mended.stderr.decode()[-500:]}")
