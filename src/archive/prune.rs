@@ -71,8 +71,15 @@ impl Archive {
         let last_n = rest.iter().map(|row| Seq(row.first_n).before()).min().unwrap_or(index.last_n());
         let (first_n, provider) = (Seq(first.first_n), index.provider().to_owned());
         let before = Remains::read(&*self.disk, &self.layout, &self.tape, name)?;
-        let (mut catalog, mut index, envelopes) =
-            recover::fold(&self.layout, &*self.disk, decode, (source, &provider), before.as_ref(), &doomed, progress)?;
+        let (mut catalog, mut index, envelopes) = recover::fold(
+            &self.layout,
+            &*self.disk,
+            decode,
+            (&self.tape, source, &provider),
+            before.as_ref(),
+            &doomed,
+            progress,
+        )?;
         let mut changes = Vec::new();
         if index.last_n() < last_n {
             index.skip_to(last_n);

@@ -12,7 +12,7 @@ use super::layout::{Layout, TapeInfo};
 use super::{ArchiveError, Result, ScopeCoverage, coverage, verify};
 use crate::catalog::{BlockRow, Catalog, SegmentRow, SourceRow};
 use crate::model::{BodyRef, ConnId, RecordKind, Seq, UnixMicros, Via};
-use crate::segment::{Block, BlockEnd, BlockPlace, Disk, Line, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
+use crate::segment::{Block, BlockEnd, BlockPlace, Disk, Line, Owner, Reader, SegmentError, Trust, Walk, block_at, walk_lines};
 
 /// A tape that is being read. What a writer has not committed is not seen.
 pub struct Tape {
@@ -164,6 +164,7 @@ impl Tape {
             layout: self.layout.clone(),
             disk: Arc::clone(&self.disk),
             segments,
+            owner: self.owner(source),
             committed: Seq(committed),
             span,
             current: None,
@@ -269,12 +270,16 @@ impl Tape {
         })
     }
 
+    fn owner(&self, source: &str) -> Owner {
+        Owner { tape: self.info.tape.clone(), source: source.to_owned() }
+    }
+
     /// The block a recorder is writing has no row yet.
     fn each_unindexed(&self, source: &str, mut each: impl FnMut(Bytes)) -> Result<()> {
         for row in self.catalog.segments(source)?.into_iter().filter(|s| s.state == "open") {
             let last = self.catalog.blocks(source, row.first_n)?.into_iter().max_by_key(|block| block.offset);
             let mut reader = Reader::open(&*self.disk, &existing(&self.layout, &*self.disk, &row))?;
-            let mut walk = Walk::new(Trust::Chain);
+            let mut walk = Walk::new(Trust::Chain).of(self.owner(source));
             // The last block with a row says how the chain goes on.
             if let Some(last) = &last {
                 reader.seek(last.offset)?;
@@ -428,6 +433,7 @@ pub struct Records {
     layout: Layout,
     disk: Arc<dyn Disk>,
     segments: VecDeque<SegmentRow>,
+    owner: Owner,
     committed: Seq,
     span: Span,
     current: Option<(Reader, Walk, bool)>,
@@ -478,7 +484,7 @@ impl Records {
             } else {
                 Walk::new(Trust::Chain)
             };
-            self.current = Some((reader, walk, true));
+            self.current = Some((reader, walk.of(self.owner.clone()), true));
         }
         Ok(())
     }
@@ -514,7 +520,7 @@ impl Records {
             match Reader::open(&*self.disk, &path) {
                 Ok(reader) => {
                     let sealed = row.state == "sealed" || path.extension().is_some_and(|e| e == "zst");
-                    self.current = Some((reader, Walk::new(Trust::Chain), sealed));
+                    self.current = Some((reader, Walk::new(Trust::Chain).of(self.owner.clone()), sealed));
                 }
                 Err(SegmentError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     self.damage.push(format!("segment {} is not there", path.display()));

@@ -14,7 +14,9 @@ use super::writer::segment_row;
 use super::{Archive, ArchiveError, Decode, Fact, Options, Result};
 use crate::catalog::{Catalog, Change, SegmentRow};
 use crate::model::{Decoded, Provider, RecordKind, Seq, SourceName, UnixMicros};
-use crate::segment::{self, BlockEnd, Content, Disk, FORMAT, Header, Line, Reader, Sealed, SegmentError, Trust, Walk, Writer};
+use crate::segment::{
+    self, BlockEnd, Content, Disk, FORMAT, Header, Line, Owner, Reader, Sealed, SegmentError, Trust, Walk, Writer,
+};
 
 /// What opening had to mend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -295,7 +297,8 @@ fn salvage(
     let damaged = layout.open(source.as_str(), &open.day, open.first_n);
     // The runs are written under other numbers' names first, and the first run last: as long as the damaged file has
     // its name, a killed salvage is simply done again.
-    let runs = runs_of(disk, &damaged)?;
+    let owner = Owner { tape: tape.to_owned(), source: source.to_string() };
+    let runs = runs_of(disk, &damaged, &owner)?;
     let provider = match provider_of(disk, &damaged)? {
         Some(provider) => provider,
         // The header is gone with its block; the catalog may know what it said.
@@ -335,7 +338,7 @@ fn salvage(
             source: source.as_str().into(),
             provider: provider.as_str().into(),
         };
-        copy_run(disk, &damaged, &target, &header, run, options, at)?;
+        copy_run(disk, &damaged, &owner, &target, &header, run, options)?;
         if aside {
             let kept = with_suffix(&damaged, ".damaged");
             disk.rename(&damaged, &kept).map_err(io("cannot rename", &damaged))?;
@@ -364,9 +367,9 @@ struct Run {
     last_at: UnixMicros,
 }
 
-fn runs_of(disk: &dyn Disk, path: &Path) -> Result<Vec<Run>> {
+fn runs_of(disk: &dyn Disk, path: &Path, owner: &Owner) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
-    each_proven(disk, path, |line, _| {
+    each_proven(disk, path, owner, |line, _| {
         if let Line::Record(record) = line {
             match runs.last_mut().filter(|run| run.last_n.next() == record.n) {
                 Some(run) => (run.last_n, run.last_at) = (record.n, record.at),
@@ -381,14 +384,14 @@ fn runs_of(disk: &dyn Disk, path: &Path) -> Result<Vec<Run>> {
 fn copy_run(
     disk: &dyn Disk,
     from: &Path,
+    owner: &Owner,
     to: &Path,
     header: &Header<'_>,
     run: &Run,
     options: &Options,
-    at: UnixMicros,
 ) -> Result<()> {
     let mut writer = Writer::create(disk, to, header, options.level, options.block_bytes)?;
-    each_proven(disk, from, |line, bytes| {
+    each_proven(disk, from, owner, |line, bytes| {
         if let Line::Record(record) = line
             && (run.first_n..=run.last_n).contains(&record.n)
         {
@@ -396,14 +399,14 @@ fn copy_run(
         }
         Ok(())
     })?;
-    writer.finish(at)?;
+    writer.finish(header.at)?;
     Ok(())
 }
 
-fn each_proven(disk: &dyn Disk, path: &Path, mut each: impl FnMut(&Line<'_>, &[u8]) -> Result<()>) -> Result<()> {
+fn each_proven(disk: &dyn Disk, path: &Path, owner: &Owner, mut each: impl FnMut(&Line<'_>, &[u8]) -> Result<()>) -> Result<()> {
     let mut reader = Reader::open(disk, path)?;
     // A file whose length was durable before its last blocks were ends in zeros: what was committed before them is there.
-    let mut walk = Walk::new(Trust::Prefix);
+    let mut walk = Walk::new(Trust::Prefix).of(owner.clone());
     while let Some(block) = reader.next_block()? {
         walk.block(&block, &mut each)?;
     }
@@ -561,6 +564,7 @@ fn catch_up(
         take_remains(layout, disk, tape, &source, catalog, &mut index)?;
         let known: BTreeMap<u64, SegmentRow> = catalog.segments(&name)?.into_iter().map(|row| (row.first_n, row)).collect();
         let (found, _) = layout.found(disk, &name)?;
+        let headers: Vec<_> = found.iter().map(|segment| layout.sealed(&name, &segment.day, segment.first_n)).collect();
         if let Some(gone) = known.keys().find(|n| !found.iter().any(|f| f.first_n.0 == **n)) {
             return Err(CatchUp::StartAgain(format!("it knew a segment {gone} of {name} that is not there")));
         }
@@ -582,7 +586,14 @@ fn catch_up(
             if known.contains_key(&segment.first_n.0) {
                 changes.push(Change::ForgetSegment { source: name.clone(), first_n: segment.first_n.0 });
             }
-            let scan = scan(disk, &path, &segment, &source, decode, index.remove(&source), &mut changes, recovery)?;
+            let mut indexed = index.remove(&source);
+            if indexed.is_none() && provider_of(disk, &path)?.is_none() {
+                // The header is gone with its block. What is behind it is read all the same, if anybody knows what it said.
+                let mut by_header = headers.iter().filter_map(|other| provider_of(disk, other).transpose());
+                let provider = by_header.next().transpose()?.or_else(|| provider_by_catalog(layout, &source));
+                indexed = provider.map(|provider| SourceIndex::new(&name, &provider));
+            }
+            let scan = scan(disk, &path, &segment, (tape, &source), decode, indexed, &mut changes, recovery)?;
             let Some((scanned, records, _, last_n)) = scan else { continue };
             // A segment behind it hides that from whoever looks at the last number only.
             if known.get(&segment.first_n.0).is_some_and(|row| row.last_n > last_n.0) {
@@ -673,7 +684,7 @@ pub(super) fn read_again(
     layout: &Layout,
     disk: &dyn Disk,
     decode: Decode,
-    source: &SourceName,
+    (tape, source): (&str, &SourceName),
     row: &SegmentRow,
     index: &mut BTreeMap<SourceName, SourceIndex>,
 ) -> Result<Vec<Change>> {
@@ -681,7 +692,7 @@ pub(super) fn read_again(
     let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
     let mut changes = vec![Change::ForgetSegment { source: source.to_string(), first_n: row.first_n }];
     let known = index.remove(source);
-    let scanned = scan(disk, &path, &found, source, decode, known, &mut changes, &mut Recovery::default());
+    let scanned = scan(disk, &path, &found, (tape, source), decode, known, &mut changes, &mut Recovery::default());
     if let Some((scanned, ..)) = scanned.map_err(CatchUp::into_error)? {
         index.insert(source.clone(), scanned);
     }
@@ -694,7 +705,7 @@ pub(super) fn fold(
     layout: &Layout,
     disk: &dyn Disk,
     decode: Decode,
-    (source, provider): (&SourceName, &str),
+    (tape, source, provider): (&str, &SourceName, &str),
     before: Option<&Remains>,
     doomed: &[SegmentRow],
     progress: &mut dyn FnMut(u64),
@@ -713,7 +724,7 @@ pub(super) fn fold(
         let path = layout.sealed(name, &row.day, Seq(row.first_n));
         let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
         let (mut changes, mut recovery) = (Vec::new(), Recovery::default());
-        let scanned = scan(disk, &path, &found, source, decode, Some(index), &mut changes, &mut recovery);
+        let scanned = scan(disk, &path, &found, (tape, source), decode, Some(index), &mut changes, &mut recovery);
         let scanned = scanned.map_err(CatchUp::into_error)?.expect("a source that is known is read");
         index = scanned.0;
         n_envelopes += scanned.2;
@@ -733,7 +744,7 @@ fn scan(
     disk: &dyn Disk,
     path: &Path,
     segment: &Found,
-    source: &SourceName,
+    (tape, source): (&str, &SourceName),
     decode: Decode,
     index: Option<SourceIndex>,
     changes: &mut Vec<Change>,
@@ -759,7 +770,8 @@ fn scan(
         torn_bytes: 0,
     };
     let mut reader = Reader::open(disk, path)?;
-    let (mut walk, mut content, mut n_envelopes) = (Walk::new(Trust::Chain), Content::default(), 0);
+    let owner = Owner { tape: tape.to_owned(), source: source.to_string() };
+    let (mut walk, mut content, mut n_envelopes) = (Walk::new(Trust::Chain).of(owner), Content::default(), 0);
     let begins_anew = segment.first_n > index.last_n();
     let (mut last, mut why) = (begins_anew.then(|| (index.last_n(), index.last_at())), None);
     let mut buffer = Vec::new();

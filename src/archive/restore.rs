@@ -104,7 +104,7 @@ impl Archive {
         let kept = if keep { self.keep_aside(&path)? } else { None };
         let in_place = self.put_in_place(&partial, &path);
         self.guard(in_place)?;
-        let read_again = recover::read_again(&self.layout, &*self.disk, decode, source, segment, &mut self.index);
+        let read_again = recover::read_again(&self.layout, &*self.disk, decode, (&self.tape, source), segment, &mut self.index);
         let changes = self.guard(read_again)?;
         self.changes.extend(changes);
         let gaps = self.settle_restored(source, (segment.first_n, theirs.last_n), at)?;

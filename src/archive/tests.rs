@@ -415,6 +415,39 @@ fn a_damaged_catalog_is_made_again_equal() {
     assert_eq!(dump(&bench.path()), before, "a directory in its place");
 }
 
+/// A segment whose first block is broken has no header any more. What is behind it is read when the catalog is made again,
+/// where another header, or the catalog that was, says whose it is.
+#[test]
+fn what_lies_behind_a_header_that_is_gone_is_read() {
+    for (is_alone, has_catalog) in [(false, false), (true, true)] {
+        let bench = Bench::new();
+        let mut archive = bench.open().unwrap();
+        archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+        for n in 1..=if is_alone { 20 } else { 120 } {
+            archive.append(&alpha(), &frame(n, n as i64), None).unwrap();
+            archive.commit(at(n as i64)).unwrap();
+        }
+        archive.close(at(200)).unwrap();
+        let rows = bench.tape().catalog().segments("alpha").unwrap();
+        let blocks = bench.tape().catalog().blocks("alpha", rows[0].first_n).unwrap();
+        assert!(blocks.len() > 1 && (rows.len() == 1) == is_alone, "{} segments, {} blocks", rows.len(), blocks.len());
+        let path = Layout::new(bench.path()).sealed("alpha", &rows[0].day, Seq(rows[0].first_n));
+        let mut file = bench.disk.files().into_iter().find(|(there, _)| *there == path).unwrap().1;
+        // Shorter than it was: it is looked at when the tape is opened.
+        file.drain(..20);
+        bench.disk.overwrite(&path, file);
+        if !has_catalog {
+            std::fs::remove_file(bench.path().join("catalog.sqlite")).unwrap();
+        }
+        let archive = bench.open().unwrap();
+        assert!(archive.recovery().rebuilt.is_some());
+        archive.close(at(300)).unwrap();
+        let left: Vec<_> = collect(&bench.tape(), Span::default()).into_iter().map(|record| record.n.0).collect();
+        let last = rows.last().unwrap().last_n;
+        assert_eq!(left, (blocks[0].last_n + 1..=last).chain(left.iter().copied().filter(|n| *n > last)).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn gaps_have_the_window_the_design_gives_them() {
     let mut bench = Bench::new();

@@ -78,7 +78,7 @@ pub use disk::{Disk, DiskFile, DiskRead, LockRefused, RealDisk};
 pub use line::{Commit, Header, Line, RecordRef, encode_commit, encode_header, encode_record};
 pub use mem_disk::{MemDisk, Unsynced};
 pub use reader::{
-    Block, BlockEnd, BlockPlace, MAX_BLOCK_BYTES, MAX_BODY_BYTES, Proven, Reader, Trust, Walk, block_at, walk_lines,
+    Block, BlockEnd, BlockPlace, MAX_BLOCK_BYTES, MAX_BODY_BYTES, Owner, Proven, Reader, Trust, Walk, block_at, walk_lines,
 };
 pub use seal::{Content, Sealed, seal, seek_table, sha256_of};
 pub use writer::{BlockSpan, Writer};

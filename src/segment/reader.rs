@@ -365,14 +365,39 @@ pub enum Trust {
     Prefix,
 }
 
+/// Whose segment is read, as its header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Id of the tape.
+    pub tape: String,
+    /// Name of the source.
+    pub source: String,
+}
+
 /// Follows the chain of commit hashes through the blocks of a segment and says how much of each is proven.
 #[derive(Debug)]
 pub struct Walk {
     trust: Trust,
+    owner: Option<Owner>,
     chain: Option<Chain>,
+    /// The whole block that was not taken just now, as it does not stand where it was written.
+    stray: Option<Stray>,
+    /// How the chain goes on behind a stray block, once its own place is known.
+    behind_stray: Option<Chain>,
     raw_at: u64,
     /// Hash of the last commit line that held.
     pub last_hash: u64,
+}
+
+#[derive(Debug)]
+struct Stray {
+    /// The chain where it stands.
+    here: Chain,
+    /// Its first commit, and the bytes before it.
+    head: Vec<u8>,
+    first: u64,
+    /// The chain at its end.
+    end: Chain,
 }
 
 /// How much of a block is proven.
@@ -389,7 +414,15 @@ pub struct Proven {
 impl Walk {
     /// Stands at the start of a segment.
     pub fn new(trust: Trust) -> Self {
-        Self { trust, chain: Some(Chain::default()), raw_at: 0, last_hash: 0 }
+        let chain = Some(Chain::default());
+        Self { trust, owner: None, chain, stray: None, behind_stray: None, raw_at: 0, last_hash: 0 }
+    }
+
+    /// Believes no block that begins with the header of another's segment: its own chain would hold.
+    #[must_use]
+    pub fn of(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
     }
 
     /// Stands at the start of some block: what its first commit line vouches for is believed without it.
@@ -432,18 +465,29 @@ impl Walk {
             self.chain = None;
             return (0, broken);
         }
-        let (mut good, mut at) = (0, 0);
+        if let Some(why) = self.owner.as_ref().and_then(|owner| of_another(&block.data, owner)) {
+            self.chain = None;
+            return (0, broken.or(Some(why)));
+        }
+        let (before, stray, behind_stray) = (self.chain.clone(), self.stray.take(), self.behind_stray.take());
+        let (mut good, mut at, mut is_in_place) = (0, 0, false);
         let mut damage = None;
         for line in lines(&block.data) {
             if let Some(commit) = commit_of(line) {
+                let (is_first, head) = (good == 0, &block.data[..at]);
+                let goes_on = |chain: &Chain| is_first && is_vouched_for(chain, head, commit.hash);
                 match &self.chain {
-                    Some(chain) if chain.hash() != commit.hash => {
+                    Some(chain) if chain.hash() != commit.hash && !behind_stray.as_ref().is_some_and(goes_on) => {
                         damage = Some(format!("the commit after record {} does not vouch for the bytes before it", commit.n));
                         // A whole block's own checksum holds, so what was written was already wrong: believe nothing more.
+                        let is_whole = block.end == BlockEnd::Whole;
                         self.chain = None;
-                        return (good, broken.or(damage.filter(|_| block.end == BlockEnd::Whole)));
+                        let here = before.filter(|_| is_whole && is_first);
+                        self.stray = here.map(|here| Stray::new(here, head, commit.hash, &block.data));
+                        return (good, broken.or(damage.filter(|_| is_whole)));
                     }
-                    _ => {}
+                    Some(_) => {}
+                    None => is_in_place |= stray.as_ref().is_some_and(|stray| goes_on(&stray.here)),
                 }
                 self.chain = Some(Chain::after(commit.hash));
                 good = at + line.len();
@@ -456,10 +500,46 @@ impl Walk {
         if block.end == BlockEnd::Whole && good < block.data.len() {
             damage = Some("the block does not end with a commit line".to_owned());
         }
+        // The block before this one belongs behind it, if it fits there: two that are in each other's place.
+        if is_in_place && let (Some(stray), Some(chain)) = (stray, &self.chain) {
+            self.behind_stray = is_vouched_for(chain, &stray.head, stray.first).then_some(stray.end);
+        }
         if broken.is_some() {
             self.chain = None;
         }
         (good, broken.or(damage))
+    }
+}
+
+impl Stray {
+    fn new(here: Chain, head: &[u8], first: u64, data: &[u8]) -> Self {
+        let mut end = Chain::default();
+        for line in lines(&data[head.len()..]) {
+            if let Some(commit) = commit_of(line) {
+                end = Chain::after(commit.hash);
+            }
+            end.update(line);
+        }
+        Self { here, head: head.to_vec(), first, end }
+    }
+}
+
+/// Whether the commit with that hash, behind these bytes, goes on from there.
+fn is_vouched_for(chain: &Chain, head: &[u8], hash: u64) -> bool {
+    let mut chain = chain.clone();
+    chain.update(head);
+    chain.hash() == hash
+}
+
+/// Whose a block is that begins with the header of another's segment, in words.
+fn of_another(data: &[u8], owner: &Owner) -> Option<String> {
+    let line = lines(data).next()?;
+    memchr::memmem::find(&line[..line.len().min(90)], b"\"kind\":\"segment\"")?;
+    match Line::parse(&line[..line.len() - 1]) {
+        Some(Line::Header(header)) if header.tape != owner.tape || header.source != owner.source => {
+            Some(format!("it says it belongs to source {} of tape {}", header.source, header.tape))
+        }
+        _ => None,
     }
 }
 

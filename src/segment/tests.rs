@@ -391,6 +391,47 @@ fn a_damaged_block_costs_only_itself() {
     }
 }
 
+/// Two neighbours in each other's place: the second is proven where it stands, and what is behind both of them as well.
+#[test]
+fn blocks_in_each_others_place_cost_only_themselves() {
+    let (disk, path) = (MemDisk::default(), Path::new("s/1.jsonl.zst.open"));
+    write(&disk, path, 400, 1_500).finish(UnixMicros(9)).unwrap();
+    let (whole, blocks) = (disk.files()[0].1.clone(), spans(&disk, path));
+    assert!(blocks.len() > 5, "several blocks");
+    let bytes = |block: &BlockSpan| &whole[block.offset as usize..(block.offset + block.bytes) as usize];
+    let numbers = |block: &BlockSpan| block.first_n.0..=block.last_n.0;
+    for a in 0..blocks.len() - 1 {
+        for b in a + 1..blocks.len() {
+            let mut order: Vec<_> = blocks.iter().collect();
+            order.swap(a, b);
+            disk.overwrite(path, order.into_iter().flat_map(bytes).copied().collect());
+            let (found, damaged) = read(&disk, path, Trust::Chain);
+            assert!(damaged, "{a} and {b}");
+            let is_hit = |n: &u64| [a, b].iter().any(|hit| numbers(&blocks[*hit]).contains(n));
+            let rest: Vec<_> = found.into_iter().filter(|n| !is_hit(n)).collect();
+            assert_eq!(rest, (1..=400).filter(|n| !is_hit(n)).collect::<Vec<_>>(), "{a} and {b} are in each other's place");
+        }
+    }
+}
+
+/// The first block of another segment is whole, and its chain begins like any other: only its header tells.
+#[test]
+fn a_block_with_the_header_of_another_is_not_believed() {
+    let (disk, path) = (MemDisk::default(), Path::new("s/1.jsonl.zst.open"));
+    write(&disk, path, 100, 1_500).finish(UnixMicros(9)).unwrap();
+    let first = spans(&disk, path)[0];
+    for (tape, source, is_ours) in [("t", "alpha", true), ("t", "beta", false), ("u", "alpha", false)] {
+        let owner = Owner { tape: tape.to_owned(), source: source.to_owned() };
+        let (mut reader, mut walk, mut n) = (Reader::open(&disk, path).unwrap(), Walk::new(Trust::Chain).of(owner), 0);
+        while let Some(block) = reader.next_block().unwrap() {
+            let proven = walk.block(&block, |_, _| Ok::<_, ()>(())).unwrap();
+            assert_eq!(proven.damage.is_none(), is_ours || block.offset > 0, "{:?}", proven.damage);
+            n += proven.span.records;
+        }
+        assert_eq!(n, if is_ours { 100 } else { 100 - first.records }, "{source} of {tape}");
+    }
+}
+
 #[test]
 fn a_failed_write_poisons_and_loses_nothing_committed() {
     let [open, ..] = paths();
