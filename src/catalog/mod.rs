@@ -234,7 +234,13 @@ impl Catalog {
     /// When SQLite refuses.
     pub fn fault(&self) -> Result<Option<String>> {
         let words: String = self.ask(|c| c.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
-        Ok((words != "ok").then_some(words))
+        if words != "ok" {
+            return Ok(Some(words));
+        }
+        // SQLite reads zeros where the last page is cut, and a number or a blob that ends in them may be as well formed.
+        let page: u32 = self.ask(|c| c.query_row("PRAGMA page_size", [], |row| row.get(0)))?;
+        let is_cut = std::fs::metadata(&self.path).is_ok_and(|file| file.len() % u64::from(page) != 0);
+        Ok(is_cut.then(|| "its file ends within a page".to_owned()))
     }
 
     /// Applies changes in one transaction.
@@ -663,6 +669,16 @@ mod tests {
         catalog.conn.execute("UPDATE source SET last_n = -1", []).unwrap();
         let error = catalog.sources().unwrap_err();
         assert!(error.is_broken(), "{error:?}");
+    }
+
+    #[test]
+    fn a_file_that_lacks_its_last_byte_is_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        assert_eq!(Catalog::open(&path).unwrap().fault().unwrap(), None);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        assert!(Catalog::open(&path).unwrap().fault().unwrap().is_some_and(|words| words.contains("within a page")));
     }
 
     #[test]

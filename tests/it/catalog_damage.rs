@@ -11,6 +11,7 @@
 //! | what was once so | red |
 //! | --- | --- |
 //! | the catalog was not looked through when a tape was opened for writing | pages overwritten, zeroed, exchanged |
+//! | a file that ends within its last page was taken for whole, as SQLite reads zeros there | cut by a few bytes |
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -165,7 +166,10 @@ impl Target {
                 data.iter_mut().for_each(|byte| *byte = dice.roll() as u8);
                 put("-shm", &data);
             }
-            "cut" => put("", &main[..dice.below(main.len() as u64) as usize]),
+            "cut" => {
+                let within = if dice.chance(500) { main.len() as u64 } else { 64 };
+                put("", &main[..main.len() - 1 - dice.below(within) as usize]);
+            }
             "log cut" => put("-wal", &log?[..dice.below(log?.len() as u64) as usize]),
             "log overwritten" => {
                 let mut data = log?.clone();
@@ -311,9 +315,9 @@ fn run(n: u64) -> (Table, Vec<String>) {
                     }
                     let mut dice = Dice::new(seed, 41);
                     let kind = KINDS[seed as usize % KINDS.len()];
-                    // What has no log cannot lose it.
+                    // What has no log cannot lose it, and a page that is exchanged for itself is not damaged.
                     let first = dice.below(2) as usize;
-                    let damaged = [first, 1 - first].into_iter().find_map(|at| Some((at, targets[at].damage(kind, &mut dice)?)));
+                    let damaged = (first..first + 100).find_map(|at| Some((at % 2, targets[at % 2].damage(kind, &mut dice)?)));
                     let Some((at, made)) = damaged else { continue };
                     table.note(kind);
                     table.note(if at == 1 { "after a kill" } else { "closed in good order" });
@@ -332,6 +336,16 @@ fn run(n: u64) -> (Table, Vec<String>) {
     (table, broken)
 }
 
+/// A catalog that does not come back to what was promised must be noticed.
+fn control() -> u64 {
+    let mut target = Target::new(false);
+    target.rows[0].push('x');
+    let made = target.damage("deleted", &mut Dice::new(0, 41)).unwrap();
+    let found = target.check("deleted", &made, &mut Table::default());
+    assert!(found.as_ref().is_some_and(|why| why.contains("rows differ")), "{found:?}");
+    1
+}
+
 fn check(n: u64) {
     let started = Instant::now();
     let (table, broken) = run(n);
@@ -339,7 +353,7 @@ fn check(n: u64) {
     broken.iter().take(30).for_each(|why| println!("{why}"));
     let line = serde_json::json!({
         "mode": "catalog", "runs": n, "reached": KINDS.iter().map(|kind| table.get(kind)).sum::<u64>(), "violations": broken.len(),
-        "controls": 0, "seconds": started.elapsed().as_secs_f64(), "seed": 0,
+        "controls": control(), "seconds": started.elapsed().as_secs_f64(), "seed": 0,
     });
     println!("{line}");
     assert!(broken.is_empty(), "{} of {n} damaged catalogs do not come back", broken.len());
