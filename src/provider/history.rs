@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::sweep::Stretch;
+use super::sweep::{Stretch, merged};
 use super::{Provider, Settings, scrapebadger, tweetstream, twitterapi_io, x_live};
 use crate::model::json::{Json, Kind};
 use crate::model::{Decoded, EventId, EventKind, Request, Response, UnixMicros};
@@ -139,7 +139,7 @@ const PASSES_MAX: u8 = 4;
 /// A walk through one provider's history.
 ///
 /// One that was caught at something on the way is asked for everything again, until a pass brings nothing that those before did
-/// not: what they call whole is whole only then.
+/// not: what they call whole, or proven in part, is so only then.
 #[derive(Debug)]
 pub struct Walk {
     settings: Settings,
@@ -278,8 +278,14 @@ impl Walk {
     /// The verdict, unless another pass is to be made first.
     fn agree(&mut self, mut verdict: Verdict) -> Option<Verdict> {
         let is_first = self.pass.n == 1;
-        let is_whole = verdict.kinds.iter().any(|(_, proof)| *proof == Proof::Filled);
-        if !is_whole || (is_first && !each!(&self.path, walk => walk.is_caught())) {
+        let (from, to) = (self.wanted.from, self.wanted.to);
+        let proves = |proof: &Proof| match proof {
+            Proof::Filled => true,
+            Proof::Partial { rest, .. } => merged(rest.iter().copied()) != [(from, to)],
+            Proof::Unfillable { .. } => false,
+        };
+        let is_nothing = !verdict.kinds.iter().any(|(_, proof)| proves(proof));
+        if is_nothing || (is_first && !each!(&self.path, walk => walk.is_caught())) {
             return Some(verdict);
         }
         let is_agreed = !is_first && self.pass.new == 0;
@@ -295,16 +301,19 @@ impl Walk {
             self.path.doubt();
             return None;
         }
-        for (kind, proof) in verdict.kinds.iter_mut().filter(|(_, proof)| *proof == Proof::Filled) {
+        for (kind, proof) in verdict.kinds.iter_mut().filter(|(_, proof)| proves(proof)) {
             if !is_agreed {
                 let why = "the history gives other rows each time it is asked".to_owned();
-                *proof = Proof::Partial { rest: vec![(self.wanted.from, self.wanted.to)], why };
+                *proof = Proof::Partial { rest: vec![(from, to)], why };
                 continue;
             }
             // Rows that came with the passes before are known to this one, and may have proven its edges.
-            if let Some(open) = self.pass.open.iter().rev().find(|open| open.kind == kind.name()) {
-                let rest = open.rest.iter().map(|(from, to)| (UnixMicros(*from), UnixMicros(*to))).collect();
-                *proof = Proof::Partial { rest, why: open.why.clone() };
+            for open in self.pass.open.iter().rev().filter(|open| open.kind == kind.name()) {
+                let rest: Vec<_> = open.rest.iter().map(|(from, to)| (UnixMicros(*from), UnixMicros(*to))).collect();
+                *proof = match std::mem::replace(proof, Proof::Filled) {
+                    Proof::Partial { rest: more, why } => Proof::Partial { rest: merged(rest.into_iter().chain(more)), why },
+                    _ => Proof::Partial { rest, why: open.why.clone() },
+                };
             }
         }
         verdict.evidence.push_str(&format!("; pass {} through a history that had been caught at something", self.pass.n));
@@ -496,8 +505,9 @@ mod tests {
     use crate::provider::script::settings_with_key;
 
     /// Walks through a history of one rule whose every page claims more behind the cursor that led to it; `rows` are the
-    /// milliseconds of the posts that it has when it is asked for the nth time.
-    fn walk(rows: impl Fn(usize) -> Vec<u64>, resumes: bool) -> (Proof, u8, usize) {
+    /// milliseconds of the posts that it has when it is asked for the nth time. Asked for what was before `deaf_ms`, it gives
+    /// all of them.
+    fn walk(rows: impl Fn(usize) -> Vec<u64>, deaf_ms: u64, resumes: bool) -> (Proof, u8, usize) {
         let settings = settings_with_key(Provider::TwitterapiIo, "hunter2", Auth::Header);
         let at = |ms: u64| UnixMicros::from_millis(1_767_614_400_000 + ms as i64);
         let rule = Selector { id: "r1".to_owned(), texts: vec!["owl".to_owned()], sample: None };
@@ -515,7 +525,7 @@ mod tests {
             let (since, until) = (bound("since_time%3A").unwrap(), bound("until_time%3A").unwrap());
             let mut rows = rows(n);
             rows.sort_unstable_by(|a, b| b.cmp(a));
-            rows.retain(|ms| (since..until).contains(&second(*ms)));
+            rows.retain(|ms| (since..until).contains(&second(*ms)) || until <= second(deaf_ms));
             rows.retain(|ms| bound("max_id%3A").is_none_or(|max| TweetId::first_at(at(*ms)).0 <= max));
             let post = |ms: &u64| {
                 let created = jiff::Timestamp::from_microsecond(at(*ms).0).unwrap().strftime("%a %b %d %H:%M:%S +0000 %Y");
@@ -540,15 +550,30 @@ mod tests {
     fn a_history_that_was_caught_must_say_the_same_twice() {
         let all = || vec![1_000, 20_000, 40_000, 59_000];
         for resumes in [false, true] {
-            let (proof, passes, n_same) = walk(|_| all(), resumes);
+            let (proof, passes, n_same) = walk(|_| all(), 0, resumes);
             assert_eq!((proof, passes), (Proof::Filled, 2));
             // Half as long was one pass: a post that comes with the second one shows that more may be missing, and so on.
             let n_first = n_same / 2;
             let late = |n: usize, from: usize| all().into_iter().filter(|ms| n >= from || *ms != 20_000).collect::<Vec<_>>();
-            let (proof, passes, _) = walk(|n| late(n, n_first), resumes);
+            let (proof, passes, _) = walk(|n| late(n, n_first), 0, resumes);
             assert_eq!((proof, passes), (Proof::Filled, 3));
-            let (proof, passes, n) = walk(|n| all().into_iter().chain((2..n as u64).map(|n| n * 7)).collect(), resumes);
+            let (proof, passes, n) = walk(|n| all().into_iter().chain((2..n as u64).map(|n| n * 7)).collect(), 0, resumes);
             assert!(matches!(proof, Proof::Partial { .. }), "{proof:?} after {passes} passes, {n} requests");
+        }
+    }
+
+    #[test]
+    fn what_is_proven_in_part_is_so_when_it_was_said_twice() {
+        for resumes in [false, true] {
+            let (proof, passes, n_same) = walk(|_| vec![1_000, 20_000, 40_000, 59_000], 30_000, resumes);
+            let Proof::Partial { rest, .. } = &proof else { panic!("{proof:?}") };
+            assert_eq!((rest.len(), passes), (1, 2), "{rest:?}");
+            let open = rest[0].1.since(rest[0].0);
+            assert!((1..40_000_000).contains(&open), "{proof:?}");
+            // A post that comes with the second pass only, where the first one was believed.
+            let late = |n: usize| if n < n_same / 2 { vec![1_000, 20_000, 59_000] } else { vec![1_000, 20_000, 40_000, 59_000] };
+            let (proof, passes, _) = walk(late, 30_000, resumes);
+            assert!(matches!(proof, Proof::Partial { .. }) && passes == 3, "{proof:?} after {passes} passes");
         }
     }
 }

@@ -125,7 +125,10 @@ pub(crate) enum Twin {
 
 /// What searches of one walk were given last, by hash, each with the search it was given to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Recent(VecDeque<(u64, usize)>);
+pub(crate) struct Recent {
+    last: VecDeque<(u64, usize)>,
+    pub(crate) odd: Odd,
+}
 
 /// Pages that were given for another question however often it was asked: such a page proves nothing where it does fit.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -151,13 +154,13 @@ impl Recent {
 
     /// The search that was given it, if this one never was; remembers it for this one.
     fn of_another(&mut self, hash: u64, search: usize) -> Option<usize> {
-        let before = self.0.len();
-        self.0.retain(|seen| *seen != (hash, search));
-        let is_own = self.0.len() < before;
-        let first = self.0.iter().find(|(seen, _)| *seen == hash).map(|(_, search)| *search);
-        self.0.push_back((hash, search));
-        if self.0.len() > Self::KEPT {
-            self.0.pop_front();
+        let before = self.last.len();
+        self.last.retain(|seen| *seen != (hash, search));
+        let is_own = self.last.len() < before;
+        let first = self.last.iter().find(|(seen, _)| *seen == hash).map(|(_, search)| *search);
+        self.last.push_back((hash, search));
+        if self.last.len() > Self::KEPT {
+            self.last.pop_front();
         }
         first.filter(|_| !is_own)
     }
@@ -174,8 +177,9 @@ impl Recent {
         if face == 0 {
             return Twin::Not;
         }
-        let is_last = self.0.back() == Some(&(face, search));
+        let is_last = self.last.back() == Some(&(face, search));
         match self.of_another(face, search) {
+            _ if self.odd.has(face) => Twin::Odd,
             Some(other) => Twin::Of(other),
             None if is_last => Twin::Own,
             None => Twin::Not,

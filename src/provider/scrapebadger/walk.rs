@@ -35,8 +35,8 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Odd, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups,
-    is_handle, judge, merged, was_known,
+    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups, is_handle,
+    judge, merged, was_known,
 };
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
@@ -111,9 +111,6 @@ struct State {
     face: u64,
     /// Pages of posts by their rows, and cursors.
     faces: Recent,
-    /// Pages that were given for another question.
-    #[serde(default)]
-    odd: Odd,
     cursors: Recent,
     n_pages: u64,
     n_rows: u64,
@@ -191,7 +188,9 @@ impl Log {
         if total != self.total {
             self.total = total;
             self.end = None;
+            // Pages that are asked again bring the same rows, and may.
             self.visited.clear();
+            self.ids = rows.iter().map(|row| row.id.clone()).collect();
         }
         if older {
             self.end = Some(self.end.map_or(self.page, |end| end.min(self.page)));
@@ -213,8 +212,6 @@ impl Log {
             Some(above) if above > self.below + 1 => self.below + (above - self.below) / 2,
             Some(above) => {
                 self.reading = true;
-                // Pages that are asked again bring the same rows, and may.
-                self.ids.clear();
                 self.page = above;
                 return self.read_on(n_pages);
             }
@@ -287,7 +284,6 @@ impl Walk {
             is_caught: false,
             face: 0,
             faces: Recent::default(),
-            odd: Odd::default(),
             cursors: Recent::default(),
             n_pages: 0,
             n_rows: 0,
@@ -625,11 +621,10 @@ impl Walk {
         let next = read.next.as_deref().filter(|next| !next.is_empty());
         let face = face_of_rows(&rows, &self.state.stretch);
         let twin = self.state.faces.twin(face, at);
-        let twin = if self.state.odd.has(face) { Twin::Odd } else { twin };
         let onward = self.state.cursors.onward(next, at);
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         if self.state.sweeps[at].is_odd {
-            self.state.odd.note(face);
+            self.state.faces.odd.note(face);
         }
         if let Twin::Of(other) = twin
             && let Some(other) = self.state.sweeps.get_mut(other)

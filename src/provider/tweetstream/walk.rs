@@ -27,7 +27,7 @@ use super::page::{self, Row};
 use super::watchlist::normalized;
 use crate::model::{Event, EventId, EventKind, IntervalSet, Response, UnixMicros};
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
-use crate::provider::sweep::{Odd, face};
+use crate::provider::sweep::{Odd, face, merged};
 use crate::provider::{Settings, percent_encode};
 
 /// Most rows of a page. Documented: the same page.
@@ -125,6 +125,9 @@ struct Course {
     n_looks: u8,
     /// The last look, or pass, brought nothing new.
     is_quiet: bool,
+    /// So many in a row did.
+    #[serde(default)]
+    n_quiet: u8,
     /// A page of this pass was caught lying.
     has_lied: bool,
     /// One of any pass was.
@@ -140,14 +143,21 @@ struct Course {
     is_high_edge_seen: bool,
     /// So many rows are as many as the provider gives at once.
     cap: usize,
-    /// Rows of the last page that was not full.
+    /// Rows of the last page that was not full, and of the longest of those.
     n_last: usize,
+    #[serde(default)]
+    n_longest: usize,
     /// What pages have not yet disproved: bounds compare with the time of the event, of receipt.
     may_be_time: bool,
     may_be_received: bool,
     /// Milliseconds that rows were seen to span.
     oldest: Option<i64>,
     newest: Option<i64>,
+    /// The rows at those ends, as a [`Window::seam`].
+    #[serde(default)]
+    oldest_row: Option<(u64, i64)>,
+    #[serde(default)]
+    newest_row: Option<(u64, i64)>,
     /// The oldest one of this pass, and the newest.
     reached: Option<i64>,
     risen: Option<i64>,
@@ -550,11 +560,16 @@ impl Course {
         // Strays bound nothing.
         let inside = |at: i64| window.start - 1 <= at && at <= window.end + 1;
         let placed: Vec<_> = placed.iter().filter(|row| inside(row.time) || inside(row.received)).collect();
-        let earliest = placed.iter().map(|row| row.late()).min();
-        if let (Some(oldest), Some(newest)) = (earliest, placed.iter().map(|row| row.early()).max()) {
-            self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+        let ends = (placed.iter().min_by_key(|row| row.late()), placed.iter().max_by_key(|row| row.early()));
+        if let (Some(first), Some(last)) = ends {
+            let (oldest, newest) = (first.late(), last.early());
+            if self.oldest.is_none_or(|known| oldest < known) {
+                (self.oldest, self.oldest_row) = (Some(oldest), Some((first.hash, first.early())));
+            }
+            if self.newest.is_none_or(|known| known < newest) {
+                (self.newest, self.newest_row) = (Some(newest), Some((last.hash, last.early())));
+            }
             self.reached = Some(self.reached.map_or(oldest, |known| known.min(oldest)));
-            self.newest = Some(self.newest.map_or(newest, |known| known.max(newest)));
             self.risen = Some(self.risen.map_or(newest, |known| known.max(newest)));
         }
         let n = page.rows.len().max(page.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0));
@@ -563,7 +578,7 @@ impl Course {
         self.has_lied |= window.after_short && window.seam.is_some_and(|(_, at)| is_below(at));
         let slack = if self.cap == PAGE_MAX { SLACK } else { 0 };
         if n + slack < self.cap {
-            self.n_last = n;
+            (self.n_last, self.n_longest) = (n, self.n_longest.max(n));
             return;
         }
         let by_time = self.may_be_time && !self.may_be_received && placed.is_sorted_by(|a, b| a.time >= b.time);
@@ -579,7 +594,7 @@ impl Course {
             return self.windows.push(next);
         }
         if n < self.cap {
-            self.n_last = n;
+            (self.n_last, self.n_longest) = (n, self.n_longest.max(n));
             return;
         }
         // More rows than fit on a page at one instant: these by account, what lies below for all.
@@ -631,13 +646,16 @@ impl Course {
         let is_second = self.is_looking || self.pass > 1;
         self.is_looking = false;
         if is_second && (self.n_found > 0 || is_short) {
-            self.has_lied = true;
+            (self.has_lied, self.n_quiet) = (true, 0);
             // A page that was taken for the last one was not: so many rows may be all it ever gives.
             if self.n_last >= CAP_MIN {
                 self.cap = self.cap.min(self.n_last);
             }
         } else if is_second {
-            self.is_quiet = true;
+            self.n_quiet += 1;
+            // So many rows may be all it ever gives, and then what lies below them hangs on one answer.
+            let hangs = self.pass == 1 && !doubt && !self.is_low_edge_seen && self.n_longest >= CAP_MIN;
+            self.is_quiet = self.n_quiet >= if hangs { 2 } else { 1 };
             // Lies that were caught in a second pass were asked again; what counts is that nothing new came.
             self.has_lied &= self.pass == 1;
         }
@@ -651,10 +669,11 @@ impl Course {
             (self.has_lied, self.is_quiet, self.n_found) = (false, false, 0);
             (self.reached, self.risen) = (None, None);
             self.windows.push(main.clone());
-            // What was given up is tried again, and by itself: this pass may end above it.
+            // What was given up is tried again, and by itself: this pass may end above it. Once, however many pieces it was in.
             self.why.clear();
-            for (from, to) in std::mem::take(&mut self.rest) {
-                let (start, end) = (UnixMicros(from).millis(), UnixMicros(to).millis().saturating_add(1));
+            let rest = std::mem::take(&mut self.rest);
+            for (from, to) in merged(rest.into_iter().map(|(from, to)| (UnixMicros(from), UnixMicros(to)))) {
+                let (start, end) = (from.millis(), to.millis().saturating_add(1));
                 self.windows.push(Window { start, end, ..Window::default() });
             }
         } else {
@@ -669,11 +688,14 @@ impl Course {
         (self.is_looking, self.n_looks, self.n_found) = (true, self.n_looks + 1, 0);
         match (self.oldest, self.newest) {
             (Some(oldest), Some(newest)) => {
+                // The row at the end must be there again.
                 if !self.is_low_edge_seen {
-                    self.windows.push(Window { end: oldest.saturating_add(1).min(main.end), ..main.clone() });
+                    let end = oldest.saturating_add(1).min(main.end);
+                    self.windows.push(Window { end, seam: self.oldest_row, ..main.clone() });
                 }
-                if !self.is_high_edge_seen {
-                    self.windows.push(Window { start: newest.saturating_sub(1).max(main.start), ..main.clone() });
+                if !self.is_high_edge_seen && self.n_quiet == 0 {
+                    let start = newest.saturating_sub(1).max(main.start);
+                    self.windows.push(Window { start, seam: self.newest_row, ..main.clone() });
                 }
             }
             _ => self.windows.push(main.clone()),

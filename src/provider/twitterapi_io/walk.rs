@@ -32,8 +32,8 @@ use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Odd, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face_of_rows, get, groups, is_handle,
-    judge, merged, post,
+    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face_of_rows, get, groups, is_handle, judge,
+    merged, post,
 };
 
 /// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
@@ -90,9 +90,6 @@ struct State {
     is_listed: bool,
     /// Pages by their rows, and cursors.
     faces: Recent,
-    /// Pages that were given for another question.
-    #[serde(default)]
-    odd: Odd,
     cursors: Recent,
     n_searches: u64,
     n_rows: u64,
@@ -128,7 +125,6 @@ impl Walk {
             no_bulk: false,
             is_listed: false,
             faces: Recent::default(),
-            odd: Odd::default(),
             cursors: Recent::default(),
             n_searches: 0,
             n_rows: 0,
@@ -312,10 +308,9 @@ impl Walk {
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
         let face = face_of_rows(&rows, &self.state.stretch);
         let (twin, onward) = (self.state.faces.twin(face, at), self.state.cursors.onward(next, at));
-        let twin = if self.state.odd.has(face) { Twin::Odd } else { twin };
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         if self.state.sweeps[at].is_odd {
-            self.state.odd.note(face);
+            self.state.faces.odd.note(face);
         }
         if let Twin::Of(other) = twin {
             self.state.sweeps[other].is_doubled(&rows);

@@ -310,6 +310,8 @@ impl Walk {
             course.is_done = true;
             return told;
         }
+        // Shorter than a later one, an earlier page was short; that it was the last is not so.
+        course.is_caught |= (1..ids.len()).contains(&course.page_size);
         course.page_size = course.page_size.max(ids.len());
         let of_ids = xxh3_64(format!("{ids:?}").as_bytes());
         if course.is_looking {

@@ -301,8 +301,8 @@ fn an_edge_is_proven_by_what_is_known_or_by_a_second_look() {
     expect![[r#"
         4 requests, true, 641 rows in 4 requests: tweet met what is known at both ends, profile met what is known at both ends, follow met what is known at both ends
         7 requests, true, 644 rows in 7 requests: tweet met what is known at one end and was looked at again, profile met what is known at one end and was looked at again, follow met what is known at one end and was looked at again
-        7 requests, true, 645 rows in 7 requests: tweet met what is known at one end and was looked at again, profile met what is known at one end and was looked at again, follow met what is known at one end and was looked at again
-        10 requests, true, 648 rows in 10 requests: tweet met nothing known and was looked at again, profile met nothing known and was looked at again, follow met nothing known and was looked at again
+        10 requests, true, 649 rows in 10 requests: tweet met what is known at one end and was looked at again, profile met what is known at one end and was looked at again, follow met what is known at one end and was looked at again
+        13 requests, true, 652 rows in 13 requests: tweet met nothing known and was looked at again, profile met nothing known and was looked at again, follow met nothing known and was looked at again
         7 requests, true, 0 rows in 7 requests: tweet met nothing known and was looked at again, profile met nothing known and was looked at again, follow met nothing known and was looked at again
         0 requests, true, 0 rows in 0 requests: tweet met nothing known, profile met nothing known, follow met nothing known
     "#]].assert_eq(&all);
