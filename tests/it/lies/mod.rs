@@ -44,6 +44,12 @@
 //! | rows that nothing selected were the oldest of a page whose cursor is not followed | 9782, 67784, 97813 |
 //! | a history that was caught at something was believed though it had said it once only | 3864, 18646, 29156, 33809 and more |
 //! | another search's page was believed where it happened to fit | 20522, 21307, 29310, 43831 and more |
+//! | what one pass through a history that was caught proved in part was believed | 56 of a million |
+//! | a look into TweetStream's history lacked the row it begins with, as rows were left out or bounds rounded, and was believed | 340506, 401162, 604002 |
+//! | what lies below a short page of TweetStream's hung on one look | 37996, 507122, 567545 |
+//! | rows of a page of X were missing, and only a longer page behind it shows that | 868423 |
+//! | rows of ScrapeBadger's log moved from the first page to the second | 19316, 45261, 404895 |
+//! | what was given up was tried again in as many pieces as it was in, and each of those in more | 331138, 621506 |
 //!
 //! # What is still so
 //!
