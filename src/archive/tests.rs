@@ -738,7 +738,7 @@ fn a_flipped_bit_at_the_end_of_an_open_segment_is_not_believed() {
 }
 
 /// After a power cut the length of a file may be durable where its last blocks are not: it ends in zeros. No more is lost than if
-/// it had ended there.
+/// it had ended there, and it is taken as it is; of rubbish there no more, either.
 #[test]
 fn a_tail_of_zeros_costs_what_a_cut_there_does() {
     let bench = Bench::new();
@@ -757,8 +757,12 @@ fn a_tail_of_zeros_costs_what_a_cut_there_does() {
         bend(&mut file, from);
         bench.disk.overwrite(&path, file);
         drop(bench.open().unwrap());
+        let is_aside = bench.disk.files().iter().any(|(path, _)| path.extension().is_some_and(|e| e == "damaged"));
+        // What was announced names the hashes of commits: they stay.
+        let content = bench.tape().catalog().segments("alpha").unwrap().first().map(|row| (row.first_n, row.content.clone()));
         let frames = collect(&bench.tape(), Span::default()).into_iter().filter(|record| record.kind == RecordKind::Frame);
-        frames.map(|record| (record.n, record.line)).collect::<Vec<_>>()
+        let content = content.filter(|(first_n, _)| *first_n == 1);
+        (is_aside, content, frames.map(|record| (record.n, record.line)).collect::<Vec<_>>())
     };
     let whole = open_segment(&bench).1;
     let mut counts = Vec::new();
@@ -766,8 +770,13 @@ fn a_tail_of_zeros_costs_what_a_cut_there_does() {
         // A zero that was one before is no damage.
         let from = from + whole[from..].iter().take_while(|byte| **byte == 0).count();
         let zeroed = kept(from, |file, from| file[from..].fill(0));
-        assert!(zeroed == kept(from, Vec::truncate), "from byte {from}: {} records are left", zeroed.len());
-        counts.push(zeroed.len());
+        let cut = kept(from, Vec::truncate);
+        let n_left = zeroed.2.len();
+        assert!(zeroed == cut, "from byte {from}: {n_left} of {} records are left, {:?}", cut.2.len(), (zeroed.0, zeroed.1));
+        // What else stands there is damage. It is kept aside, and what was committed before it in a segment of its own.
+        let spoilt = kept(from, |file, from| file[from..].fill(0x55));
+        assert_eq!(spoilt.2.len(), n_left, "from byte {from}");
+        counts.push(n_left);
     }
     counts.dedup();
     assert!(counts.len() > 5, "{counts:?}");

@@ -21,6 +21,8 @@ const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// How a seek table begins.
 const SEEK_TABLE: [u8; 4] = [0x5E, 0x2A, 0x4D, 0x18];
 const READ: usize = 128 << 10;
+/// So many zeros at the end of a file were never written, and are no end of a packed block either.
+const ZEROS_MIN: u64 = 16;
 /// Room for a block as this program writes it by default: growing into it would copy it several times.
 const USUAL_BLOCK_BYTES: usize = (4 << 20) + 4 * READ;
 
@@ -29,7 +31,8 @@ const USUAL_BLOCK_BYTES: usize = (4 << 20) + 4 * READ;
 pub enum BlockEnd {
     /// Complete, and its checksum holds.
     Whole,
-    /// The file ends inside it: the last block of an open segment, or of one that was cut.
+    /// The file ends inside it: the last block of an open segment, or of one that was cut. Zeros up to the end of a file, as a
+    /// power cut leaves them where the length was durable and the last bytes were not, count as its end.
     Torn,
     /// It does not decode, or its checksum does not hold; the data is what came before, unproven.
     Damaged(String),
@@ -111,6 +114,9 @@ impl Reader {
                 continue;
             }
             if head.len() >= 4 && head[..4] != MAGIC {
+                if head[..4] == [0; 4] && self.is_in_zeros()? {
+                    return self.torn_rest(data).map(Some);
+                }
                 return self.damaged(data, "no zstd frame starts here".to_owned()).map(Some);
             }
             return self.frame(data).map(Some);
@@ -143,7 +149,11 @@ impl Reader {
                 Ok(_) => {}
                 Err(error) => {
                     let data = self.up_to_the_damage(offset, self.offset - taken as u64)?;
+                    let is_torn = self.is_in_zeros()?;
                     self.seek(offset)?;
+                    if is_torn {
+                        return self.torn_rest(data);
+                    }
                     return self.damaged(data, error.to_string());
                 }
             }
@@ -172,6 +182,25 @@ impl Reader {
             }
         }
         Ok(data)
+    }
+
+    /// Whether here, or before, the zeros begin that the file ends in.
+    fn is_in_zeros(&mut self) -> Result<bool, SegmentError> {
+        let end = self.file.seek(SeekFrom::End(0)).map_err(|e| self.io(e))?;
+        let (mut zeros_at, mut chunk) = (end, vec![0; READ]);
+        loop {
+            let from = zeros_at.saturating_sub(READ as u64);
+            let part = &mut chunk[..(zeros_at - from) as usize];
+            self.file.seek(SeekFrom::Start(from)).map_err(|e| self.io(e))?;
+            let got = read_up_to(&mut self.file, part).map_err(|e| self.io(e))?;
+            let last = part[..got].iter().rposition(|byte| *byte != 0);
+            zeros_at = last.map_or(from, |last| from + last as u64 + 1);
+            if last.is_some() || from == 0 {
+                break;
+            }
+        }
+        self.seek(self.offset)?;
+        Ok(zeros_at <= self.offset && end - zeros_at >= ZEROS_MIN)
     }
 
     /// The block at a place, unpacked in one step, which needs no window to copy from; `None` when it is not as expected.
