@@ -17,7 +17,7 @@ use crate::catalog::{
     AuditRow, BlockRow, Catalog, CatalogError, Change, ConnectionRow, CoverageRow, GapKindRow, GapRow, GapStepRow, IdSet,
     LastSeenRow, ScopeRow, SourceRow,
 };
-use crate::model::{Event, EventId, EventKind, GapState, RecordKind, Seq, UnixMicros, Via};
+use crate::model::{Event, EventId, EventKind, GapState, IntervalSet, RecordKind, Seq, UnixMicros, Via};
 use crate::segment::BlockSpan;
 
 /// The scope that stands for everything a source delivers.
@@ -220,6 +220,20 @@ impl SourceIndex {
         // was put back is behind the others.
         let is_taken = |other: &&Timeline| scope == ALL && other.open_gap.is_none() && other.row.until_us.is_none();
         Some(self.scopes.values().filter(is_taken).map(|other| other.frontier(self.evidence)).fold(own, UnixMicros::min))
+    }
+
+    /// What of scopes that have ended lies behind that instant and is neither covered nor in a gap. There is such only where the
+    /// wall clock was put back: a gap of everything that grew took their coverage, and ended before they had.
+    pub(super) fn untold_behind(&self, at: UnixMicros) -> Vec<(String, UnixMicros, UnixMicros)> {
+        let mut untold = Vec::new();
+        for (name, scope) in &self.scopes {
+            let Some(until) = scope.row.until_us else { continue };
+            let mut rest = IntervalSet::one(at.max(UnixMicros(scope.row.since_us)), UnixMicros(until));
+            rest.subtract(scope.live());
+            bounded(&self.gaps, name).for_each(|(from, to)| rest.remove(from, to));
+            untold.extend(rest.iter().map(|(from, to)| (name.clone(), from, to)));
+        }
+        untold
     }
 
     /// Takes the next record in. Records up to the last one known only fill the block's id set.

@@ -666,6 +666,38 @@ fn a_gap_begins_no_later_than_a_horizon_before_the_last_evidence() {
     assert_eq!(began, [(at(10), Cause::ConnectionLost.name()), (at(40), Cause::Killed.name())]);
 }
 
+/// Such a gap may even end before a scope did that is promised no more. What it took of that scope's coverage behind its own end
+/// is told as lost; it does not fall out of the timeline.
+#[test]
+fn what_a_gap_took_from_a_scope_that_had_ended_is_told() {
+    let bench = Bench::new();
+    let mut archive = bench.open().unwrap();
+    archive.add_source(&alpha(), Provider::TwitterapiIo).unwrap();
+    archive.start_source(&alpha(), HORIZON, boot(), at(0)).unwrap();
+    bench.connect(&mut archive, &alpha(), 10).unwrap();
+    archive.live(&alpha(), "r1", HORIZON, at(10), "subscribed").unwrap();
+    archive.live(&alpha(), "r2", HORIZON, at(10), "subscribed").unwrap();
+    // This one is behind, so that a gap of everything begins early.
+    archive.lost(&alpha(), at(30), Lost { scope: "r2", ..RESET }).unwrap().unwrap();
+    archive.append(&alpha(), &frame(1, 400), None).unwrap();
+    archive.live(&alpha(), "r2", HORIZON, at(400), "subscribed").unwrap();
+    archive.end_scope(&alpha(), "r1", at(400)).unwrap();
+    archive.commit(at(400)).unwrap();
+    let until = bench.tape().catalog().scopes("alpha").unwrap().iter().find_map(|row| row.until_us).unwrap();
+    // The wall clock is put back by more than a horizon.
+    archive.lost(&alpha(), at(100), RESET).unwrap().unwrap();
+    archive.live(&alpha(), ALL, HORIZON, at(110), "opened").unwrap();
+    archive.close(at(120)).unwrap();
+    let scopes = bench.tape().coverage("alpha").unwrap();
+    let ended = &scopes.iter().find(|scope| scope.scope == "r1").unwrap().classes;
+    let mut told = ended.live.clone();
+    told.add(&ended.missing);
+    assert_eq!(told.iter().collect::<Vec<_>>(), [(at(10), UnixMicros(until))]);
+    let gaps = bench.tape().catalog().gaps(Some("alpha")).unwrap();
+    let of_r1: Vec<_> = gaps.iter().filter(|gap| gap.scope == "r1").map(|gap| (gap.cause.as_str(), gap.to_us)).collect();
+    assert_eq!(of_r1, [(Cause::ConnectionLost.name(), Some(until))]);
+}
+
 /// Such a gap may end before the others had come, and among gaps that were cut out there already.
 #[test]
 fn a_gap_that_ends_before_the_frontier_takes_coverage_back() {

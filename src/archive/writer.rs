@@ -598,8 +598,17 @@ impl Archive {
             Some((_, None, Some(gap), horizon_us)) => {
                 let to = at.plus(Duration::from_micros(horizon_us.max(0) as u64));
                 // Where the wall clock was put back, the gap began later than it ends: it is empty, not negative.
-                let to = self.gap(source, gap).map_or(to, |row| to.max(UnixMicros(row.from_us)));
-                self.step(source, at, gap, GapState::Open, None, Some(to), evidence)
+                let row = self.gap(source, gap).cloned();
+                let to = row.as_ref().map_or(to, |row| to.max(UnixMicros(row.from_us)));
+                self.step(source, at, gap, GapState::Open, None, Some(to), evidence)?;
+                for (scope, from, to) in self.index[source].untold_behind(to).into_iter().filter(|_| scope == ALL) {
+                    let detail =
+                        "the wall clock was put back: what had been covered here was lost with the gap before it".to_owned();
+                    let cause = row.as_ref().map(|row| row.cause.clone()).unwrap_or_default();
+                    let lost = Fact::Gap { scope, cause, from, to: Some(to), detail, lost_n: None };
+                    self.note(source, ConnId(0), at, &lost)?;
+                }
+                Ok(())
             }
             Some((_, None, None, _)) => Ok(()),
         }

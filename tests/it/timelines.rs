@@ -25,6 +25,7 @@
 //! | coverage began anew behind the gap that ended last, wherever evidence had been before the clock was put back | 21904, 22620, 23449 |
 //! | where a scope ended and began again before the next commit, the catalog did not learn how its first stretch had ended | 18263 |
 //! | the gap of a scope that changed began at its new version, although evidence had not come to it | 22620, 25749 |
+//! | a gap of everything that began and ended before a scope had ended, as the clock was put back, took its coverage behind both | 247941 |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
