@@ -237,6 +237,8 @@ impl History {
 
     fn start(&mut self, archive: &mut Archive) {
         archive.start_source(&self.name, self.lasts(), ("boot".to_owned(), Duration::ZERO), second(self.now)).unwrap();
+        // The stop, or the crash, began a gap that grows.
+        self.take_back(archive);
         self.promised.values_mut().flatten().for_each(|horizon| *horizon = self.horizon);
         if self.reads_lists {
             return;
@@ -262,15 +264,19 @@ impl History {
 
     fn lost(&mut self, archive: &mut Archive, scope: &'static str, cause: Cause) {
         archive.lost(&self.name, second(self.now), Lost { scope, cause, detail: "lost" }).unwrap();
-        // What grows has no end: all behind its beginning is lost, also where the wall clock had been further.
+        self.take_back(archive);
+        // Of whom nothing is known yet, events may come a minute late.
+        let usual = self.promised.get(ALL).copied().flatten().unwrap_or(60);
+        self.promised.entry(scope.to_owned()).or_insert(Some(usual));
+    }
+
+    /// What grows has no end: all behind its beginning is lost, also where the wall clock had been further.
+    fn take_back(&mut self, archive: &Archive) {
         for gap in archive.open_gaps(&self.name).iter().filter(|gap| gap.to_us.is_none()) {
             for (_, reached) in self.reached.iter_mut().filter(|(scope, _)| gap.scope == ALL || gap.scope == **scope) {
                 *reached = (*reached).min(index(gap.from_us));
             }
         }
-        // Of whom nothing is known yet, events may come a minute late.
-        let usual = self.promised.get(ALL).copied().flatten().unwrap_or(60);
-        self.promised.entry(scope.to_owned()).or_insert(Some(usual));
     }
 
     fn end(&mut self, archive: &mut Archive, scope: &'static str) {
