@@ -405,7 +405,7 @@ fn copy_run(
 
 fn each_proven(disk: &dyn Disk, path: &Path, owner: &Owner, mut each: impl FnMut(&Line<'_>, &[u8]) -> Result<()>) -> Result<()> {
     let mut reader = Reader::open(disk, path)?;
-    // A file whose length was durable before its last blocks were ends in zeros: what was committed before them is there.
+    // Of a block that is broken, what was committed before the damage is there.
     let mut walk = Walk::new(Trust::Prefix).of(owner.clone());
     while let Some(block) = reader.next_block()? {
         walk.block(&block, &mut each)?;
