@@ -224,7 +224,9 @@ fn record<'a>(n: Seq, at: UnixMicros, kind: RecordKind, rest: &'a [u8]) -> Optio
     } else if let Some(text) = rest.strip_prefix(b",\"text\":\"") {
         BodyRef::Text(text.strip_suffix(b"\"").filter(|text| ends_nowhere(text))?)
     } else {
-        BodyRef::B64(rest.strip_prefix(b",\"b64\":\"")?.strip_suffix(b"\"")?)
+        let inside = rest.strip_prefix(b",\"b64\":\"")?.strip_suffix(b"\"")?;
+        // Base64 holds neither.
+        BodyRef::B64(Some(inside).filter(|inside| memchr::memchr2(b'"', b'\\', inside).is_none())?)
     };
     Some(RecordRef { n, at, kind, via, conn: ConnId(conn), info, body })
 }
@@ -327,13 +329,16 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_ends_early_is_no_record() {
-        let start = r#"{"n":1,"at":"2026-11-20T23:18:00.123456Z","kind":"frame","via":"ws","conn":7,"text":"#;
+    fn a_body_that_ends_early_is_no_record() {
+        let start = r#"{"n":1,"at":"2026-11-20T23:18:00.123456Z","kind":"frame","via":"ws","conn":7,"#;
         for (rest, is_record) in [
-            (r#""plain \" and \\"}"#, true),
-            (r#""one","text":"another"}"#, false),
-            (r#""\\","raw":{"a":"b"}"#, false),
-            (r#""cut \"}"#, false),
+            (r#""text":"plain \" and \\"}"#, true),
+            (r#""text":"one","text":"another"}"#, false),
+            (r#""text":"\\","raw":{"a":"b"}"#, false),
+            (r#""text":"cut \"}"#, false),
+            (r#""b64":"/wA="}"#, true),
+            (r#""b64":"/wA=","b64":"AAA="}"#, false),
+            (r#""b64":"/wA\u003d"}"#, false),
         ] {
             assert_eq!(Line::parse(format!("{start}{rest}").as_bytes()).is_some(), is_record, "{rest}");
         }

@@ -230,6 +230,16 @@ class Desk:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
+@dataclass
+class Last:
+    """The last envelope of a source, and when the one before it was received."""
+
+    key: tuple[str, int]
+    at: int
+    body: bytes
+    before: int | None
+
+
 class Truth:
     """Compares envelopes with what the provider sent, and the ledger with when recorders died."""
 
@@ -243,7 +253,7 @@ class Truth:
         self.envelopes = 0
         # (source, from, to): received before and after what was left out.
         self.breaks: list[tuple[str, int, int]] = []
-        self.last: dict[str, tuple[str, int]] = {}
+        self.last: dict[str, Last] = {}
         # Stamp of the last evidence before each record of a source is found from this.
         self.evidence: dict[str, list[int]] = {}
 
@@ -284,21 +294,32 @@ class Truth:
             self.skipped += skipped
             # Before the first one that was safe nothing was promised.
             if source.name in self.last:
-                self.breaks.append((source.name, self.last[source.name][1], micros(record.at)))
+                self.breaks.append((source.name, *self.broken(source.name, tag, i + skipped, micros(record.at))))
             i += skipped
         self.seen[key] = (tag, i + 1)
-        self.last[source.name] = (key, micros(record.at))
+        before = self.last.get(source.name)
+        self.last[source.name] = Last(key, micros(record.at), record.body, before.at if before else None)
         if tag != "?" and message(tag, i)[1] != record.body:
             self.wrong.append(f"{source.name}: record {record.n} is not message {i} of {tag}: {record.body[:80]!r}")
             self.seen[key] = ("?", 0)
+
+    def broken(self, source: str, tag: str, i: int, at: int) -> tuple[int, int]:
+        """From when to when something is missing, as seen at message `i`.
+
+        Empty messages look alike. When the one before `i` does, that is what came before, and what is missing came before both.
+        """
+        last = self.last[source]
+        if last.before is not None and self.seen.get(last.key, ("?", 0))[0] == tag and message(tag, i - 1)[1] == last.body:
+            return last.before, last.at
+        return last.at, at
 
     def beheaded(self, source: str, body: bytes) -> tuple[str, int]:
         """The connection that sent an envelope when no greeting is there to say so, and where it stands; the disk was full."""
         if source in self.last:
             # On the tape the same connection begins anew.
-            tag, i = self.seen[self.last[source][0]]
+            tag, i = self.seen[self.last[source].key]
             if tag in self.desk.server.conns and self.has_sent(tag, i, body):
-                return self.seen.pop(self.last[source][0])
+                return self.seen.pop(self.last[source].key)
         # It was full before the greeting was safe.
         mine = [conn.tag for conn in self.desk.server.conns.values() if conn.source == source and conn.tag not in self.tags]
         return next((tag for tag in mine if self.has_sent(tag, 0, body)), "?"), 0
