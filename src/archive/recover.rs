@@ -586,15 +586,22 @@ fn catch_up(
             if known.contains_key(&segment.first_n.0) {
                 changes.push(Change::ForgetSegment { source: name.clone(), first_n: segment.first_n.0 });
             }
-            let mut indexed = index.remove(&source);
-            if indexed.is_none() && provider_of(disk, &path)?.is_none() {
-                // The header is gone with its block. What is behind it is read all the same, if anybody knows what it said.
-                let mut by_header = headers.iter().filter_map(|other| provider_of(disk, other).transpose());
-                let provider = by_header.next().transpose()?.or_else(|| provider_by_catalog(layout, &source));
-                indexed = provider.map(|provider| SourceIndex::new(&name, &provider));
-            }
+            let indexed = match index.remove(&source) {
+                Some(indexed) => Some(indexed),
+                None => {
+                    // Where its header is gone with its block, what is behind it is read all the same, if anybody knows what it said.
+                    let mut by_header =
+                        std::iter::once(&path).chain(&headers).filter_map(|file| provider_of(disk, file).transpose());
+                    let provider = by_header.next().transpose()?.or_else(|| provider_by_catalog(layout, &source));
+                    provider.map(|provider| SourceIndex::new(&name, &provider))
+                }
+            };
+            let Some(indexed) = indexed else {
+                set_aside(disk, &path)?;
+                continue;
+            };
             let scan = scan(disk, &path, &segment, (tape, &source), decode, indexed, &mut changes, recovery)?;
-            let Some((scanned, records, _, last_n)) = scan else { continue };
+            let (scanned, records, _, last_n) = scan;
             // A segment behind it hides that from whoever looks at the last number only.
             if known.get(&segment.first_n.0).is_some_and(|row| row.last_n > last_n.0) {
                 return Err(CatchUp::StartAgain(format!(
@@ -691,10 +698,9 @@ pub(super) fn read_again(
     let path = layout.sealed(source.as_str(), &row.day, Seq(row.first_n));
     let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
     let mut changes = vec![Change::ForgetSegment { source: source.to_string(), first_n: row.first_n }];
-    let known = index.remove(source);
-    let scanned = scan(disk, &path, &found, (tape, source), decode, known, &mut changes, &mut Recovery::default());
-    if let Some((scanned, ..)) = scanned.map_err(CatchUp::into_error)? {
-        index.insert(source.clone(), scanned);
+    if let Some(known) = index.remove(source) {
+        let scanned = scan(disk, &path, &found, (tape, source), decode, known, &mut changes, &mut Recovery::default());
+        index.insert(source.clone(), scanned.map_err(CatchUp::into_error)?.0);
     }
     Ok(changes)
 }
@@ -724,8 +730,8 @@ pub(super) fn fold(
         let path = layout.sealed(name, &row.day, Seq(row.first_n));
         let found = Found { first_n: Seq(row.first_n), day: row.day.clone(), open: false };
         let (mut changes, mut recovery) = (Vec::new(), Recovery::default());
-        let scanned = scan(disk, &path, &found, (tape, source), decode, Some(index), &mut changes, &mut recovery);
-        let scanned = scanned.map_err(CatchUp::into_error)?.expect("a source that is known is read");
+        let scanned = scan(disk, &path, &found, (tape, source), decode, index, &mut changes, &mut recovery);
+        let scanned = scanned.map_err(CatchUp::into_error)?;
         index = scanned.0;
         n_envelopes += scanned.2;
         // Of its blocks nothing is left; of a damaged file what it was counts.
@@ -738,7 +744,7 @@ pub(super) fn fold(
 }
 
 /// Reads a sealed segment into the index; gives it with the number of records, of envelopes among them, and the last of
-/// the records, or `None` when the segment's header cannot be read.
+/// the records.
 #[allow(clippy::too_many_arguments, reason = "a straight walk over one file")]
 fn scan(
     disk: &dyn Disk,
@@ -746,20 +752,11 @@ fn scan(
     segment: &Found,
     (tape, source): (&str, &SourceName),
     decode: Decode,
-    index: Option<SourceIndex>,
+    mut index: SourceIndex,
     changes: &mut Vec<Change>,
     recovery: &mut Recovery,
-) -> std::result::Result<Option<(SourceIndex, u64, u64, Seq)>, CatchUp> {
-    let provider = match (&index, provider_of(disk, path)?) {
-        (Some(index), _) => index.provider().to_owned(),
-        (None, Some(provider)) => provider,
-        (None, None) => {
-            set_aside(disk, path)?;
-            return Ok(None);
-        }
-    };
-    let mut index = index.unwrap_or_else(|| SourceIndex::new(source.as_str(), &provider));
-    let known: Option<Provider> = provider.parse().ok();
+) -> std::result::Result<(SourceIndex, u64, u64, Seq), CatchUp> {
+    let known: Option<Provider> = index.provider().parse().ok();
     let mut sealed = Sealed {
         blocks: Vec::new(),
         bytes: disk.len(path).map_err(io("cannot look at", path))?.unwrap_or(0),
@@ -824,5 +821,5 @@ fn scan(
     let records = sealed.records();
     changes.push(Change::Segment(segment_row(source.as_str(), segment.first_n, &segment.day, &sealed)));
     index.take_changes(changes);
-    Ok(Some((index, records, n_envelopes, sealed.last_n())))
+    Ok((index, records, n_envelopes, sealed.last_n()))
 }

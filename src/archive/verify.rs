@@ -264,9 +264,7 @@ impl Check<'_> {
                 match line {
                     Line::Header(header) => {
                         header_seen = true;
-                        if header.tape != self.tape || header.source != self.name {
-                            bad_lines.push(format!("it says it belongs to source {} of tape {}", header.source, header.tape));
-                        }
+                        bad_lines.extend(header.of_another(self.tape, self.name));
                         index.get_or_insert_with(|| SourceIndex::new(self.name, &header.provider));
                         self.out.provider = header.provider.to_string();
                     }

@@ -601,7 +601,8 @@ impl Archive {
                 let row = self.gap(source, gap).cloned();
                 let to = row.as_ref().map_or(to, |row| to.max(UnixMicros(row.from_us)));
                 self.step(source, at, gap, GapState::Open, None, Some(to), evidence)?;
-                for (scope, from, to) in self.index[source].untold_behind(to).into_iter().filter(|_| scope == ALL) {
+                let untold = if scope == ALL { self.index[source].untold_behind(to) } else { Vec::new() };
+                for (scope, from, to) in untold {
                     let detail =
                         "the wall clock was put back: what had been covered here was lost with the gap before it".to_owned();
                     let cause = row.as_ref().map(|row| row.cause.clone()).unwrap_or_default();

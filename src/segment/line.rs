@@ -36,6 +36,14 @@ pub struct Header<'a> {
     pub provider: Cow<'a, str>,
 }
 
+impl Header<'_> {
+    /// Whose it is, where that is not who it is read for.
+    pub(crate) fn of_another(&self, tape: &str, source: &str) -> Option<String> {
+        (self.tape != tape || self.source != source)
+            .then(|| format!("it says it belongs to source {} of tape {}", self.source, self.tape))
+    }
+}
+
 /// A commit line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Commit {

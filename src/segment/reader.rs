@@ -565,9 +565,7 @@ fn of_another(data: &[u8], owner: &Owner) -> Option<String> {
     let line = lines(data).next()?;
     memchr::memmem::find(&line[..line.len().min(90)], b"\"kind\":\"segment\"")?;
     match Line::parse(&line[..line.len() - 1]) {
-        Some(Line::Header(header)) if header.tape != owner.tape || header.source != owner.source => {
-            Some(format!("it says it belongs to source {} of tape {}", header.source, header.tape))
-        }
+        Some(Line::Header(header)) => header.of_another(&owner.tape, &owner.source),
         _ => None,
     }
 }
