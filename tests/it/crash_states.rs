@@ -448,12 +448,15 @@ fn on_all<T: Sync>(things: &[T], one: impl Fn(&T) + Sync) {
     });
 }
 
+/// Files, told apart by a hash, and a catalog.
+type Image = (u128, Option<usize>);
+
 /// The states behind every so-manieth operation, with every so-manieth catalog.
 fn check(lives: &[u64], step: usize) {
     let started = Instant::now();
     let trace = record(lives);
     // By their files and their catalog: the state that announced most, and how many there are.
-    let images: Mutex<BTreeMap<(u128, Option<usize>), (State, u64)>> = Mutex::default();
+    let images: Mutex<BTreeMap<Image, (State, u64)>> = Mutex::default();
     let all: Mutex<(Table, Vec<String>)> = Mutex::default();
     let prefixes: Vec<usize> = (0..=trace.ops.len()).rev().step_by(step).collect();
     on_all(&prefixes, |prefix| {

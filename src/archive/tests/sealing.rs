@@ -2,9 +2,13 @@
 
 use std::io;
 use std::sync::{Condvar, Mutex};
+use std::time::Instant;
 
 use super::*;
 use crate::segment::{DiskFile, DiskRead, LockRefused};
+
+/// How long something may take that takes no time.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A disk before whose door every sealing waits until it is let through.
 struct Gate(MemDisk, Arc<Door>);
@@ -119,8 +123,14 @@ fn one_segment_is_sealed_at_a_time() {
     let (_bench, door, mut archive) = at_midnight();
     for many in 1..=4 {
         door.let_one_through();
+        let begun = Instant::now();
         // Each commit takes over what is done, and has the next one begun.
         while sealed(&archive) < many {
+            if begun.elapsed() > PATIENCE {
+                // What still waits there would never end.
+                door.open();
+                panic!("{} segments are sealed of {many} that were let through", sealed(&archive));
+            }
             archive.commit(at(86_402)).unwrap();
             std::thread::yield_now();
         }
