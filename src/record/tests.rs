@@ -1085,7 +1085,8 @@ async fn topics_change_while_recording() {
     let (asked, mut posts) = mpsc::unbounded_channel();
     let post = |tell: mpsc::UnboundedSender<String>| -> Step {
         Box::new(move |request| {
-            tell.send(String::from_utf8(request.body.to_vec()).unwrap()).unwrap();
+            let body = String::from_utf8(request.body.to_vec()).unwrap();
+            tell.send(format!("{} {} {body}", request.method, request.path)).unwrap();
             Reply::Http(Response::json(200, subscribed))
         })
     };

@@ -480,7 +480,12 @@ fn check(lives: &[u64], step: usize) {
         }
     });
     let images: Vec<(State, u64)> = images.into_inner().unwrap().into_values().collect();
+    let opened = AtomicUsize::new(0);
     on_all(&images, |(state, n)| {
+        let nth = opened.fetch_add(1, Relaxed);
+        if nth > 0 && nth.is_multiple_of(20_000) {
+            println!("  {nth} of {} files and catalogs, {:.0} s", images.len(), started.elapsed().as_secs_f64());
+        }
         let mut table = Table::default();
         table.note("files and catalog");
         table.add("states that were opened", *n);

@@ -47,6 +47,8 @@ class Record:
     kind: str
     via: str
     conn: int
+    # Facts about the body.
+    info: dict
     body: bytes
 
 
@@ -129,19 +131,20 @@ def zstd(paths: list[Path]) -> tuple[bytes, int, str]:
     return done.stdout, done.returncode, done.stderr.decode(errors="replace").strip()
 
 
-def body_of(line: bytes, at: int) -> bytes | None:
-    """The body's bytes as they came off the wire, from where the fields before it end."""
+def content_of(line: bytes, at: int) -> tuple[dict, bytes | None]:
+    """The facts about the body, and its bytes as they came off the wire, from where the fields before them end."""
+    info = {}
     if line.startswith(b',"info":', at):
         text = line[at + 8 :].decode()
-        _, end = DECODER.raw_decode(text)
+        info, end = DECODER.raw_decode(text)
         at += 8 + len(text[:end].encode())
     if line.startswith(b',"raw":', at):
-        return line[at + 7 : -1]
+        return info, line[at + 7 : -1]
     if line.startswith(b',"text":', at):
-        return json.loads(line[at + 8 : -1]).encode()
+        return info, json.loads(line[at + 8 : -1]).encode()
     if line.startswith(b',"b64":', at):
-        return base64.b64decode(json.loads(line[at + 7 : -1]), validate=True)
-    return None
+        return info, base64.b64decode(json.loads(line[at + 7 : -1]), validate=True)
+    return info, None
 
 
 class Reader:
@@ -198,11 +201,11 @@ class Reader:
                 last_n = n
                 n_first = n if n_first is None else n_first
                 fields = RECORD.match(line, start.end())
-                body = body_of(line, fields.end()) if fields else None
+                info, body = content_of(line, fields.end()) if fields else ({}, None)
                 if body is None:
                     bad(f"record {n} is not in the form of the format")
                 else:
-                    waiting.append(Record(n, at, kind.decode(), fields[1].decode(), int(fields[2]), body))
+                    waiting.append(Record(n, at, kind.decode(), fields[1].decode(), int(fields[2]), info, body))
             else:
                 bad(f"the line at byte {position} has a kind that the format does not know")
             position = end + 1

@@ -15,7 +15,7 @@
 //! again until a pass brings nothing new. A history that leaves the same row out each time cannot be told from the truth.
 //! Source: tweetstream.io docs, "History API"; the SDKs' types 1.1.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,9 @@ const SLACK: usize = 10;
 
 /// Times that a page without any use is asked for again. Ours.
 const TRIES_MAX: u8 = 3;
+
+/// Questions of which it is remembered what was given for them. Ours.
+const GIVEN_KEPT: usize = 16;
 
 /// Bounds may be rounded to whole seconds. Ours.
 const ROUNDING_MS: i64 = 1_000;
@@ -136,6 +139,9 @@ struct Course {
     /// Pages that were given for another question.
     #[serde(default)]
     odd: Odd,
+    /// What was given for the last questions: the pages' faces, and from when to when was asked.
+    #[serde(default)]
+    given: VecDeque<(u64, i64, i64)>,
     /// Rows that were new in this pass or look.
     n_found: u64,
     /// Events known from the stream were seen before the stretch, and after it.
@@ -220,12 +226,12 @@ impl Walk {
         Self { settings: settings.clone(), wanted, state, seen: HashSet::new(), last_read: LastRead::default() }
     }
 
-    /// Every family is walked twice.
     /// Whether the history was caught at something.
     pub(crate) fn is_caught(&self) -> bool {
         self.state.courses.iter().any(|course| course.was_caught || course.has_lied)
     }
 
+    /// Every family is walked twice.
     pub(crate) fn doubt(&mut self) {
         self.state.doubt = true;
     }
@@ -514,7 +520,8 @@ impl Course {
         // Rows that are counted and not there are nowhere.
         let is_void = n == 0 && page.count.is_some_and(|count| count > 0);
         let of_page = face(hashes.iter().copied());
-        let is_strange = n_strange * 2 > n || is_void || self.odd.has(of_page);
+        let is_repeated = self.repeats(of_page, window);
+        let is_strange = n_strange * 2 > n || is_void || self.odd.has(of_page) || n_strange > 0 && is_repeated;
         let is_seam_torn = window.seam.is_some_and(|(hash, at)| {
             let goes_below = n < self.cap || placed.iter().any(|row| row.late() < at);
             goes_below && !hashes.contains(&hash)
@@ -534,6 +541,19 @@ impl Course {
             self.may_be_received &= received;
         }
         true
+    }
+
+    /// Whether a page was given for another question before; remembers it for this one.
+    fn repeats(&mut self, of_page: u64, window: &Window) -> bool {
+        let is_repeated = self
+            .given
+            .iter()
+            .any(|(face, start, end)| *face == of_page && (*start, *end) != (window.start, window.end) && of_page != 0);
+        if !is_repeated {
+            self.given.push_front((of_page, window.start, window.end));
+            self.given.truncate(GIVEN_KEPT);
+        }
+        is_repeated
     }
 
     /// Asks for the same again, a few times.
