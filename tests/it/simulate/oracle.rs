@@ -192,7 +192,12 @@ impl Ledger {
         let end = BEGIN.plus(world.end).0 - world.horizon.as_micros() as i64 - 90_000_000;
         let grows = whole.iter().any(|gap| gap.to_us.is_none());
         if self.until < end || grows {
-            found.violations.push(format!("recording did not come back: covered until {}", UnixMicros(self.until)));
+            found.violations.push(format!(
+                "recording did not come back: covered until {}, faults ended {}, recording {}",
+                UnixMicros(self.until),
+                BEGIN.plus(world.quiet_at),
+                BEGIN.plus(world.end)
+            ));
         }
         for gap in &self.gaps {
             if world.is_fillable() && gap.state != "filled" {

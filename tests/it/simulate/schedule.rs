@@ -30,6 +30,9 @@ const HONEST_ROUNDS: u32 = 4;
 /// A round is given up after so long of the world's time: walks end by themselves.
 const ROUND: Duration = Duration::from_secs(48 * 3_600);
 
+/// Longest that a recorder is away when the faults are over.
+const AWAY: Duration = Duration::from_secs(900);
+
 /// What came of a world.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -71,8 +74,10 @@ impl Running {
         for life in std::mem::take(&mut self.world.lives) {
             let until = self.start + (self.start.elapsed() + life.lasts).min(self.world.quiet_at);
             self.record(until, life.end).await;
-            let up_at = Instant::now() + life.down;
-            if let Some(end) = life.fills {
+            // However long it is away, it is back soon after the faults are over.
+            let up_at = (Instant::now() + life.down).min(self.start + self.world.quiet_at + AWAY);
+            // What is given up before it has begun would go on beside the next one: only a wait of its own ends a thread.
+            if let Some(end) = life.fills.filter(|_| Instant::now() < up_at) {
                 self.fill(up_at, end).await;
             }
             sleep_until(up_at).await;
