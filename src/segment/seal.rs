@@ -1,6 +1,6 @@
 //! Sealing: an open segment becomes a file of large independent blocks with a seek table, proven by reading back.
 
-use std::io::Read;
+use std::io::{Read, SeekFrom};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -10,11 +10,17 @@ use zstd::zstd_safe::{InBuffer, OutBuffer};
 
 use super::reader::{BlockEnd, Reader, Trust, Walk};
 use super::writer::encoder;
-use super::{BlockSpan, Disk, DiskFile, SegmentError};
+use super::{BlockSpan, Disk, DiskFile, DiskRead, SegmentError};
 use crate::model::Seq;
 
 /// A block with more flushes than one per this many uncompressed bytes is packed anew: flushes cost size.
 const FLUSH_SPACING: u64 = 256 << 10;
+
+/// The end of a seek table: the number of blocks, a byte of flags, and this.
+const TABLE_END: u64 = 9;
+const SEEKABLE_MAGIC: [u8; 4] = 0x8f92_eab1_u32.to_le_bytes();
+/// Least that a block takes up in it.
+const TABLE_ENTRY: u64 = 8;
 
 /// What became of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +221,12 @@ pub(super) fn read_back(disk: &dyn Disk, path: &Path, sha256: &str) -> Result<()
 /// When the file cannot be read or has no such table.
 pub fn seek_table(disk: &dyn Disk, path: &Path) -> Result<Vec<(u64, u64)>, SegmentError> {
     let mut file = disk.open(path).map_err(|e| SegmentError::io("cannot open", path, e))?;
+    let (n_blocks, length) = table_end(&mut *file).map_err(|e| SegmentError::io("cannot read", path, e))?;
+    // Memory for the table is taken before it is read.
+    if n_blocks.saturating_mul(TABLE_ENTRY) > length {
+        let why = format!("its seek table has {n_blocks} blocks, more than {length} bytes hold");
+        return Err(SegmentError::NotASegment { path: path.to_owned(), why });
+    }
     let table = SeekTable::from_seekable(&mut file).map_err(|e| SegmentError::NotASegment {
         path: path.to_owned(),
         why: format!("it has no seek table at its end ({e})"),
@@ -227,6 +239,19 @@ pub fn seek_table(disk: &dyn Disk, path: &Path) -> Result<Vec<(u64, u64)>, Segme
         sizes.push((size(table.frame_size_comp(index))?, size(table.frame_size_decomp(index))?));
     }
     Ok(sizes)
+}
+
+/// How many blocks a file's last bytes speak of, if they are the end of a seek table, and how long it is.
+/// Source: zstd, contrib/seekable_format.
+fn table_end(file: &mut dyn DiskRead) -> std::io::Result<(u64, u64)> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let Some(at) = length.checked_sub(TABLE_END) else { return Ok((0, length)) };
+    let mut end = [0; TABLE_END as usize];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut end)?;
+    file.seek(SeekFrom::Start(0))?;
+    let [count @ .., _, _, _, _, _] = end;
+    Ok((if end.ends_with(&SEEKABLE_MAGIC) { u64::from(u32::from_le_bytes(count)) } else { 0 }, length))
 }
 
 /// Lower-case hex.

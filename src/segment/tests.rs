@@ -483,6 +483,17 @@ fn garbage_never_panics() {
     }
 }
 
+/// Memory would be taken for half a gigabyte before the first of its entries is read.
+#[test]
+fn a_seek_table_longer_than_its_file_is_not_read() {
+    let disk = MemDisk::default();
+    let path = Path::new("s/1.jsonl.zst");
+    disk.create(path).unwrap();
+    disk.overwrite(path, b"not a block\xfa\x80\x80\x03\0\xb1\xea\x92\x8f".to_vec());
+    let why = seek_table(&disk, path).unwrap_err().to_string();
+    assert!(why.contains("has 58753274 blocks, more than 20 bytes hold"), "{why}");
+}
+
 /// Format version 1, as files: what was once written must read the same for ever.
 ///
 /// `UPDATE_FIXTURES=1 cargo test --lib segment` writes them anew; that is a change of the format (see the module docs).
