@@ -9,10 +9,11 @@
 //! | rows have `time` and `receivedTime` | the next end lies above both, until pages show which one counts |
 //! | only accounts that are tracked now | `/api/me` first; known accounts that are not on it leave everything unproven |
 //!
-//! A page is not believed: the row that set its end must be on it, most of its rows must lie within its bounds, and a short
-//! page is the last one only when it reaches events that are known from the stream. Where there are none, a second look
-//! must bring nothing. Once a page was caught lying, or when told to [`doubt`](Walk::doubt), the whole family is walked
-//! again until a pass brings nothing new. A history that leaves the same row out each time cannot be told from the truth.
+//! A page is not believed: the row that set its end must be on it, most of its rows must lie within its bounds (all of
+//! them, where it was given for another question before), and a short page is the last one only when it reaches events
+//! that are known from the stream. Where there are none, a second look must bring nothing. Once a page was caught lying,
+//! or when told to [`doubt`](Walk::doubt), the whole family is walked again until a pass brings nothing new. A history
+//! that leaves the same row out each time cannot be told from the truth.
 //! Source: tweetstream.io docs, "History API"; the SDKs' types 1.1.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};

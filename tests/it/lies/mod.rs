@@ -45,9 +45,10 @@
 //! | another search's page was believed where it happened to fit | 20522, 21307, 29310, 43831 and more |
 //! | what one pass through a history that was caught proved in part was believed | 56 of a million |
 //! | a look into TweetStream's history lacked the row it begins with, as rows were left out or bounds rounded, and was believed | 340506, 401162, 604002 |
-//! | what lies below a short page of TweetStream's hung on one look | 37996, 507122, 567545 |
+//! | what lies below a short page of TweetStream's hung on one look | 37996, 507122 |
 //! | rows of a page of X were missing, and only a longer page behind it shows that | 868423 |
 //! | rows of ScrapeBadger's log moved from the first page to the second | 19316, 45261, 404895 |
+//! | a page of TweetStream's was given for another question, no more than half of its rows were from outside, and it was believed | 82302, 227703, 442847 |
 //! | what was given up was tried again in as many pieces as it was in, and each of those in more | 331138, 621506 |
 //!
 //! # What is still so
@@ -77,6 +78,13 @@ use world::{Lie, World};
 
 /// Worlds of the gate.
 const GATE: u64 = 2_000;
+
+/// Worlds beyond those that once showed a fault of ours, of the table above; they stay in the gate.
+const ONCE_BROKEN: [u64; 37] = [
+    3_253, 3_864, 6_885, 9_050, 9_782, 12_640, 16_590, 16_987, 18_646, 19_316, 20_522, 21_307, 22_105, 28_564, 29_156, 29_310,
+    32_383, 33_809, 37_996, 43_831, 45_261, 52_578, 67_784, 69_664, 82_302, 87_965, 97_813, 227_703, 331_138, 340_506, 401_162,
+    404_895, 442_847, 507_122, 604_002, 621_506, 868_423,
+];
 
 /// No walk needs so many requests; one that makes them would go on for ever.
 const REQUESTS_MAX: usize = 3_000;
@@ -475,6 +483,12 @@ fn check(from: u64, count: u64) {
 #[test]
 fn what_is_called_filled_misses_nothing() {
     check(0, GATE);
+}
+
+#[test]
+fn worlds_that_once_broke_a_promise_keep_it() {
+    let broken: Vec<_> = ONCE_BROKEN.into_iter().flat_map(|seed| batch(seed..seed + 1, None).broken).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]
