@@ -34,8 +34,9 @@ WORLD = ["--synthetic", "--seed", "3", "--mix", "twitterapi_io=1,scrapebadger=1,
 ARCHIVE = {"commit_every": "20ms", "segment_size": "256KiB", "block_size": "16KiB"}
 # So long it is recorded before the hole, not recorded, and recorded again.
 BEFORE_S, HOLE_S, AFTER_S = 4.0, 2.0, 4.0
-# Requests that one kill may cost.
+# Requests that one kill may cost; and whoever goes on asks once more who is followed.
 A_KILL_COSTS = 2
+A_LIST_COSTS = 1
 KILLS_A_TAPE = 6
 POST = re.compile(rb"\b\d{18,20}\b")
 
@@ -355,9 +356,10 @@ def judged(stage: Stage, found: Found, certificate: list, requests: int, kills: 
         wrong.append(f"the gaps end as {states(found)}, undisturbed as {states(stage.whole)}")
     if certificate != stage.certificate:
         wrong.append(f"the certificates say {certificate}, undisturbed {stage.certificate}")
-    if requests > stage.requests + A_KILL_COSTS * kills:
+    may_cost = A_KILL_COSTS * kills + (A_LIST_COSTS if kills else 0)
+    if requests > stage.requests + may_cost:
         wrong.append(f"{requests} requests after {kills} kills, {stage.requests} undisturbed")
-    if not requests - A_KILL_COSTS * kills <= found.spent <= requests:
+    if not requests - may_cost <= found.spent <= requests:
         wrong.append(f"the ledger knows of {found.spent} requests, {requests} were made, with {kills} kills")
     return wrong
 
