@@ -55,9 +55,9 @@
 //!
 //! Of worlds 0 to 999,999, 59 break a promise (0.0059 %). 53 of them tell two or three lies at once, where what gives one away
 //! hides another: most often a page that is given for another question, and strays on it, rows left out of it, or an end that is
-//! claimed early, so that it is not known again; so two searches that get the same page with other strays on it are not told apart.
-//! Of those that tell one, two leave rows out of page after page of X's, and the
-//! truthful one (370812) has pages of twelve rows where a thousand were asked for, all twelve received in the same instant.
+//! claimed early, so that it is not known again; two searches that get the same page with other strays on it are not told apart.
+//! Of the five that tell one, three leave rows out of page after page. The truthful one (370812) has pages of twelve rows where
+//! a thousand were asked for, all twelve received in the same instant.
 
 mod peer;
 mod world;
