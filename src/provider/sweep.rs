@@ -96,10 +96,35 @@ pub(crate) fn decoded(answer: Option<(bool, Option<&[Post]>)>) -> Decoded {
     Decoded { json, message, provider_at: None, events: posts.unwrap_or_default().iter().map(event).collect() }
 }
 
-/// Tells pages of searches with the same rows in a stretch: order, doubled rows and strays do not count. 0 is a page without.
-pub(crate) fn face_of_rows(rows: &[Row], stretch: &Stretch) -> u64 {
-    let is_inside = |row: &&Row| (stretch.lo() - 1..=stretch.hi()).contains(&second(row.at));
-    face(rows.iter().filter(is_inside).map(|row| row.id))
+/// What the rows of a page of searches are in a stretch, to tell pages that are the same one: the least of their hashes, in order.
+/// Order, doubled rows and strays from outside do not count; empty is a page without rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Face(Vec<u32>);
+
+impl Face {
+    const KEPT: usize = 12;
+    /// Fewer rows in common may be chance.
+    const COMMON_MIN: usize = 6;
+
+    pub(crate) fn of_rows(rows: &[Row], stretch: &Stretch) -> Self {
+        let is_inside = |row: &&Row| (stretch.lo() - 1..=stretch.hi()).contains(&second(row.at));
+        let hash = |row: &Row| (xxh3_64(&row.id.to_be_bytes()) >> 32) as u32;
+        let mut hashes: Vec<_> = rows.iter().filter(is_inside).map(hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes.truncate(Self::KEPT);
+        Self(hashes)
+    }
+
+    /// Whether it is the same page, but for a few strays within the stretch.
+    fn is_like(&self, other: &Self) -> bool {
+        let mut least: Vec<_> = self.0.iter().chain(&other.0).collect();
+        least.sort_unstable();
+        least.dedup();
+        least.truncate(Self::KEPT);
+        let n_common = least.iter().filter(|hash| self.0.contains(hash) && other.0.contains(hash)).count();
+        self == other || (n_common >= Self::COMMON_MIN && n_common * 4 >= least.len() * 3)
+    }
 }
 
 /// Tells pages with the same rows: order and doubled rows do not count. 0 is a page without rows.
@@ -123,62 +148,84 @@ pub(crate) enum Twin {
     Odd,
 }
 
-/// What searches of one walk were given last, by hash, each with the search it was given to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Recent {
-    last: VecDeque<(u64, usize)>,
-    pub(crate) odd: Odd,
+/// What searches of one walk were given last, each with the search it was given to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Recent<T> {
+    last: VecDeque<(T, usize)>,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { last: VecDeque::new() }
+    }
 }
 
 /// Pages that were given for another question however often it was asked: such a page proves nothing where it does fit.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Odd(Vec<u64>);
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Odd<T>(Vec<T>);
 
-impl Odd {
-    const KEPT: usize = 64;
-
-    pub(crate) fn note(&mut self, face: u64) {
-        if face != 0 && !self.0.contains(&face) && self.0.len() < Self::KEPT {
-            self.0.push(face);
-        }
-    }
-
-    pub(crate) fn has(&self, face: u64) -> bool {
-        self.0.contains(&face)
+impl<T> Default for Odd<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-impl Recent {
+impl<T: PartialEq> Odd<T> {
+    const KEPT: usize = 64;
+
+    pub(crate) fn note(&mut self, page: T) {
+        if !self.0.contains(&page) && self.0.len() < Self::KEPT {
+            self.0.push(page);
+        }
+    }
+
+    pub(crate) fn has(&self, page: &T) -> bool {
+        self.0.contains(page)
+    }
+}
+
+impl<T> Recent<T> {
     /// Some pages of each of a few searches.
     const KEPT: usize = 24;
 
     /// The search that was given it, if this one never was; remembers it for this one.
-    fn of_another(&mut self, hash: u64, search: usize) -> Option<usize> {
+    fn of_another(&mut self, given: T, search: usize, is_same: impl Fn(&T, &T) -> bool) -> Option<usize> {
         let before = self.last.len();
-        self.last.retain(|seen| *seen != (hash, search));
+        self.last.retain(|(seen, of)| *of != search || !is_same(seen, &given));
         let is_own = self.last.len() < before;
-        let first = self.last.iter().find(|(seen, _)| *seen == hash).map(|(_, search)| *search);
-        self.last.push_back((hash, search));
+        let first = self.last.iter().find(|(seen, _)| is_same(seen, &given)).map(|(_, search)| *search);
+        self.last.push_back((given, search));
         if self.last.len() > Self::KEPT {
             self.last.pop_front();
         }
         first.filter(|_| !is_own)
     }
+}
 
+impl Recent<u64> {
     /// What a page of a search says of the next one.
     pub(crate) fn onward<'a>(&mut self, cursor: Option<&'a str>, search: usize) -> Option<Onward<'a>> {
         let cursor = cursor?;
-        let is_anothers = self.of_another(xxh3_64(cursor.as_bytes()), search).is_some();
+        let is_anothers = self.of_another(xxh3_64(cursor.as_bytes()), search, |a, b| a == b).is_some();
         Some(Onward { cursor, is_anothers })
     }
+}
 
-    /// Whether a search was given a page with the rows of another one, by their faces.
-    pub(crate) fn twin(&mut self, face: u64, search: usize) -> Twin {
-        if face == 0 {
+/// The pages of one walk's searches.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Pages {
+    recent: Recent<Face>,
+    pub(crate) odd: Odd<Face>,
+}
+
+impl Pages {
+    /// Whether a search was given a page with the rows of another one.
+    pub(crate) fn twin(&mut self, face: &Face, search: usize) -> Twin {
+        if face.0.is_empty() {
             return Twin::Not;
         }
-        let is_last = self.last.back() == Some(&(face, search));
-        match self.of_another(face, search) {
+        let is_last = self.recent.last.back().is_some_and(|(last, of)| *of == search && last == face);
+        match self.recent.of_another(face.clone(), search, Face::is_like) {
             _ if self.odd.has(face) => Twin::Odd,
             Some(other) => Twin::Of(other),
             None if is_last => Twin::Own,

@@ -1,23 +1,30 @@
-"""Plants what cargo-mutants makes up into a copy of the project and looks whether its tests notice. `scripts/mutants` calls it.
+"""Plants what cargo-mutants makes up into copies of the project and looks whether its tests notice. `scripts/mutants` calls it.
 
     python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT [GLOB …]
 
-A change has to pass stages, cheap ones first, and only what survives one meets the next. A stage builds no more of the crate than its
-tests need: the rooms above are taken out of the copy's `lib.rs`. cargo-mutants lists the changes and does not run them: it would
-build the whole crate for each, and wait for the last test where the first that fails is enough.
+All changes are built once, each behind a switch (`switches.py`). Each test is run alone first, to see which changes it meets; then each
+change is tried by the tests that meet it, the fastest first, until one fails. What has no switch is built by itself and has to pass
+stages, cheap ones first; a stage builds no more of the crate than its tests need: the rooms above are taken out of the copy's `lib.rs`.
+cargo-mutants lists the changes and does not run them: it would build the whole crate for each.
 """
 
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
+
+import switches
 
 ROOMS = ["segment", "catalog", "archive", "backfill"]
 # The disk that tests write to: nothing of the product.
@@ -59,6 +66,10 @@ STAGES = [
     ("backfill, slow", ["backfill"], BACKFILL, ["--lib"], SLOW, 900),
     ("program", ROOMS, None, ["--lib", "--test", "it"], UPPER, 1_800),
 ]
+
+
+# What becomes of a change. No test goes where `not met` is; `not tried` has no switch and was not to be built.
+HOW = ["caught", "timeout", "unviable", "survived", "not met", "not tried"]
 
 
 def room(mutant):
@@ -119,14 +130,21 @@ def built(tree, targets):
     return [m["executable"] for m in messages if m.get("executable") and m["profile"]["test"]] if build.returncode == 0 else None
 
 
-def tested(tree, programs, tests, longest):
+def bounded():
+    """A change that asks for all memory or writes without an end is caught, too."""
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 30, 2 << 30))
+
+
+def tested(tree, programs, tests, longest, **more):
     """How the tests ended: survived, timeout, or caught by which; and how many passed."""
-    # Syncs of a real disk prove nothing here.
-    env = os.environ | ({"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {})
     n_passed = 0
     for program in programs:
+        # Syncs of a real disk prove nothing here.
+        own = tempfile.mkdtemp(prefix="mutants-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        env = os.environ | {"TMPDIR": own, "CARGO_MANIFEST_DIR": str(tree)} | more
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "errors": "replace"}
-        run = subprocess.Popen([program, *tests], cwd=tree, env=env, start_new_session=True, **pipes)
+        run = subprocess.Popen([program, *tests], cwd=tree, env=env, start_new_session=True, preexec_fn=bounded, **pipes)
         late = threading.Event()
 
         def stop(run=run, late=late):
@@ -145,11 +163,71 @@ def tested(tree, programs, tests, longest):
         timer.cancel()
         run.stdout.close()
         code = run.wait()
+        shutil.rmtree(own, ignore_errors=True)
         if late.is_set():
             return "timeout", n_passed
         if failed or code:
             return f"caught by {failed or f'exit code {code}'}", n_passed
     return "survived", n_passed
+
+
+def met(tree, program, test):
+    """Which changes a test meets and how many seconds it takes; none where it fails without a change."""
+    with tempfile.NamedTemporaryFile("r") as numbers:
+        began = time.monotonic()
+        how, n_passed = tested(tree, [program], ["--exact", test], 900, MUTANTS_MET=numbers.name)
+        seconds = time.monotonic() - began
+        if how != "survived" or n_passed != 1:
+            print(f"left out, not green without a change: {test}: {how}", flush=True)
+            return set(), seconds
+        return {int(number) for number in numbers}, seconds
+
+
+def batches(tests):
+    """Tests by their seconds, in groups that take longer and longer."""
+    group, room_left, limit = [], 0.5, 0.5
+    for test in sorted(tests, key=tests.get):
+        if group and tests[test] > room_left:
+            yield group
+            group, limit = [], limit * 4
+            room_left = limit
+        group.append(test)
+        room_left -= tests[test]
+    if group:
+        yield group
+
+
+def switched(tree, mutants, tried, short):
+    """How each of those with a switch ended."""
+    have, unviable, without = switches.written(tree, mutants)
+    print(f"== {len(have)} of {len(mutants)} have a switch, {len(unviable)} cannot be built, {len(without)} have none", flush=True)
+    chosen = {mutant["name"] for mutant in tried}
+    ended = {mutants[n]["name"]: "unviable" for n in unviable if mutants[n]["name"] in chosen}
+    left = [n for n in sorted(have) if mutants[n]["name"] in chosen]
+    for target in [["--lib"]] + ([] if short == "yes" else [["--test", "it"]]):
+        programs = built(tree, target) or sys.exit(f"error: the copy with switches does not build: {' '.join(target)}")
+        (program,) = programs
+        said = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout
+        ignored = subprocess.run([program, "--list", "--ignored"], capture_output=True, text=True, check=True).stdout
+        names = [text.removesuffix(": test") for text in said.splitlines() if text.endswith(": test") and text not in ignored.splitlines()]
+        print(f"== {' '.join(target)}: {len(names)} tests, {len(left)} changes", flush=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            meets = dict(zip(names, pool.map(lambda name: met(tree, program, name), names), strict=True))
+
+            def attempt(number):
+                tests = {name: seconds for name, (numbers, seconds) in meets.items() if number in numbers}
+                how = "survived" if tests else ended.get(mutants[number]["name"], "not met")
+                for group in batches(tests):
+                    longest = 20 + 10 * sum(tests[name] for name in group)
+                    how, _ = tested(tree, [program], ["--test-threads=1", "--exact", *group], longest, MUTANT=str(number))
+                    if how != "survived":
+                        break
+                print(f"{mutants[number]['name']}: {how}", flush=True)
+                return how
+
+            ended |= dict(zip([mutants[number]["name"] for number in left], pool.map(attempt, left), strict=True))
+        left = [number for number in left if ended[mutants[number]["name"]] in ("survived", "not met")]
+    return ended
 
 
 def run(tree, stage, mutants):
@@ -192,18 +270,20 @@ def main(work, count, seed, skip, short, *globs):
     chosen = order[int(skip) :][: None if count == "all" else int(count)]
     tried = [mutant for mutant in chosen if mutant["name"] not in explained]
 
-    ended = {}
+    ended = switched(Path(work) / "switched", mutants, tried, short)
     lib = (tree / "src/lib.rs").read_text()
-    for stage in [stage for stage in STAGES if short == "no" or stage[0] in ROOMS]:
-        left = [mutant for mutant in tried if room(mutant) in stage[1] and ended.get(mutant["name"], "survived") == "survived"]
+    slow = [mutant for mutant in tried if mutant["name"] not in ended]
+    for stage in [stage for stage in STAGES if short == "no"]:
+        left = [mutant for mutant in slow if room(mutant) in stage[1] and ended.get(mutant["name"], "survived") == "survived"]
         if left:
             (tree / "src/lib.rs").write_text(cut_lib(lib, stage[2]) if stage[2] else lib)
             ended |= run(tree, stage, left)
-    tally = {how: sum(1 for end in ended.values() if end.startswith(how)) for how in ("caught", "unviable", "timeout", "survived")}
+    ended |= {mutant["name"]: "not tried" for mutant in slow if mutant["name"] not in ended}
+    tally = {how: sum(1 for end in ended.values() if end.startswith(how)) for how in HOW}
     for mutant in tried:
-        if ended[mutant["name"]] == "survived":
-            print(f"survived {mutant['name']}\n    {line(tree, mutant)}")
-    reached, violations = len(tried) - tally["unviable"], tally["survived"] + stale
+        if ended[mutant["name"]] in ("survived", "not met"):
+            print(f"{ended[mutant['name']]} {mutant['name']}\n    {line(tree, mutant)}")
+    reached, violations = len(tried) - tally["unviable"] - tally["not tried"], tally["survived"] + tally["not met"] + stale
     summary = {"mode": "mutants", "runs": len(tried), "reached": reached, "violations": violations, "of": len(mutants)} | tally
     summary |= {"explained": len(chosen) - len(tried), "stale": stale, "seconds": round(time.monotonic() - began), "seed": int(seed)}
     print(json.dumps(summary))

@@ -35,7 +35,7 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, face_of_rows, get, groups, is_handle,
+    ERRORS_MAX, Face, Met, Pages, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle,
     judge, merged, was_known,
 };
 
@@ -110,8 +110,8 @@ struct State {
     /// The page before, by its rows.
     face: u64,
     /// Pages of posts by their rows, and cursors.
-    faces: Recent,
-    cursors: Recent,
+    faces: Pages,
+    cursors: Recent<u64>,
     n_pages: u64,
     n_rows: u64,
 }
@@ -283,7 +283,7 @@ impl Walk {
             doubt: false,
             is_caught: false,
             face: 0,
-            faces: Recent::default(),
+            faces: Pages::default(),
             cursors: Recent::default(),
             n_pages: 0,
             n_rows: 0,
@@ -590,7 +590,7 @@ impl Walk {
 
     fn take_posts(&mut self, ids: &[u64], read: &Answer, known: &mut dyn Known) -> (u64, u64) {
         // Posts by id are no search's, but a search may be answered with them.
-        self.state.faces.twin(face_of_rows(&rows_of(read), &self.state.stretch), usize::MAX);
+        self.state.faces.twin(&Face::of_rows(&rows_of(read), &self.state.stretch), usize::MAX);
         let given: HashSet<u64> = read.posts.iter().map(|(id, _)| id.0).collect();
         let mut new = 0;
         for id in ids {
@@ -619,8 +619,8 @@ impl Walk {
         let rows = rows_of(read);
         let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let face = face_of_rows(&rows, &self.state.stretch);
-        let twin = self.state.faces.twin(face, at);
+        let face = Face::of_rows(&rows, &self.state.stretch);
+        let twin = self.state.faces.twin(&face, at);
         let onward = self.state.cursors.onward(next, at);
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         if self.state.sweeps[at].is_odd {

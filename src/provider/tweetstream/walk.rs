@@ -139,7 +139,7 @@ struct Course {
     was_caught: bool,
     /// Pages that were given for another question.
     #[serde(default)]
-    odd: Odd,
+    odd: Odd<u64>,
     /// What was given for the last questions: the pages' faces, and from when to when was asked.
     #[serde(default)]
     given: VecDeque<(u64, i64, i64)>,
@@ -522,14 +522,14 @@ impl Course {
         let is_void = n == 0 && page.count.is_some_and(|count| count > 0);
         let of_page = face(hashes.iter().copied());
         let is_repeated = self.repeats(of_page, window);
-        let is_strange = n_strange * 2 > n || is_void || self.odd.has(of_page) || n_strange > 0 && is_repeated;
+        let is_strange = n_strange * 2 > n || is_void || self.odd.has(&of_page) || n_strange > 0 && is_repeated;
         let is_seam_torn = window.seam.is_some_and(|(hash, at)| {
             let goes_below = n < self.cap || placed.iter().any(|row| row.late() < at);
             goes_below && !hashes.contains(&hash)
         });
         if is_strange || is_seam_torn {
             self.has_lied = true;
-            if is_strange && window.n_tries >= TRIES_MAX {
+            if is_strange && window.n_tries >= TRIES_MAX && !hashes.is_empty() {
                 self.odd.note(of_page);
             }
             // A row may really be gone since: then the seam never comes again.

@@ -32,7 +32,7 @@ use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Met, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face_of_rows, get, groups, is_handle, judge,
+    ERRORS_MAX, Face, Met, Pages, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, get, groups, is_handle, judge,
     merged, post,
 };
 
@@ -89,8 +89,8 @@ struct State {
     /// Whether the tape knows all that selected, were it nothing.
     is_listed: bool,
     /// Pages by their rows, and cursors.
-    faces: Recent,
-    cursors: Recent,
+    faces: Pages,
+    cursors: Recent<u64>,
     n_searches: u64,
     n_rows: u64,
 }
@@ -124,7 +124,7 @@ impl Walk {
             doubt: false,
             no_bulk: false,
             is_listed: false,
-            faces: Recent::default(),
+            faces: Pages::default(),
             cursors: Recent::default(),
             n_searches: 0,
             n_rows: 0,
@@ -306,8 +306,8 @@ impl Walk {
     fn take_page(&mut self, at: usize, read: &Listing, known: &mut dyn Known) -> Page {
         let rows: Vec<_> = read.rows.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
-        let face = face_of_rows(&rows, &self.state.stretch);
-        let (twin, onward) = (self.state.faces.twin(face, at), self.state.cursors.onward(next, at));
+        let face = Face::of_rows(&rows, &self.state.stretch);
+        let (twin, onward) = (self.state.faces.twin(&face, at), self.state.cursors.onward(next, at));
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         if self.state.sweeps[at].is_odd {
             self.state.faces.odd.note(face);
