@@ -144,14 +144,16 @@ pub(crate) enum Twin {
     Own,
     /// That search had it first.
     Of(usize),
+    /// So it was when this search was given it before.
+    Again,
     /// It was given where it did not fit, again and again.
     Odd,
 }
 
-/// What searches of one walk were given last, each with the search it was given to.
+/// What searches of one walk were given last, each with the search it was given to and the one that had it first, if that is another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Recent<T> {
-    last: VecDeque<(T, usize)>,
+    last: VecDeque<(T, usize, Option<usize>)>,
 }
 
 impl<T> Default for Recent<T> {
@@ -188,17 +190,23 @@ impl<T> Recent<T> {
     /// Some pages of each of a few searches.
     const KEPT: usize = 24;
 
-    /// The search that was given it, if this one never was; remembers it for this one.
-    fn of_another(&mut self, given: T, search: usize, is_same: impl Fn(&T, &T) -> bool) -> Option<usize> {
-        let before = self.last.len();
-        self.last.retain(|(seen, of)| *of != search || !is_same(seen, &given));
-        let is_own = self.last.len() < before;
-        let first = self.last.iter().find(|(seen, _)| is_same(seen, &given)).map(|(_, search)| *search);
-        self.last.push_back((given, search));
+    /// The search that was given it first, if that is another, and whether this one was given it before; remembers it for this one.
+    fn given(&mut self, given: T, search: usize, is_same: impl Fn(&T, &T) -> bool) -> (Option<usize>, bool) {
+        let own = self.last.iter().position(|(seen, of, _)| *of == search && is_same(seen, &given));
+        let first = match own.and_then(|at| self.last.remove(at)) {
+            Some((_, _, first)) => first,
+            None => self
+                .last
+                .iter()
+                .find(|(seen, ..)| is_same(seen, &given))
+                .map(|(_, of, first)| first.unwrap_or(*of))
+                .filter(|first| *first != search),
+        };
+        self.last.push_back((given, search, first));
         if self.last.len() > Self::KEPT {
             self.last.pop_front();
         }
-        first.filter(|_| !is_own)
+        (first, own.is_some())
     }
 }
 
@@ -206,8 +214,8 @@ impl Recent<u64> {
     /// What a page of a search says of the next one.
     pub(crate) fn onward<'a>(&mut self, cursor: Option<&'a str>, search: usize) -> Option<Onward<'a>> {
         let cursor = cursor?;
-        let is_anothers = self.of_another(xxh3_64(cursor.as_bytes()), search, |a, b| a == b).is_some();
-        Some(Onward { cursor, is_anothers })
+        let (first, is_own) = self.given(xxh3_64(cursor.as_bytes()), search, |a, b| a == b);
+        Some(Onward { cursor, is_anothers: first.is_some() && !is_own })
     }
 }
 
@@ -224,12 +232,13 @@ impl Pages {
         if face.0.is_empty() {
             return Twin::Not;
         }
-        let is_last = self.recent.last.back().is_some_and(|(last, of)| *of == search && last == face);
-        match self.recent.of_another(face.clone(), search, Face::is_like) {
+        let is_last = self.recent.last.back().is_some_and(|(last, of, _)| *of == search && last == face);
+        match self.recent.given(face.clone(), search, Face::is_like) {
             _ if self.odd.has(face) => Twin::Odd,
-            Some(other) => Twin::Of(other),
-            None if is_last => Twin::Own,
-            None => Twin::Not,
+            (Some(other), false) => Twin::Of(other),
+            (_, true) if is_last => Twin::Own,
+            (Some(_), true) => Twin::Again,
+            (None, _) => Twin::Not,
         }
     }
 }
