@@ -213,16 +213,20 @@ def switched(tree, mutants, tried, short):
         print(f"== {' '.join(target)}: {len(names)} tests, {len(left)} changes", flush=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             meets = dict(zip(names, pool.map(lambda name: met(tree, program, name), names), strict=True))
+            for name in sorted(meets, key=lambda name: -meets[name][1])[:40]:
+                print(f"{meets[name][1]:.1f} s {name}")
 
             def attempt(number):
-                tests = {name: seconds for name, (numbers, seconds) in meets.items() if number in numbers}
+                began = time.monotonic()
+                is_wanted = lambda name: short == "no" or not any(slow in name for slow in SLOW)
+                tests = {name: seconds for name, (numbers, seconds) in meets.items() if number in numbers and is_wanted(name)}
                 how = "survived" if tests else ended.get(mutants[number]["name"], "not met")
                 for group in batches(tests):
                     longest = 20 + 10 * sum(tests[name] for name in group)
                     how, _ = tested(tree, [program], ["--test-threads=1", "--exact", *group], longest, MUTANT=str(number))
                     if how != "survived":
                         break
-                print(f"{mutants[number]['name']}: {how}", flush=True)
+                print(f"{mutants[number]['name']}: {how} ({time.monotonic() - began:.1f} s)", flush=True)
                 return how
 
             ended |= dict(zip([mutants[number]["name"] for number in left], pool.map(attempt, left), strict=True))

@@ -165,6 +165,9 @@ struct Course {
     oldest_row: Option<(u64, i64)>,
     #[serde(default)]
     newest_row: Option<(u64, i64)>,
+    /// A row between them: its hash, and the earlier and the later of its times.
+    #[serde(default)]
+    middle_row: Option<(u64, i64, i64)>,
     /// The oldest one of this pass, and the newest.
     reached: Option<i64>,
     risen: Option<i64>,
@@ -182,10 +185,13 @@ struct Window {
     handles: Option<(usize, usize)>,
     /// The row that set the end: its hash, and the earlier of its times. It must be there again.
     seam: Option<(u64, i64)>,
+    /// It set the start.
+    #[serde(default)]
+    rises: bool,
     n_tries: u8,
     /// The page before was all but full.
     after_short: bool,
-    /// The end lies so much later than it must: the row that set it did not come.
+    /// The end, or the start, lies so much further out than it must: the row that set it did not come.
     #[serde(default)]
     widened_ms: i64,
 }
@@ -562,8 +568,10 @@ impl Course {
         if window.n_tries < TRIES_MAX {
             // Bounds may be rounded to seconds.
             let more_ms = if window.seam.is_some() && window.widened_ms == 0 { ROUNDING_MS } else { 0 };
-            let (end, widened_ms) = (window.end + more_ms, window.widened_ms + more_ms);
-            self.windows.push(Window { n_tries: window.n_tries + 1, end, widened_ms, ..window.clone() });
+            let widened_ms = window.widened_ms + more_ms;
+            let (start, end) =
+                if window.rises { (window.start - more_ms, window.end) } else { (window.start, window.end + more_ms) };
+            self.windows.push(Window { n_tries: window.n_tries + 1, start, end, widened_ms, ..window.clone() });
         } else {
             self.give_up(window.start, window.end, "the history gives other rows than it is asked for".to_owned());
         }
@@ -590,6 +598,9 @@ impl Course {
             if self.newest.is_none_or(|known| known < newest) {
                 (self.newest, self.newest_row) = (Some(newest), Some((last.hash, last.early())));
             }
+            let center = self.oldest.unwrap_or(oldest).midpoint(self.newest.unwrap_or(newest));
+            let rows = placed.iter().map(|row| (row.hash, row.early(), row.late())).chain(self.middle_row);
+            self.middle_row = rows.min_by_key(|(_, _, late)| late.abs_diff(center));
             self.reached = Some(self.reached.map_or(oldest, |known| known.min(oldest)));
             self.risen = Some(self.risen.map_or(newest, |known| known.max(newest)));
         }
@@ -597,9 +608,18 @@ impl Course {
         // If there is more below a page that lacks a row or two, then it was full and they are missing.
         let is_below = |at: i64| placed.iter().any(|row| row.late() < at);
         self.has_lied |= window.after_short && window.seam.is_some_and(|(_, at)| is_below(at));
+        // As many rows as ever, all of the instant that a look begins with: so many may be all it ever gives.
+        if self.is_looking && n >= CAP_MIN.max(self.n_longest) && placed.iter().all(|row| row.late() + 1 >= window.end) {
+            self.cap = self.cap.min(n);
+        }
         let slack = if self.cap == PAGE_MAX { SLACK } else { 0 };
         if n + slack < self.cap {
             (self.n_last, self.n_longest) = (n, self.n_longest.max(n));
+            // A page with the one row there is, where nothing lies below it, may be the last one again: asked without that row.
+            let is_alone = self.oldest_row == self.newest_row && self.oldest.is_some_and(|oldest| window.end <= oldest + 1);
+            if self.is_looking && is_alone && window.seam.is_some() && window.end - 3 > window.start {
+                self.windows.push(Window { end: window.end - 3, seam: None, n_tries: 0, ..window.clone() });
+            }
             return;
         }
         let by_time = self.may_be_time && !self.may_be_received && placed.is_sorted_by(|a, b| a.time >= b.time);
@@ -609,9 +629,18 @@ impl Course {
             placed.iter().min_by_key(|row| row.late()).map(|row| (row.late(), row))
         };
         let Some((last, row)) = last else { return self.again(window) };
-        if last + 1 < window.end - window.widened_ms {
+        let widened_ms = if window.rises { 0 } else { window.widened_ms };
+        if last + 1 < window.end - widened_ms {
             let seam = Some((row.hash, row.early()));
-            let next = Window { end: last + 1, seam, n_tries: 0, after_short: n < self.cap, widened_ms: 0, ..window.clone() };
+            let next = Window {
+                end: last + 1,
+                seam,
+                n_tries: 0,
+                after_short: n < self.cap,
+                widened_ms: 0,
+                rises: false,
+                ..window.clone()
+            };
             return self.windows.push(next);
         }
         if n < self.cap {
@@ -620,8 +649,10 @@ impl Course {
         }
         // More rows than fit on a page at one instant: these by account, what lies below for all.
         let low = placed.iter().map(|row| row.early()).min().unwrap_or(last);
-        if low - 1 > window.start {
-            self.windows.push(Window { end: low - 1, seam: None, n_tries: 0, ..window.clone() });
+        // Rows a millisecond beyond the window count, too.
+        let below = (low - 1).min(window.end - 1);
+        if below > window.start {
+            self.windows.push(Window { end: below, seam: None, n_tries: 0, ..window.clone() });
         }
         let narrow = Window { start: window.start.max(low - 2), seam: None, n_tries: 0, ..window.clone() };
         let (first, end) = window.handles.unwrap_or((0, n_handles));
@@ -689,7 +720,7 @@ impl Course {
             self.pass += 1;
             (self.has_lied, self.is_quiet, self.n_found) = (false, false, 0);
             (self.reached, self.risen) = (None, None);
-            self.windows.push(main.clone());
+            self.begin_again(main);
             // What was given up is tried again, and by itself: this pass may end above it. Once, however many pieces it was in.
             self.why.clear();
             let rest = std::mem::take(&mut self.rest);
@@ -701,6 +732,19 @@ impl Course {
             self.rest.push((stretch.0.0, stretch.1.0));
             self.why.push("the history gives other rows each time it is asked".to_owned());
             self.is_done = true;
+        }
+    }
+
+    /// Another pass: in two halves, since a page that was given before would fit the same question. Both must have the row between.
+    fn begin_again(&mut self, main: &Window) {
+        let is_between = |(_, early, late): &(_, i64, i64)| self.oldest < Some(early - 1) && Some(late + 1) < self.newest;
+        match self.middle_row.filter(is_between) {
+            Some((hash, early, late)) => {
+                let seam = Some((hash, early));
+                self.windows.push(Window { end: late + 1, seam, ..main.clone() });
+                self.windows.push(Window { start: early - 1, seam, rises: true, ..main.clone() });
+            }
+            None => self.windows.push(main.clone()),
         }
     }
 
@@ -716,7 +760,7 @@ impl Course {
                 }
                 if !self.is_high_edge_seen && self.n_quiet == 0 {
                     let start = newest.saturating_sub(1).max(main.start);
-                    self.windows.push(Window { start, seam: self.newest_row, ..main.clone() });
+                    self.windows.push(Window { start, seam: self.newest_row, rises: true, ..main.clone() });
                 }
             }
             _ => self.windows.push(main.clone()),
