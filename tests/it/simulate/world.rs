@@ -208,6 +208,13 @@ pub(super) struct Wish {
     pub(super) stretch: Option<u32>,
 }
 
+impl Wish {
+    /// How often as long as usual.
+    fn times(&self) -> u32 {
+        self.stretch.unwrap_or(1)
+    }
+}
+
 impl World {
     pub(super) fn new(seed: u64, wish: Wish) -> Self {
         let mut dice = Dice::new(seed, 1);
@@ -223,7 +230,7 @@ impl World {
             Provider::Tweetstream => Duration::from_secs(60),
             _ => Duration::from_secs(120),
         };
-        let quiet_at = dice.secs(2_400, 5_400).max(poll * 12) * wish.stretch.unwrap_or(1);
+        let quiet_at = dice.secs(2_400, 5_400).max(poll * 12) * wish.times();
         // Whoever is refused for good asks again after a quarter of an hour, and may be refused until then.
         let end = quiet_at + horizon * 3 + Duration::from_secs(4_000);
         let posts = posts(&mut dice, end, wish);
@@ -576,7 +583,7 @@ impl World {
     fn oddities(&mut self, dice: &mut Dice, wish: Wish) {
         let upto = self.quiet_at.as_millis() as u64;
         for _ in 0..if dice.chance(300) { dice.between(1, 2) } else { 0 } {
-            let lasts = if dice.chance(300) { dice.ms(600, 5_000) } else { dice.secs(5, 1_800) * wish.stretch.unwrap_or(1) };
+            let lasts = if dice.chance(300) { dice.ms(600, 5_000) } else { dice.secs(5, 1_800) * wish.times() };
             self.happenings.push((dice.ms(30_000, upto), Happening::Sleep { lasts, is_cut: dice.chance(500) }));
         }
         for _ in 0..if dice.chance(300) { dice.between(1, 3) } else { 0 } {
@@ -607,7 +614,7 @@ impl World {
         };
         for _ in 0..if wish.only_drops { 0 } else { dice.below(5) } {
             let lasts = dice.ms(500, self.quiet_at.as_millis() as u64 / 2);
-            let down = if dice.chance(300) { dice.ms(0, 3_000) } else { dice.secs(3, 900) * wish.stretch.unwrap_or(1) };
+            let down = if dice.chance(300) { dice.ms(0, 3_000) } else { dice.secs(3, 900) * wish.times() };
             let fills = dice.chance(500).then(|| match dice.below(3) {
                 0 => End::Stop,
                 1 => End::Kill(kept(dice)),
@@ -645,7 +652,7 @@ fn rule_ids(n: usize) -> Vec<String> {
 
 fn posts(dice: &mut Dice, end: Duration, wish: Wish) -> Vec<Post> {
     // Milliseconds from one post to the next.
-    let every = if wish.is_crowded { 2_000 } else { dice.between(6, 45) * 1_000 } * u64::from(wish.stretch.unwrap_or(1));
+    let every = if wish.is_crowded { 2_000 } else { dice.between(6, 45) * 1_000 } * u64::from(wish.times());
     let lags = !wish.only_drops && dice.chance(150);
     let mut at = Duration::ZERO;
     let mut posts = Vec::new();
