@@ -56,6 +56,65 @@ fn frame(n: u64, second: i64) -> Draft {
     }
 }
 
+/// What an error says of itself decides who waits, who rebuilds and who gives up; and what the person reads.
+#[test]
+fn each_error_is_of_its_kind_and_names_a_cure() {
+    use std::io::Error;
+    let path = || PathBuf::from("tape");
+    let io = |number: i32| ArchiveError::Io { what: "cannot write", path: path(), source: Error::from_raw_os_error(number) };
+    let of_segment =
+        |number: i32| ArchiveError::Segment(SegmentError::io("cannot write", &path(), Error::from_raw_os_error(number)));
+    let damaged = || SegmentError::Damaged { path: path(), offset: 1, why: "checksum".to_owned() };
+    let newer = || CatalogError::Newer { path: path(), found: 9, known: 1 };
+    let (full, refused) = (13, 10);
+    // Full, out of files, of one file, asked wrongly; the cure.
+    for (error, wanted, cure) in [
+        (io(28), (true, false, false, false), Some("free some space")),
+        (io(122), (true, false, false, false), Some("free some space")),
+        (io(5), (false, false, true, false), None),
+        (io(13), (false, false, false, false), Some("writable")),
+        (io(30), (false, false, false, false), Some("writable")),
+        (io(23), (false, true, false, false), None),
+        (io(24), (false, true, false, false), None),
+        (of_segment(28), (true, false, false, false), Some("free some space")),
+        (of_segment(24), (false, true, false, false), None),
+        (of_segment(5), (false, false, true, false), None),
+        (CatalogError::of_code(full).into(), (true, false, false, false), Some("free some space")),
+        (CatalogError::of_code(refused).into(), (false, false, true, false), None),
+        (CatalogError::Migration { path: path(), number: 1 }.into(), (false, false, true, false), None),
+        (newer().into(), (false, false, false, false), Some("newer birdtape")),
+        (
+            ArchiveError::NoCatalog { path: path(), source: CatalogError::of_code(full) },
+            (true, false, false, false),
+            Some("rebuild"),
+        ),
+        (ArchiveError::NoCatalog { path: path(), source: newer() }, (false, false, false, false), Some("rebuild")),
+        (damaged().into(), (false, false, false, false), Some("recover")),
+        (SegmentError::NewerFormat { path: path(), found: 9 }.into(), (false, false, false, false), Some("newer birdtape")),
+        (ArchiveError::NewerFormat { path: path(), found: 9, known: 1 }, (false, false, false, false), Some("newer birdtape")),
+        (ArchiveError::NotATape { path: path(), why: "empty".to_owned() }, (false, false, false, false), Some("--tape")),
+        (ArchiveError::Locked { path: path(), holder: "pid 1".to_owned() }, (false, false, false, false), Some("wait")),
+        (
+            ArchiveError::OtherProvider { name: "a".to_owned(), found: "b".to_owned(), wanted: "c".to_owned() },
+            (false, false, false, false),
+            Some("another tape"),
+        ),
+        (ArchiveError::UnknownSource { name: "a".to_owned(), known: String::new() }, (false, false, false, true), None),
+        (ArchiveError::Poisoned, (false, false, false, false), None),
+    ] {
+        let kinds = (error.is_full(), error.is_out_of_files(), error.is_of_one_file(), error.is_usage());
+        assert_eq!(kinds, wanted, "{error:?}");
+        let hint = error.hint();
+        assert_eq!(hint.is_some(), cure.is_some(), "{error:?}: {hint:?}");
+        assert!(hint.unwrap_or_default().contains(cure.unwrap_or_default()), "{error:?}: {hint:?}");
+    }
+    // SQLite says only that it cannot open a file: whether that passes, the directory tells.
+    let disk = RealDisk;
+    let dir = tempfile::tempdir().unwrap();
+    assert!(io(24).is_passing(&disk, dir.path()) && io(28).is_passing(&disk, dir.path()));
+    assert!(!io(5).is_passing(&disk, dir.path()) && !ArchiveError::from(CatalogError::of_code(14)).is_passing(&disk, dir.path()));
+}
+
 fn boot() -> (String, Duration) {
     ("boot".to_owned(), Duration::from_secs(5))
 }

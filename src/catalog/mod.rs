@@ -130,6 +130,15 @@ fn immutable_uri(path: &Path) -> Option<String> {
     (log == 0 && std::fs::exists(path).unwrap_or(false)).then(|| format!("file:{escaped}?immutable=1"))
 }
 
+#[cfg(test)]
+impl CatalogError {
+    /// SQLite refused with that code.
+    pub(crate) fn of_code(code: i32) -> Self {
+        let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        sqlite(Path::new("catalog.sqlite"), source)
+    }
+}
+
 type Result<T> = std::result::Result<T, CatalogError>;
 
 /// A catalog that is open.
@@ -659,6 +668,87 @@ mod tests {
         let error = new_enough(3_051_002, "3.51.2").unwrap_err();
         assert!(matches!(&error, CatalogError::OldSqlite { found } if found == "3.51.2"), "{error}");
         assert!(!error.is_broken(), "no rebuild cures it");
+    }
+
+    #[test]
+    fn each_refusal_is_of_its_kind() {
+        use rusqlite::ffi;
+        let path = Path::new("catalog.sqlite");
+        let of = CatalogError::of_code;
+        let with = |words: &str| sqlite(path, rusqlite::Error::SqliteFailure(ffi::Error::new(1), Some(words.to_owned())));
+        let kinds = |error: &CatalogError| (error.is_broken(), error.is_full(), error.is_io(), error.is_unwritable());
+        for (error, wanted) in [
+            (of(ffi::SQLITE_CORRUPT), (true, false, false, false)),
+            (of(ffi::SQLITE_NOTADB), (true, false, false, false)),
+            (of(ffi::SQLITE_SCHEMA), (true, false, false, false)),
+            (of(ffi::SQLITE_MISMATCH), (true, false, false, false)),
+            (of(ffi::SQLITE_CANTOPEN), (true, false, false, true)),
+            (of(ffi::SQLITE_READONLY), (false, false, false, true)),
+            (of(ffi::SQLITE_FULL), (false, true, false, false)),
+            (of(ffi::SQLITE_IOERR), (false, false, true, false)),
+            (of(ffi::SQLITE_BUSY), (false, false, false, false)),
+            (with("no such table: gap"), (true, false, false, false)),
+            (with("near \"x\": syntax error"), (false, false, false, false)),
+            (sqlite(path, rusqlite::Error::QueryReturnedNoRows), (false, false, false, false)),
+            (sqlite(path, rusqlite::Error::IntegralValueOutOfRange(0, -1)), (true, false, false, false)),
+            (CatalogError::Migration { path: path.to_owned(), number: 1 }, (true, false, false, false)),
+            (CatalogError::Newer { path: path.to_owned(), found: 9, known: 1 }, (false, false, false, false)),
+        ] {
+            assert_eq!(kinds(&error), wanted, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_good_sqlite_is_good() {
+        new_enough(OLDEST_SQLITE, "3.51.3").unwrap();
+    }
+
+    /// It says nothing of a catalog whose log nobody read, or that is not there; a name may have anything in it.
+    #[test]
+    fn only_a_whole_catalog_is_read_as_one_that_nobody_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("50% of #1?.sqlite");
+        assert_eq!(immutable_uri(&path), None);
+        Catalog::open(&path).unwrap();
+        let uri = immutable_uri(&path).unwrap();
+        assert!(uri.starts_with("file:/") && uri.ends_with("/50%25 of %231%3f.sqlite?immutable=1"), "{uri}");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let conn = Connection::open_with_flags(uri, flags).unwrap();
+        assert_eq!(conn.query_row("SELECT count(*) FROM source", [], |row| row.get(0)), Ok(0));
+        let mut log = path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::write(&log, b"").unwrap();
+        assert!(immutable_uri(&path).is_some(), "an empty log has nothing");
+        std::fs::write(&log, b"x").unwrap();
+        assert_eq!(immutable_uri(&path), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_may_read_a_catalog() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        Catalog::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_log_that_is_left_is_there_when_it_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        let log = dir.path().join("catalog.sqlite-wal");
+        for is_left in [false, true] {
+            let mut catalog = Catalog::open(&path).unwrap();
+            let row = SourceRow { name: "alpha".into(), provider: "tweetstream".into(), ..SourceRow::default() };
+            catalog.apply(&[Change::Source(row)]).unwrap();
+            if is_left {
+                catalog.leave_log().unwrap();
+            }
+            drop(catalog);
+            assert_eq!(log.exists(), is_left);
+        }
+        assert_eq!(Catalog::open(&path).unwrap().sources().unwrap().len(), 1, "the next one reads it");
     }
 
     #[test]

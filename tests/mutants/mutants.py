@@ -1,6 +1,6 @@
 """Plants what cargo-mutants makes up into copies of the project and looks whether its tests notice. `scripts/mutants` calls it.
 
-    python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT [GLOB …]
+    python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT ITERATE [GLOB …]
 
 All changes are built once, each behind a switch (`switches.py`). Each test is run alone first, to see which changes it meets; then each
 change is tried by the tests that meet it, the fastest first, until one fails. What has no switch is built by itself and has to pass
@@ -68,6 +68,8 @@ STAGES = [
 ]
 
 
+# The tests that try one change: no more seconds, of each program.
+SECONDS_MAX = 120
 # What becomes of a change. No test goes where `not met` is; `not tried` has no switch and was not to be built.
 HOW = ["caught", "timeout", "unviable", "survived", "not met", "not tried"]
 
@@ -183,16 +185,19 @@ def met(tree, program, test):
         return {int(number) for number in numbers}, seconds
 
 
-def batches(tests):
-    """Tests by their seconds, in groups that take longer and longer."""
-    group, room_left, limit = [], 0.5, 0.5
-    for test in sorted(tests, key=tests.get):
-        if group and tests[test] > room_left:
+def batches(tests, most):
+    """Tests in groups that take longer and longer, together so many seconds at most: first those that meet few changes, and are fast."""
+    group, left, limit = [], 0.5, 0.5
+    for name, (numbers, seconds) in sorted(tests.items(), key=lambda test: len(test[1][0]) * test[1][1]):
+        if seconds > most:
+            continue
+        most -= seconds
+        if group and seconds > left:
             yield group
             group, limit = [], limit * 4
-            room_left = limit
-        group.append(test)
-        room_left -= tests[test]
+            left = limit
+        group.append(name)
+        left -= seconds
     if group:
         yield group
 
@@ -205,33 +210,38 @@ def switched(tree, mutants, tried, short):
     ended = {mutants[n]["name"]: "unviable" for n in unviable if mutants[n]["name"] in chosen}
     left = [n for n in sorted(have) if mutants[n]["name"] in chosen]
     for target in [["--lib"]] + ([] if short == "yes" else [["--test", "it"]]):
-        programs = built(tree, target) or sys.exit(f"error: the copy with switches does not build: {' '.join(target)}")
-        (program,) = programs
-        said = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout
-        ignored = subprocess.run([program, "--list", "--ignored"], capture_output=True, text=True, check=True).stdout
-        names = [text.removesuffix(": test") for text in said.splitlines() if text.endswith(": test") and text not in ignored.splitlines()]
+        (program,) = built(tree, target) or sys.exit(f"error: the copy with switches does not build: {' '.join(target)}")
+        lists = [subprocess.run([program, "--list", *more], capture_output=True, text=True, check=True).stdout for more in ([], ["--ignored"])]
+        all_names, ignored = ([text.removesuffix(": test") for text in said.splitlines() if text.endswith(": test")] for said in lists)
+        names = [name for name in all_names if name not in ignored and not (short == "yes" and any(slow in name for slow in SLOW))]
         print(f"== {' '.join(target)}: {len(names)} tests, {len(left)} changes", flush=True)
+
+        def attempt(number, program=program, meets=None):
+            began = time.monotonic()
+            tests = {name: test for name, test in meets.items() if number in test[0]}
+            name = mutants[number]["name"]
+            how = "survived" if tests else ended.get(name, "not met")
+            for group in batches(tests, SECONDS_MAX):
+                longest = 20 + 10 * sum(tests[test][1] for test in group)
+                how, _ = tested(tree, [program], ["--test-threads=1", "--exact", *group], longest, MUTANT=str(number))
+                if how != "survived":
+                    remember(tree, name)
+                    break
+            print(f"{name}: {how} ({time.monotonic() - began:.1f} s)", flush=True)
+            return how
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             meets = dict(zip(names, pool.map(lambda name: met(tree, program, name), names), strict=True))
-            for name in sorted(meets, key=lambda name: -meets[name][1])[:40]:
-                print(f"{meets[name][1]:.1f} s {name}")
-
-            def attempt(number):
-                began = time.monotonic()
-                is_wanted = lambda name: short == "no" or not any(slow in name for slow in SLOW)
-                tests = {name: seconds for name, (numbers, seconds) in meets.items() if number in numbers and is_wanted(name)}
-                how = "survived" if tests else ended.get(mutants[number]["name"], "not met")
-                for group in batches(tests):
-                    longest = 20 + 10 * sum(tests[name] for name in group)
-                    how, _ = tested(tree, [program], ["--test-threads=1", "--exact", *group], longest, MUTANT=str(number))
-                    if how != "survived":
-                        break
-                print(f"{mutants[number]['name']}: {how} ({time.monotonic() - began:.1f} s)", flush=True)
-                return how
-
-            ended |= dict(zip([mutants[number]["name"] for number in left], pool.map(attempt, left), strict=True))
+            found = pool.map(lambda number: attempt(number, meets=meets), left)
+            ended |= dict(zip([mutants[number]["name"] for number in left], found, strict=True))
         left = [number for number in left if ended[mutants[number]["name"]] in ("survived", "not met")]
     return ended
+
+
+def remember(tree, name):
+    """It was caught: `--iterate` leaves it out."""
+    with (tree.parent / "caught.txt").open("a") as file:
+        file.write(f"{name}\n")
 
 
 def run(tree, stage, mutants):
@@ -258,7 +268,7 @@ def run(tree, stage, mutants):
     return ended
 
 
-def main(work, count, seed, skip, short, *globs):
+def main(work, count, seed, skip, short, iterate, *globs):
     began = time.monotonic()
     tree = Path(work) / "tree"
     mutants = listed(tree)
@@ -272,7 +282,9 @@ def main(work, count, seed, skip, short, *globs):
             print(f"stale: tests/mutants/known.toml explains what is no more: {entry['file']}: {entry['change']}")
     order = [mutant for mutant in drawn(mutants, int(seed)) if not globs or any(fnmatch(mutant["file"], glob) for glob in globs)]
     chosen = order[int(skip) :][: None if count == "all" else int(count)]
-    tried = [mutant for mutant in chosen if mutant["name"] not in explained]
+    caught = Path(work) / "caught.txt"
+    before = set(caught.read_text().splitlines()) if iterate == "yes" and caught.exists() else set()
+    tried = [mutant for mutant in chosen if mutant["name"] not in explained | before]
 
     ended = switched(Path(work) / "switched", mutants, tried, short)
     lib = (tree / "src/lib.rs").read_text()
@@ -289,7 +301,7 @@ def main(work, count, seed, skip, short, *globs):
             print(f"{ended[mutant['name']]} {mutant['name']}\n    {line(tree, mutant)}")
     reached, violations = len(tried) - tally["unviable"] - tally["not tried"], tally["survived"] + tally["not met"] + stale
     summary = {"mode": "mutants", "runs": len(tried), "reached": reached, "violations": violations, "of": len(mutants)} | tally
-    summary |= {"explained": len(chosen) - len(tried), "stale": stale, "seconds": round(time.monotonic() - began), "seed": int(seed)}
+    summary |= {"explained": len(explained), "before": len(before), "stale": stale, "seconds": round(time.monotonic() - began), "seed": int(seed)}
     print(json.dumps(summary))
     sys.exit(violations > 0)
 
