@@ -302,6 +302,13 @@ mod tests {
     use expect_test::expect;
 
     #[test]
+    fn costs_add_up() {
+        let mut spent = Spent { requests: 1, rows: 20, micro_usd: 300 };
+        spent += Spent { requests: 4_000, rows: 50_000, micro_usd: 600_000 };
+        assert_eq!(spent, Spent { requests: 4_001, rows: 50_020, micro_usd: 600_300 });
+    }
+
+    #[test]
     fn notes_read_well_and_come_back() {
         let at = UnixMicros(1_767_614_400_000_000);
         let facts = [

@@ -199,3 +199,23 @@ fn unpacks_to(disk: &dyn Disk, path: &Path, content: &str, hash: u64) -> Result<
     let why = format!("read back after compacting: it unpacks to {found} instead of {content}");
     Err(SegmentError::Damaged { path: path.to_owned(), offset: 0, why })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnixMicros;
+    use crate::segment::MemDisk;
+    use crate::segment::tests::write;
+
+    #[test]
+    fn a_file_that_unpacks_to_something_else_is_refused() {
+        let disk = MemDisk::default();
+        let [open, partial, sealed] = ["1.open", "1.partial", "1"].map(Path::new);
+        write(&disk, open, 50, 4_096).finish(UnixMicros(9)).unwrap();
+        let found = crate::segment::seal(&disk, open, partial, sealed, 3).unwrap();
+        unpacks_to(&disk, sealed, &found.content, found.hash).unwrap();
+        let is_refused =
+            |content: &str, hash| matches!(unpacks_to(&disk, sealed, content, hash), Err(SegmentError::Damaged { .. }));
+        assert!(is_refused("0", found.hash) && is_refused(&found.content, found.hash ^ 1));
+    }
+}

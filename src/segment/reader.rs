@@ -140,12 +140,12 @@ impl Reader {
             self.used += taken;
             self.offset += taken as u64;
             match step {
-                Ok(0) => return Ok(Block { offset, bytes: self.offset - offset, data, end: BlockEnd::Whole }),
-                Ok(_) if at_end && data.len() == pos => return self.ran_out(offset, data),
                 Ok(_) if data.len() > MAX_BLOCK_BYTES => {
                     self.seek(offset)?;
                     return self.damaged(data, format!("block unpacks to more than {MAX_BLOCK_BYTES} bytes"));
                 }
+                Ok(0) => return Ok(Block { offset, bytes: self.offset - offset, data, end: BlockEnd::Whole }),
+                Ok(_) if at_end && data.len() == pos => return self.ran_out(offset, data),
                 Ok(_) => {}
                 Err(error) => {
                     let data = self.up_to_the_damage(offset, self.offset - taken as u64)?;
@@ -597,4 +597,43 @@ fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Only what `each` gives.
 pub fn walk_lines<E>(data: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     lines(data).try_for_each(|line| each(&line[..line.len() - 1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UnixMicros;
+    use crate::segment::MemDisk;
+    use crate::segment::tests::{spans, write};
+
+    /// An index that is right spares a window; one that is wrong costs it, and never an answer.
+    #[test]
+    fn a_block_is_unpacked_at_once_only_where_it_is_as_expected() {
+        let (disk, path) = (MemDisk::default(), Path::new("1.jsonl.zst.open"));
+        write(&disk, path, 100, 4_096).finish(UnixMicros(9)).unwrap();
+        let block = spans(&disk, path)[1];
+        let right = BlockPlace { offset: block.offset, bytes: block.bytes, raw_bytes: block.raw_bytes };
+        let at_once = |place| Reader::open(&disk, path).unwrap().at_once(place).unwrap();
+        let wanted = block_at(&disk, path, right).unwrap();
+        assert_eq!(at_once(right).unwrap().data, wanted.data);
+        for (bytes, raw_bytes) in [(-1, 0), (1, 0), (1 << 40, 0), (0, -1), (0, 1), (0, 1 << 40)] {
+            let bytes = block.bytes.checked_add_signed(bytes).unwrap();
+            let raw_bytes = block.raw_bytes.checked_add_signed(raw_bytes).unwrap();
+            let wrong = BlockPlace { bytes, raw_bytes, ..right };
+            assert!(at_once(wrong).is_none(), "{wrong:?}");
+            assert_eq!(block_at(&disk, path, wrong).unwrap().data, wanted.data, "{wrong:?}");
+        }
+        for offset in [block.offset - 1, block.offset + 1, 1 << 40] {
+            let wrong = BlockPlace { offset, ..right };
+            assert!(at_once(wrong).is_none(), "{wrong:?}");
+            assert!(matches!(block_at(&disk, path, wrong), Err(SegmentError::Damaged { .. })), "{wrong:?}");
+        }
+        // A whole block with more behind it is none of that length.
+        let two = BlockPlace { bytes: block.bytes + 12, ..right };
+        let whole = disk.files()[0].1.clone();
+        let end = (block.offset + block.bytes) as usize;
+        let skippable = [&[0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0][..], b"four"].concat();
+        disk.overwrite(path, [&whole[..end], &skippable, &whole[end..]].concat());
+        assert!(at_once(two).is_none());
+    }
 }

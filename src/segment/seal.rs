@@ -278,3 +278,68 @@ pub fn sha256_of(disk: &dyn Disk, path: &Path) -> Result<String, SegmentError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Body, Draft, Seq, UnixMicros};
+    use crate::segment::MemDisk;
+    use crate::segment::tests::{begin, draft, write};
+
+    #[test]
+    fn what_is_not_what_was_written_is_refused() {
+        let path = Path::new("1");
+        let packed = pack(&mut encoder(3).unwrap(), b"one").unwrap();
+        check_pack(&packed, b"one", path, 0).unwrap();
+        assert!(matches!(check_pack(&packed, b"two", path, 7), Err(SegmentError::Damaged { offset: 7, .. })));
+        let disk = MemDisk::default();
+        disk.create(path).unwrap().append(b"one").unwrap();
+        read_back(&disk, path, &sha256_of(&disk, path).unwrap()).unwrap();
+        assert!(matches!(read_back(&disk, path, "0"), Err(SegmentError::Damaged { .. })));
+    }
+
+    /// Flushes cost room: a block with many is packed anew, one with few goes over as it is; of a torn one what no commit
+    /// vouches for stays behind, and its bytes are told.
+    #[test]
+    fn only_what_was_flushed_often_is_packed_anew() {
+        let [open, partial, sealed] = ["1.open", "1.partial", "1"].map(Path::new);
+        let first_of = |disk: &MemDisk, path| {
+            let mut reader = Reader::open(disk, path).unwrap();
+            let block = reader.next_block().unwrap().unwrap();
+            (block.data, disk.files().iter().find(|(name, _)| name == path).unwrap().1[..block.bytes as usize].to_vec())
+        };
+        // Three flushes are few in so many bytes; the header's and the last one count.
+        for (commits, is_copied) in [(1, true), (2, false)] {
+            let disk = MemDisk::default();
+            let mut writer = begin(&disk, open, 4 << 20);
+            let mut n = 0;
+            while writer.raw_bytes() < 2 * FLUSH_SPACING + 1_000 {
+                n += 1;
+                writer.append(Seq(n), &draft(n), true).unwrap();
+                if n <= commits {
+                    writer.commit(UnixMicros(1)).unwrap();
+                }
+            }
+            writer.finish(UnixMicros(9)).unwrap();
+            let (data, packed) = first_of(&disk, open);
+            assert_eq!(seal(&disk, open, partial, sealed, 3).unwrap().torn_bytes, 0);
+            let (data_after, packed_after) = first_of(&disk, sealed);
+            assert!(data == data_after && (packed == packed_after) == is_copied, "{commits} commits");
+        }
+        let disk = MemDisk::default();
+        let mut writer = write(&disk, open, 10, 64 << 20);
+        let mut seed = 1u64;
+        let noise = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as u8
+        });
+        let noise = Draft { body: Body::Bytes(noise.take(4 << 20).collect()), ..draft(11) };
+        writer.append(Seq(11), &noise, false).unwrap();
+        drop(writer);
+        let (data, _) = first_of(&disk, open);
+        let n_proven = data.windows(2).rposition(|pair| pair == b"}\n").unwrap() + 2;
+        let result = seal(&disk, open, partial, sealed, 3).unwrap();
+        assert!(result.torn_bytes > 0, "some of what nobody committed was written");
+        assert_eq!((result.records(), result.torn_bytes), (10, (data.len() - n_proven) as u64));
+    }
+}

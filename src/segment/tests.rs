@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::model::{Body, ConnId, Draft, RecordKind, Seq, UnixMicros, Via};
 
-fn draft(n: u64) -> Draft {
+pub(super) fn draft(n: u64) -> Draft {
     let text = format!(
         r#"{{"event_type":"tweet","id":"{}","text":"line {n} of the sample, {}"}}"#,
         1_000 + n,
@@ -23,7 +23,7 @@ fn draft(n: u64) -> Draft {
     }
 }
 
-fn begin(disk: &MemDisk, path: &Path, block: u64) -> Writer {
+pub(super) fn begin(disk: &MemDisk, path: &Path, block: u64) -> Writer {
     let header = Header {
         n: Seq(0),
         at: UnixMicros(1_767_614_400_000_000),
@@ -36,7 +36,7 @@ fn begin(disk: &MemDisk, path: &Path, block: u64) -> Writer {
 }
 
 /// Ten records a commit, small blocks.
-fn write(disk: &MemDisk, path: &Path, records: u64, block: u64) -> Writer {
+pub(super) fn write(disk: &MemDisk, path: &Path, records: u64, block: u64) -> Writer {
     let mut writer = begin(disk, path, block);
     for n in 1..=records {
         writer.append(Seq(n), &draft(n), true).unwrap();
@@ -97,7 +97,7 @@ fn what_is_committed_reads_back_open_and_sealed() {
 }
 
 /// What a walk says of every block of a file.
-fn spans(disk: &MemDisk, path: &Path) -> Vec<BlockSpan> {
+pub(super) fn spans(disk: &MemDisk, path: &Path) -> Vec<BlockSpan> {
     let (mut reader, mut walk, mut spans) = (Reader::open(disk, path).unwrap(), Walk::new(Trust::Chain), Vec::new());
     while let Some(block) = reader.next_block().unwrap() {
         spans.push(walk.block(&block, |_, _| Ok::<_, ()>(())).unwrap().span);
@@ -150,6 +150,33 @@ fn everybody_says_the_same_of_the_blocks() {
             assert_eq!(seek_table(&disk, file).unwrap(), sizes);
         }
     }
+}
+
+/// Blocks are joined as far as the limit reaches, to the byte; every byte of the old file is told of, and the new one is known.
+#[test]
+fn compacting_joins_up_to_the_limit() {
+    let [open, partial, sealed] = paths();
+    let disk = MemDisk::default();
+    write(&disk, &open, 300, 4_096).finish(UnixMicros(9)).unwrap();
+    seal(&disk, &open, &partial, &sealed, 3).unwrap();
+    let before = spans(&disk, &sealed);
+    assert!(before.len() > 4 && !is_compact(&disk, &sealed).unwrap());
+    let mut told = 0;
+    let mut go_on = |bytes| {
+        told += bytes;
+        std::ops::ControlFlow::Continue(())
+    };
+    let limit = before[0].raw_bytes + before[1].raw_bytes;
+    let packing = Packing { level: 3, block_bytes: limit, threads: std::num::NonZeroUsize::new(2).unwrap() };
+    let compacted = compact(&disk, &sealed, &partial, packing, &mut go_on).unwrap().unwrap();
+    assert_eq!(told, before.iter().map(|block| block.bytes).sum::<u64>());
+    assert_eq!(compacted.blocks[0].raw_bytes, limit);
+    assert_eq!(compacted.blocks[0].commits, before[0].commits + before[1].commits);
+    assert!(is_compact(&disk, &partial).unwrap());
+    let stub = Path::new("s/2.jsonl.zst");
+    disk.create(stub).unwrap().append(b"short").unwrap();
+    assert!(!is_compact(&disk, stub).unwrap());
+    assert_eq!(is_compact(&disk, Path::new("s/3.jsonl.zst")).unwrap_err().io_kind(), Some(std::io::ErrorKind::NotFound));
 }
 
 /// What the system refuses is told, and what is no refusal is none.
@@ -251,6 +278,90 @@ fn the_longest_envelopes_can_be_read_again() {
             assert_eq!(proven.unwrap().damage, None);
         }
         assert_eq!(n_read, 5);
+    }
+}
+
+/// How the blocks of a file end, and how many bytes each has.
+fn ends(disk: &MemDisk, path: &Path) -> Vec<(BlockEnd, u64)> {
+    let mut reader = Reader::open(disk, path).unwrap();
+    let mut ends = Vec::new();
+    while let Some(block) = reader.next_block().unwrap() {
+        assert_eq!(block.offset, ends.iter().map(|(_, bytes)| bytes).sum::<u64>(), "blocks lie without a hole between them");
+        ends.push((block.end, block.bytes));
+    }
+    ends
+}
+
+/// A power cut may leave zeros where bytes were to be: some are damage, many are a torn tail, however far they reach.
+#[test]
+fn zeros_at_the_end_are_a_torn_tail_where_they_are_many() {
+    let (disk, path) = (MemDisk::default(), Path::new("s/1.jsonl.zst.open"));
+    write(&disk, path, 100, 4_096).finish(UnixMicros(9)).unwrap();
+    let (whole, before) = (disk.files()[0].1.clone(), ends(&disk, path));
+    let last = before.last().unwrap().1 as usize;
+    let read = 128 << 10;
+    for n_zeros in [4, 15, 16, 17, read - 1, read, read + 1, 3 * read + 5] {
+        let zeros = |mut bytes: Vec<u8>, n| {
+            bytes.resize(bytes.len() + n, 0);
+            disk.overwrite(path, bytes);
+            ends(&disk, path)
+        };
+        let found = zeros(whole.clone(), n_zeros);
+        assert_eq!(found[..before.len()], before, "{n_zeros} zeros");
+        let [(end, bytes)] = &found[before.len()..] else { panic!("{n_zeros} zeros: {found:?}") };
+        assert_eq!((*end == BlockEnd::Torn, *bytes), (n_zeros >= 16, n_zeros as u64), "{n_zeros} zeros: {end:?}");
+        // Within the last block, of which only its first bytes were written.
+        let kept = whole.len() - last / 2;
+        let found = zeros(whole[..kept].to_vec(), n_zeros);
+        let (end, bytes) = found.last().unwrap();
+        assert_eq!(found[..before.len() - 1], before[..before.len() - 1], "{n_zeros} zeros");
+        assert_eq!((found.len(), *bytes), (before.len(), (last - last / 2 + n_zeros) as u64), "{n_zeros} zeros");
+        assert!(*end != BlockEnd::Whole && (n_zeros < 16 || *end == BlockEnd::Torn), "{n_zeros} zeros: {end:?}");
+        // Something behind them is no tail.
+        disk.overwrite(path, [&whole[..], &vec![0; n_zeros], b"x"].concat());
+        assert!(matches!(ends(&disk, path).last(), Some((BlockEnd::Damaged(_), _))), "{n_zeros} zeros and more");
+    }
+}
+
+/// Behind what is no block the next one is found, wherever it begins; what only looks like the start of one is none.
+#[test]
+fn the_next_block_is_found_behind_anything() {
+    let (disk, path) = (MemDisk::default(), Path::new("s/1.jsonl.zst.open"));
+    write(&disk, path, 100, 4_096).finish(UnixMicros(9)).unwrap();
+    let (whole, before) = (disk.files()[0].1.clone(), ends(&disk, path));
+    let first = before[0].1 as usize;
+    let read = 128 << 10;
+    let frame_of_others = zstd::encode_all(&b"{\"a\":1}\n"[..], 3).unwrap();
+    for n_bytes in [1, 3, 4, 5, 100, read - 1, read, read + 1, read + 4, 2 * read + 7] {
+        let mut junk = vec![0xAA; n_bytes];
+        for (at, bait) in
+            [(7, &[0x28, 0xB5, 0x2F, 0xFD][..]), (20, &[0x5E, 0x2A, 0x4D, 0x18, 9, 0, 0, 0]), (40, &frame_of_others)]
+        {
+            if let Some(place) = junk.get_mut(at..at + bait.len()) {
+                place.copy_from_slice(bait);
+            }
+        }
+        disk.overwrite(path, [&whole[..first], &junk, &whole[first..]].concat());
+        let found = ends(&disk, path);
+        assert_eq!((found.len(), &found[0], &found[2..]), (before.len() + 1, &before[0], &before[1..]), "{n_bytes} bytes");
+        assert!(matches!(&found[1], (BlockEnd::Damaged(_), bytes) if *bytes == n_bytes as u64), "{n_bytes}: {:?}", found[1]);
+    }
+}
+
+/// Nobody's memory is taken by a block that unpacks to more than one of ours may; the next one is read.
+#[test]
+fn a_block_that_unpacks_to_too_much_is_damage() {
+    let (disk, path) = (MemDisk::default(), Path::new("s/1.jsonl.zst.open"));
+    write(&disk, path, 10, 4_096).finish(UnixMicros(9)).unwrap();
+    let (whole, before) = (disk.files()[0].1.clone(), ends(&disk, path));
+    for (more, is_damage) in [(0, false), (1, true)] {
+        let mut line = b"{\"n\":".to_vec();
+        line.resize(MAX_BLOCK_BYTES + more, b' ');
+        let packed = zstd::encode_all(&line[..], 1).unwrap();
+        disk.overwrite(path, [&packed, &whole[..]].concat());
+        let found = ends(&disk, path);
+        assert_eq!((found[0].1, &found[1..]), (packed.len() as u64, &before[..]));
+        assert_eq!(matches!(&found[0].0, BlockEnd::Damaged(why) if why.contains("more than")), is_damage, "{:?}", found[0].0);
     }
 }
 

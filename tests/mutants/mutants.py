@@ -69,7 +69,7 @@ STAGES = [
 
 
 # The tests that try one change: no more seconds, of each program.
-SECONDS_MAX = 120
+SECONDS_MAX = 20
 # What becomes of a change. No test goes where `not met` is; `not tried` has no switch and was not to be built.
 HOW = ["caught", "timeout", "unviable", "survived", "not met", "not tried"]
 
@@ -222,7 +222,7 @@ def switched(tree, mutants, tried, short):
             name = mutants[number]["name"]
             how = "survived" if tests else ended.get(name, "not met")
             for group in batches(tests, SECONDS_MAX):
-                longest = 20 + 10 * sum(tests[test][1] for test in group)
+                longest = 8 + 10 * sum(tests[test][1] for test in group)
                 how, _ = tested(tree, [program], ["--test-threads=1", "--exact", *group], longest, MUTANT=str(number))
                 if how != "survived":
                     remember(tree, name)

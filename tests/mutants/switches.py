@@ -174,7 +174,8 @@ class Source:
 
     def write(self):
         """The file with its switches; remembers which bytes are whose."""
-        order = sorted(self.live(), key=lambda site: (site.start, -site.end if site.end > site.start else -(1 << 40), site.kind))
+        # What begins at one byte: first what is put in there, then the longer; a guard that is one expression has it within.
+        order = sorted(self.live(), key=lambda site: (site.start, site.end > site.start, -site.end, site.kind != "guard"))
         out, self.owned, length = [], [], 0
 
         def put(piece):
@@ -270,4 +271,7 @@ def written(tree, mutants):
     else:
         raise SystemExit("error: the copy with switches does not build after 40 turns")
     switched = {number for source in sources.values() for site in source.live() for number in site.arms}
+    texts = "".join(source.path.read_text() for source in sources.values())
+    if lost := [number for number in switched if ON.format(number) not in texts]:
+        raise SystemExit(f"error: changes without a switch: {lost}")
     return switched, unviable, without
