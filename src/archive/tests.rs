@@ -275,6 +275,43 @@ fn a_whole_life_verifies_and_rebuilds_equal() {
     assert_eq!(before, dump(&bench.path()));
 }
 
+#[test]
+fn what_verifying_tells_adds_up() {
+    let mut bench = Bench::new();
+    bench.live().unwrap();
+    let mut told = Vec::new();
+    let report = verify(&bench.path(), &bench.disk, decode_record, |bytes| told.push(bytes)).unwrap();
+    let files: Vec<_> =
+        bench.disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("/segments/")).collect();
+    let all: u64 = files.iter().map(|(_, data)| data.len() as u64).sum();
+    assert_eq!((told.len(), told.is_sorted(), told.last()), (files.len(), true, Some(&all)), "{told:?}");
+    let tape = bench.tape();
+    for (source, name) in report.sources.iter().zip([alpha(), beta()]) {
+        let of_it: Vec<_> = files.iter().filter(|(path, _)| path.to_string_lossy().contains(name.as_str())).collect();
+        let catalog = Catalog::open_read_only(&bench.path().join("catalog.sqlite")).unwrap();
+        let segments = catalog.segments(name.as_str()).unwrap();
+        let raw_bytes = segments.iter().map(|segment| segment.raw_bytes).sum::<u64>();
+        let mut records = tape.records(name.as_str(), Span::default()).unwrap();
+        let mut n_records = 0;
+        while records.next().unwrap().is_some() {
+            n_records += 1;
+        }
+        let wanted = SourceReport {
+            name: name.to_string(),
+            provider: "twitterapi_io".to_owned(),
+            segments: of_it.len() as u64,
+            open_segments: of_it.iter().filter(|(path, _)| path.to_string_lossy().ends_with(".open")).count() as u64,
+            records: n_records,
+            envelopes: 90,
+            bytes: of_it.iter().map(|(_, data)| data.len() as u64).sum(),
+            raw_bytes,
+            last_n: n_records,
+            pruned: None,
+        };
+        assert_eq!(*source, wanted);
+    }
+}
+
 /// What the catalog says of two lives, word for word: a rebuild that goes wrong as the first time did would be equal.
 #[test]
 fn the_catalog_of_two_lives_is_as_it_was_written_down() {

@@ -152,9 +152,9 @@ pub fn verify(dir: &Path, disk: &dyn Disk, decode: Decode, mut progress: impl Fn
                 continue;
             }
             check.segment(segment, &mut index, &mut changes)?;
-            read += check.out.bytes;
-            progress(read);
+            progress(read + check.out.bytes);
         }
+        read += check.out.bytes;
         check.settle_jumps();
         if check.out.open_segments > 0 {
             unsealed.insert(name.clone(), check.out.last_n);

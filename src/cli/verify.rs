@@ -51,11 +51,7 @@ pub(super) fn prove(dir: &Path) -> Result<Report> {
 
 fn prove_on(dir: &Path, disk: &dyn Disk) -> Result<Report> {
     let bar = out::progress(Some(segment_bytes(dir)), "verifying");
-    let mut last = 0;
-    let report = archive::verify(dir, disk, provider::decode_record, |bytes| {
-        last = bytes.max(last);
-        bar.set_position(last);
-    })?;
+    let report = archive::verify(dir, disk, provider::decode_record, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     Ok(report)
 }
