@@ -1,6 +1,6 @@
 """Plants what cargo-mutants makes up into copies of the project and looks whether its tests notice. `scripts/mutants` calls it.
 
-    python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT ITERATE [GLOB …]
+    python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT PROGRAM ITERATE [GLOB …]
 
 All changes are built once, each behind a switch (`switches.py`). Each test is run alone first, to see which changes it meets; then each
 change is tried by the tests that meet it, the fastest first, until one fails. What has no switch is built by itself and has to pass
@@ -202,14 +202,15 @@ def batches(tests, most):
         yield group
 
 
-def switched(tree, mutants, tried, short):
+def switched(tree, mutants, tried, short, program_only):
     """How each of those with a switch ended."""
     have, unviable, without = switches.written(tree, mutants)
     print(f"== {len(have)} of {len(mutants)} have a switch, {len(unviable)} cannot be built, {len(without)} have none", flush=True)
     chosen = {mutant["name"] for mutant in tried}
     ended = {mutants[n]["name"]: "unviable" for n in unviable if mutants[n]["name"] in chosen}
     left = [n for n in sorted(have) if mutants[n]["name"] in chosen]
-    for target in [["--lib"]] + ([] if short == "yes" else [["--test", "it"]]):
+    in_code, of_program = ["--lib"], ["--test", "it"]
+    for target in [of_program] if program_only == "yes" else [in_code] if short == "yes" else [in_code, of_program]:
         (program,) = built(tree, target) or sys.exit(f"error: the copy with switches does not build: {' '.join(target)}")
         lists = [subprocess.run([program, "--list", *more], capture_output=True, text=True, check=True).stdout for more in ([], ["--ignored"])]
         all_names, ignored = ([text.removesuffix(": test") for text in said.splitlines() if text.endswith(": test")] for said in lists)
@@ -268,7 +269,7 @@ def run(tree, stage, mutants):
     return ended
 
 
-def main(work, count, seed, skip, short, iterate, *globs):
+def main(work, count, seed, skip, short, program_only, iterate, *globs):
     began = time.monotonic()
     tree = Path(work) / "tree"
     mutants = listed(tree)
@@ -286,10 +287,10 @@ def main(work, count, seed, skip, short, iterate, *globs):
     before = set(caught.read_text().splitlines()) if iterate == "yes" and caught.exists() else set()
     tried = [mutant for mutant in chosen if mutant["name"] not in explained | before]
 
-    ended = switched(Path(work) / "switched", mutants, tried, short)
+    ended = switched(Path(work) / "switched", mutants, tried, short, program_only)
     lib = (tree / "src/lib.rs").read_text()
     slow = [mutant for mutant in tried if mutant["name"] not in ended]
-    for stage in [stage for stage in STAGES if short == "no"]:
+    for stage in [stage for stage in STAGES if "yes" not in (short, program_only)]:
         left = [mutant for mutant in slow if room(mutant) in stage[1] and ended.get(mutant["name"], "survived") == "survived"]
         if left:
             (tree / "src/lib.rs").write_text(cut_lib(lib, stage[2]) if stage[2] else lib)
