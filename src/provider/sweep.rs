@@ -96,10 +96,13 @@ pub(crate) fn decoded(answer: Option<(bool, Option<&[Post]>)>) -> Decoded {
     Decoded { json, message, provider_at: None, events: posts.unwrap_or_default().iter().map(event).collect() }
 }
 
-/// What the rows of a page of searches are in a stretch, to tell pages that are the same one: the least of their hashes, in order.
-/// Order, doubled rows and strays from outside do not count; empty is a page without rows.
+/// What the rows of a page of searches are in a stretch: all of them, and the least of their hashes, in order.
+/// Order, doubled rows and strays from outside do not count; of a page without rows there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Face(Vec<u32>);
+pub(crate) struct Face {
+    all: u64,
+    least: Vec<u32>,
+}
 
 impl Face {
     const KEPT: usize = 12;
@@ -108,21 +111,21 @@ impl Face {
 
     pub(crate) fn of_rows(rows: &[Row], stretch: &Stretch) -> Self {
         let is_inside = |row: &&Row| (stretch.lo() - 1..=stretch.hi()).contains(&second(row.at));
-        let hash = |row: &Row| (xxh3_64(&row.id.to_be_bytes()) >> 32) as u32;
-        let mut hashes: Vec<_> = rows.iter().filter(is_inside).map(hash).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        hashes.truncate(Self::KEPT);
-        Self(hashes)
+        let ids = || rows.iter().filter(is_inside).map(|row| row.id);
+        let mut least: Vec<_> = ids().map(|id| (xxh3_64(&id.to_be_bytes()) >> 32) as u32).collect();
+        least.sort_unstable();
+        least.dedup();
+        least.truncate(Self::KEPT);
+        Self { all: face(ids()), least }
     }
 
     /// Whether it is the same page, but for a few strays within the stretch.
     fn is_like(&self, other: &Self) -> bool {
-        let mut least: Vec<_> = self.0.iter().chain(&other.0).collect();
+        let mut least: Vec<_> = self.least.iter().chain(&other.least).collect();
         least.sort_unstable();
         least.dedup();
         least.truncate(Self::KEPT);
-        let n_common = least.iter().filter(|hash| self.0.contains(hash) && other.0.contains(hash)).count();
+        let n_common = least.iter().filter(|hash| self.least.contains(hash) && other.least.contains(hash)).count();
         self == other || (n_common >= Self::COMMON_MIN && n_common * 4 >= least.len() * 3)
     }
 }
@@ -186,19 +189,20 @@ impl<T: PartialEq> Odd<T> {
     }
 }
 
-impl<T> Recent<T> {
+impl<T: PartialEq> Recent<T> {
     /// Some pages of each of a few searches.
     const KEPT: usize = 24;
 
     /// The search that was given it first, if that is another, and whether this one was given it before; remembers it for this one.
-    fn given(&mut self, given: T, search: usize, is_same: impl Fn(&T, &T) -> bool) -> (Option<usize>, bool) {
-        let own = self.last.iter().position(|(seen, of, _)| *of == search && is_same(seen, &given));
+    /// What another search was given need only be like it.
+    fn given(&mut self, given: T, search: usize, is_like: impl Fn(&T, &T) -> bool) -> (Option<usize>, bool) {
+        let own = self.last.iter().position(|(seen, of, _)| *of == search && *seen == given);
         let first = match own.and_then(|at| self.last.remove(at)) {
             Some((_, _, first)) => first,
             None => self
                 .last
                 .iter()
-                .find(|(seen, ..)| is_same(seen, &given))
+                .find(|(seen, ..)| is_like(seen, &given))
                 .map(|(_, of, first)| first.unwrap_or(*of))
                 .filter(|first| *first != search),
         };
@@ -229,7 +233,7 @@ pub(crate) struct Pages {
 impl Pages {
     /// Whether a search was given a page with the rows of another one.
     pub(crate) fn twin(&mut self, face: &Face, search: usize) -> Twin {
-        if face.0.is_empty() {
+        if face.least.is_empty() {
             return Twin::Not;
         }
         let is_last = self.recent.last.back().is_some_and(|(last, of, _)| *of == search && last == face);
