@@ -3,7 +3,7 @@
     python tests/mutants/mutants.py WORK COUNT SEED SKIP SHORT PROGRAM ITERATE [GLOB …]
 
 All changes are built once, each behind a switch (`switches.py`). Each test is run alone first, to see which changes it meets; then each
-change is tried by the tests that meet it, the fastest first, until one fails. What has no switch is built by itself and has to pass
+change is tried by the tests that meet it, first the fast ones that meet few others, until one fails. What has no switch is built by itself and has to pass
 stages, cheap ones first; a stage builds no more of the crate than its tests need: the rooms above are taken out of the copy's `lib.rs`.
 cargo-mutants lists the changes and does not run them: it would build the whole crate for each.
 """
@@ -70,7 +70,8 @@ STAGES = [
 
 # The tests that try one change: no more seconds, of each program.
 SECONDS_MAX = 20
-# What becomes of a change. There was no time for all tests that meet it where it `survived the fast ones`; none meets what is `not met`; `not tried` has no switch and was not to be built.
+# What becomes of a change. There was no time for all tests that meet it where it `survived the fast ones`; none meets what is
+# `not met`; what is `not tried` has no switch and was not to be built.
 HOW = ["caught", "timeout", "unviable", "survived", "survived the fast ones", "not met", "not tried"]
 UNNOTICED = ["survived", "survived the fast ones", "not met"]
 
