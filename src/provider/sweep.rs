@@ -15,7 +15,7 @@
 //! | has the rows of one that was not believed | it is not believed, either |
 //! | is not in order where cursors are not followed | down to its oldest row nothing is proven |
 //! | names a cursor that another search had | as if it repeated a cursor |
-//! | has fewer rows than fit, and claims more | its stretch is asked a second time |
+//! | has fewer different rows than fit, and claims more | its stretch is asked a second time |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
 //! Observed: since 2026-02 searches of X can give the same rows under cursors that do not advance (public scraper's
@@ -502,7 +502,9 @@ impl Sweep {
             self.finish(before);
             return new;
         }
-        if window.look == 0 && rows.len() < self.page && !rows.is_empty() && !is_again && onward.is_some() {
+        // A row that is there twice takes the place of another.
+        let n_told = rows.iter().map(|row| row.id).collect::<HashSet<_>>().len();
+        if window.look == 0 && n_told < self.page && n_told > 0 && !is_again && onward.is_some() {
             window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
         }
         let mut is_old = |cursor: &str| window.cursor.as_deref() == Some(cursor) || !window.cursors.insert(cursor.to_owned());

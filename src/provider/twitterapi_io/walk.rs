@@ -734,6 +734,27 @@ mod tests {
     }
 
     #[test]
+    fn a_row_in_the_place_of_another_loses_nothing() {
+        let mut peer = peer(5, 3.0);
+        let mut n_spoiled = 0;
+        for of in 0..30 {
+            let walk = peer.walk();
+            let ran = run(&mut peer, walk, false, |n, _, _, honest| {
+                let Ok(mut page) = serde_json::from_slice::<Value>(&honest.body) else { return honest };
+                let Some(rows) = page["tweets"].as_array_mut().filter(|rows| n == of && rows.len() == PAGE) else {
+                    return honest;
+                };
+                rows[7] = rows[8].clone();
+                n_spoiled += 1;
+                Response { body: page.to_string().into(), ..honest }
+            });
+            ran.check(&peer, &format!("doubled on answer {of}"));
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+        }
+        assert!(n_spoiled > 3, "{n_spoiled}");
+    }
+
+    #[test]
     fn cursors_that_never_advance_are_not_needed() {
         let mut times: Vec<i64> = (0..400).map(|n| n * 500).collect();
         times.extend(vec![100_000; 70]);
