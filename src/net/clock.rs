@@ -18,6 +18,11 @@ pub trait Clock: Send + Sync {
 
     /// Time since boot, counted through suspension, and which boot it was.
     fn boot(&self) -> BootReading;
+
+    /// How long a look at them is sure to show neither a step nor a sleep: so long nobody need look.
+    fn steady_for(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A reading that can be compared between two runs of the program on the same boot.

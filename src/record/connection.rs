@@ -26,7 +26,7 @@ use crate::provider::{self, Action, Client, End, Fault, Input, Loudness};
 /// A quiet link is noted as alive this often.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often the clocks of an open connection are compared.
+/// How often the clocks of an open connection are compared, and whether a burst is over is looked at.
 const CLOCKS_EVERY: Duration = Duration::from_secs(1);
 
 /// Messages handled before timers, commands and the shutdown are looked at again.
@@ -106,7 +106,8 @@ pub(super) struct Shell {
     kept_evidence: Option<UnixMicros>,
     loose_evidence: Option<UnixMicros>,
     overflow: Option<Overflow>,
-    clocks_at: Instant,
+    /// When the clocks are compared again.
+    clocks_due: Instant,
     gave_up: Option<(Fault, String)>,
     /// Whether the person knows that the server sends keys back.
     echoed: bool,
@@ -176,7 +177,7 @@ impl Shell {
             kept_evidence: None,
             loose_evidence: None,
             overflow: None,
-            clocks_at: net::now(),
+            clocks_due: net::now(),
             gave_up: None,
             echoed: false,
         }
@@ -258,7 +259,7 @@ impl Shell {
     fn next_instant(&self) -> Instant {
         let machine = self.machine.deadline().map(Instant::from_std);
         let dial = self.dial_at;
-        let clocks = self.live.as_ref().map(|_| self.clocks_at + CLOCKS_EVERY);
+        let clocks = self.live.as_ref().map(|_| self.clocks_due);
         [machine, dial, clocks].into_iter().flatten().min().unwrap_or_else(|| net::now() + FOR_EVER)
     }
 
@@ -271,8 +272,8 @@ impl Shell {
         if self.machine.deadline().is_some_and(|at| at <= now.into_std()) {
             self.machine.on(now.into_std(), Input::Deadline);
         }
-        if self.live.is_some() && self.clocks_at + CLOCKS_EVERY <= now {
-            self.clocks_at = now;
+        if self.live.is_some() && self.clocks_due <= now {
+            self.clocks_due = now + self.clocks_wait();
             self.compare_clocks().await?;
             // After a burst there may be no next envelope that would tell.
             if self.overflow.is_some() && self.queue.is_half_empty() {
@@ -350,7 +351,7 @@ impl Shell {
         };
         let boot = self.clock.boot();
         self.stamps = Some(ConnectionClock::open(&*self.clock));
-        self.clocks_at = net::now();
+        self.clocks_due = net::now() + self.clocks_wait();
         (self.farewell, self.kept_evidence, self.loose_evidence) = (None, None, None);
         self.via = match (transport, self.framing) {
             (Transport::WebSocket, _) => Via::Ws,
@@ -558,6 +559,11 @@ impl Shell {
     }
 
     /// A step of the wall clock is a note; a sleep ends the connection, because its stamps are no longer true.
+    fn clocks_wait(&self) -> Duration {
+        let steady_for = if self.overflow.is_some() { Duration::ZERO } else { self.clock.steady_for() };
+        CLOCKS_EVERY.max(steady_for)
+    }
+
     async fn compare_clocks(&mut self) -> Result<(), Gone> {
         let Some(stamps) = &self.stamps else { return Ok(()) };
         let (slept, step) = (stamps.suspended(&*self.clock), stamps.step(&*self.clock));
@@ -606,6 +612,7 @@ impl Shell {
                 let lost = Overflow { since: at, envelopes: 1, bytes: entry.item.envelope_bytes() };
                 if !self.wait_for_room(entry).await? {
                     self.overflow = Some(lost);
+                    self.clocks_due = self.clocks_due.min(net::now() + CLOCKS_EVERY);
                     self.say(
                         Loudness::Error,
                         "the disk is too slow: envelopes are being dropped and counted; this will be a gap",

@@ -184,12 +184,12 @@ impl Ledger {
         // The promise begins when the first connection stands, as far as it lived long enough to be written down.
         if let Some(first) = stage.first_live(full) {
             let first = BEGIN.plus(first).0;
-            if self.since > first + 30_000_000 {
+            if self.since > first + 30_000_000 * i64::from(world.beats) {
                 found.violations.push(format!("the promise begins at {}, a connection stood before", UnixMicros(self.since)));
             }
         }
         // It comes back: after the last fault recording goes on to the end.
-        let end = BEGIN.plus(world.end).0 - world.horizon.as_micros() as i64 - 90_000_000;
+        let end = BEGIN.plus(world.end).0 - world.horizon.as_micros() as i64 - 90_000_000 * i64::from(world.beats);
         let grows = whole.iter().any(|gap| gap.to_us.is_none());
         if self.until < end || grows {
             found.violations.push(format!(

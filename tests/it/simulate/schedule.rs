@@ -113,6 +113,9 @@ impl Running {
         settings.credentials = Credentials { key: key.clone(), auth_token: key.clone(), ct0: key };
         settings.auth = if self.world.provider == Provider::Tweetstream { Auth::Bearer } else { Auth::Header };
         settings.seed = self.world.seed;
+        settings.ping_every *= self.world.beats;
+        // At most an hour; an account's list is read every ten minutes.
+        settings.scopes_every *= self.world.beats.min(6);
         settings
     }
 

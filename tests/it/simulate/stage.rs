@@ -29,6 +29,9 @@ const EMPTIED_MAX: u32 = 2;
 /// How long the peer waits for the answer to its farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// A clock that is to move is looked at as always from so long before until so long after.
+const MOVES_WITHIN: Duration = Duration::from_secs(3);
+
 /// The recorder's clock: it follows virtual time, a little beside the provider's.
 pub(super) struct SimClock {
     start: Instant,
@@ -36,6 +39,8 @@ pub(super) struct SimClock {
     skew: AtomicI64,
     /// Milliseconds that the machine slept: waits and the monotonic clock stood still, the world did not.
     slept_ms: AtomicU64,
+    /// When it is put or sleeps, in order.
+    moves: Vec<Duration>,
 }
 
 impl SimClock {
@@ -61,6 +66,12 @@ impl Clock for SimClock {
     fn boot(&self) -> BootReading {
         BootReading { boot_id: "simulated".to_owned(), since_boot: self.elapsed() }
     }
+
+    fn steady_for(&self) -> Duration {
+        let now = self.elapsed();
+        let next = self.moves.iter().find(|at| **at + MOVES_WITHIN > now);
+        next.map_or(Duration::from_secs(3_600), |at| at.saturating_sub(now + MOVES_WITHIN))
+    }
 }
 
 enum Item {
@@ -73,6 +84,7 @@ enum Item {
 /// Everything about the provider, shared by its connections.
 pub(super) struct Stage {
     provider: Provider,
+    beats: u32,
     start: Instant,
     pub(super) clock: Arc<SimClock>,
     state: Mutex<State>,
@@ -136,8 +148,11 @@ impl Stage {
             live: Vec::new(),
         };
         let skew = AtomicI64::new(world.skews.first().map_or(0, |(_, skew)| *skew));
-        let clock = Arc::new(SimClock { start, skew, slept_ms: AtomicU64::new(0) });
-        Arc::new(Self { provider: world.provider, start, clock, state: Mutex::new(state) })
+        let sleeps = world.happenings.iter().filter(|(_, happening)| matches!(happening, Happening::Sleep { .. }));
+        let mut moves: Vec<_> = world.skews.iter().map(|(at, _)| *at).chain(sleeps.map(|(at, _)| *at)).collect();
+        moves.sort_unstable();
+        let clock = Arc::new(SimClock { start, skew, slept_ms: AtomicU64::new(0), moves });
+        Arc::new(Self { provider: world.provider, beats: world.beats, start, clock, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -306,8 +321,10 @@ impl Stage {
             return;
         }
         let (opened, opened_at) = (Instant::now(), self.clock.elapsed());
+        // A client that was told something twice in its usual time waits for it.
+        let every = every.filter(|_| self.beats == 1);
         let mut beat = interval_at(opened + Duration::from_secs(every.unwrap_or(30)), Duration::from_secs(every.unwrap_or(30)));
-        let keepalive = self.state().server.keepalive();
+        let keepalive = self.state().server.keepalive() * self.beats;
         let mut alive = interval_at(opened + keepalive, keepalive);
         loop {
             tokio::select! {

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) lies: Lies,
     /// Whether the backfiller asks for everything twice.
     pub(super) looks_twice: bool,
+    /// How many times as rare as usual pings and keepalives are.
+    pub(super) beats: u32,
     /// Rows that TweetStream gives at once, if it is not the documented number.
     pub(super) cap: Option<usize>,
     /// Each rule's text at the end.
@@ -208,10 +210,18 @@ pub(super) struct Wish {
     pub(super) stretch: Option<u32>,
 }
 
+/// A long world's pings and keepalives are so many times as rare for each so many times it is as long.
+const BEATS: u32 = 10;
+
 impl Wish {
     /// How often as long as usual.
     fn times(&self) -> u32 {
         self.stretch.unwrap_or(1)
+    }
+
+    /// How many times as rare as usual pings and keepalives are: most of what they do in a quiet year is the same.
+    fn beats(&self) -> u32 {
+        (self.times() / BEATS).max(1)
     }
 }
 
@@ -232,7 +242,7 @@ impl World {
         };
         let quiet_at = dice.secs(2_400, 5_400).max(poll * 12) * wish.times();
         // Whoever is refused for good asks again after a quarter of an hour, and may be refused until then.
-        let end = quiet_at + horizon * 3 + Duration::from_secs(4_000);
+        let end = quiet_at + horizon * 3 + Duration::from_secs(4_000) + Duration::from_secs(120) * (wish.beats() - 1);
         let posts = posts(&mut dice, end, wish);
         let mut world = Self {
             seed,
@@ -247,6 +257,7 @@ impl World {
             skews: Vec::new(),
             lies: if wish.only_drops { Lies::default() } else { lies(&mut dice) },
             looks_twice: !wish.is_crowded && !wish.is_cut,
+            beats: wish.beats(),
             cap: None,
             last_texts: Vec::new(),
             removed: None,
