@@ -16,6 +16,7 @@
 //! | is not in order where cursors are not followed | down to its oldest row nothing is proven |
 //! | names a cursor that another search had | as if it repeated a cursor |
 //! | has fewer different rows than fit, and claims more | its stretch is asked a second time |
+//! | brought nothing of most that another look had brought | is asked again, and in the end stays unproven |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
 //! Observed: since 2026-02 searches of X can give the same rows under cursors that do not advance (public scraper's
@@ -52,6 +53,9 @@ const GROUP_CHARS: usize = 255;
 
 /// Observed: searches with long lists of alternatives find far less (public measurement, 2026-09).
 const GROUP_ACCOUNTS: usize = 5;
+
+/// Rows of a search that are kept in mind to compare other looks with: some megabytes.
+const SEEN_MAX: usize = 100_000;
 
 /// Longest quotation of a provider's words.
 const WORDS_MAX: usize = 200;
@@ -330,6 +334,9 @@ struct Window {
     ids: HashSet<u64>,
     #[serde(skip)]
     cursors: HashSet<String>,
+    /// All that this look brought; not known of one that was begun by another run.
+    #[serde(skip)]
+    told: Option<HashSet<u64>>,
 }
 
 impl Window {
@@ -350,6 +357,7 @@ impl Window {
             short: None,
             ids: HashSet::new(),
             cursors: HashSet::new(),
+            told: Some(HashSet::new()),
         }
     }
 }
@@ -379,6 +387,9 @@ pub(crate) struct Sweep {
     newest: Option<i64>,
     /// The oldest row above the last page.
     above_last: Option<u64>,
+    /// Second of each row that was met, as far as one run knows.
+    #[serde(skip)]
+    seen: HashMap<u64, i64>,
     /// Stretches that could not be asked to the end, in microseconds.
     unproven: Vec<(i64, i64)>,
     pub(crate) refused: Option<String>,
@@ -405,6 +416,7 @@ impl Sweep {
             is_odd: false,
             newest: None,
             above_last: None,
+            seen: HashMap::new(),
             unproven: Vec::new(),
             refused: None,
         }
@@ -457,6 +469,10 @@ impl Sweep {
             // A row from outside counts while pages go on downwards: a stray one comes with every page.
             let goes_on = (window.lo..window.hi).contains(&at) || before.is_none_or(|(_, id)| row.id < id);
             n_fresh += usize::from(window.ids.insert(row.id) && goes_on);
+            window.told.as_mut().map(|told| told.insert(row.id));
+            if self.seen.len() < SEEN_MAX {
+                self.seen.insert(row.id, at);
+            }
             // Strays from before the window are no way down in it.
             if at >= window.lo && window.oldest.is_none_or(|(_, id)| row.id < id) {
                 window.oldest = Some((at, row.id));
@@ -675,9 +691,10 @@ impl Sweep {
     fn finish(&mut self, before: Option<(i64, u64)>) {
         let Some(window) = self.windows.pop_front() else { return };
         let (hi, max_id) = window.whole;
+        let lacks_most = self.lacks_most(&window);
         if window.look == 0 {
             self.above_last = before.map(|(_, id)| id);
-        } else if window.news {
+        } else if window.news || lacks_most {
             self.doubt = true;
             match window.look {
                 look if look < LOOKS_MAX => self.windows.push_back(Window::new(window.lo, hi, max_id, look + 1)),
@@ -687,6 +704,20 @@ impl Sweep {
         if self.windows.is_empty() && !self.settled {
             self.settle();
         }
+    }
+
+    /// Whether a look brought less than half of what others did there: it was not an answer to that question.
+    fn lacks_most(&self, window: &Window) -> bool {
+        let Some(told) = window.told.as_ref().filter(|_| window.look > 0) else { return false };
+        let (hi, max_id) = window.whole;
+        // Bounds may be rounded.
+        let is_inside = |(id, at): &(&u64, &i64)| window.lo < **at && **at + 1 < hi && max_id.is_none_or(|max| **id < max);
+        let (n_there, n_told) = self
+            .seen
+            .iter()
+            .filter(is_inside)
+            .fold((0, 0), |(n_there, n_told), (id, _)| (n_there + 1, n_told + usize::from(told.contains(id))));
+        n_told * 2 < n_there
     }
 
     /// The first pass is over: an edge without a known row beyond it is looked at again.

@@ -755,6 +755,25 @@ mod tests {
     }
 
     #[test]
+    fn a_second_look_that_lacks_what_the_first_one_had_proves_nothing() {
+        let mut peer = Peer::new(Provider::TwitterapiIo, tape(&[20_000, 130_000, 140_000]), ms(120_000), ms(180_000));
+        let (walk, mut n_searches) = (peer.walk(), 0);
+        let ran = run(&mut peer, walk, false, |_, target, _, honest| {
+            let mut page: Value = serde_json::from_slice(&honest.body).unwrap();
+            let Some(rows) = page["tweets"].as_array_mut().filter(|_| target.starts_with(SEARCH)) else { return honest };
+            n_searches += 1;
+            match n_searches {
+                1 => rows.truncate(1),
+                2 => rows.clear(),
+                _ => {}
+            }
+            Response { body: page.to_string().into(), ..honest }
+        });
+        ran.check(&peer, "the second look was answered with nothing");
+        assert!(ran.is_filled() && n_searches > 3, "{n_searches}: {:?}", ran.verdict);
+    }
+
+    #[test]
     fn cursors_that_never_advance_are_not_needed() {
         let mut times: Vec<i64> = (0..400).map(|n| n * 500).collect();
         times.extend(vec![100_000; 70]);

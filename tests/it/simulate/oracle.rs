@@ -4,12 +4,13 @@
 //! and no arithmetic of intervals with the recorder. The ledger it reads as anybody would: from the catalog.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use birdtape::archive::{CatalogCheck, MemDisk, Span, Tape, verify};
+use birdtape::archive::{ArchiveError, CatalogCheck, MemDisk, Record, Span, Tape, verify};
 use birdtape::catalog::{GapRow, GapStepRow};
 use birdtape::model::{RecordKind, UnixMicros};
 use birdtape::provider::decode_record;
@@ -43,10 +44,10 @@ struct Ledger {
     until: i64,
 }
 
-/// Looks at everything.
+/// Looks at everything; `seen` is what could be read of the tape before.
 ///
 /// `full` are the times of recorders whose disk filled up: nobody can write down then that a connection stood.
-pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk, full: &[Range<Duration>]) -> Found {
+pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk, full: &[Range<Duration>], mut seen: Seen) -> Found {
     let mut found = Found::default();
     match verify(dir, disk, decode_record, |_| {}) {
         Ok(report) => {
@@ -64,11 +65,12 @@ pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk, ful
             return found;
         }
     };
-    let told = read(&tape, stage, &mut found);
+    found.violations.extend(seen.again(Seen::of(&tape)));
+    seen.check_records(stage, &mut found);
     match Ledger::read(&tape) {
         Some(ledger) => {
             ledger.check_partition(world, stage, full, &mut found);
-            ledger.check_promises(world, stage, &told, &mut found);
+            ledger.check_promises(world, stage, &seen.told, &mut found);
         }
         None if stage.first_live(full).is_none() => found.table.note("nothing was ever recorded"),
         None => found.violations.push("the tape promises nothing".to_owned()),
@@ -76,7 +78,12 @@ pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk, ful
     found
 }
 
-/// What the tape holds.
+/// Whether a tape cannot be read because there is none yet: it was killed before anything was durable.
+pub(super) fn is_no_tape(error: &ArchiveError) -> bool {
+    matches!(error, ArchiveError::NotATape { .. } | ArchiveError::NoCatalog { .. })
+}
+
+/// What a tape held, by all that was ever read of it.
 #[derive(Default)]
 struct Told {
     marks: HashSet<String>,
@@ -88,55 +95,125 @@ struct Told {
     handles: Vec<(i64, String)>,
 }
 
-/// Reads every record; nothing on the tape may be anything but what the world said, and not more often.
-fn read(tape: &Tape, stage: &Stage, found: &mut Found) -> Told {
-    let mut told = Told::default();
-    let mut times: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-    let Ok(mut records) = tape.records(SOURCE, Span::default()) else { return told };
-    let mut n_before = 0;
-    while let Ok(Some(record)) = records.next() {
-        if record.n.0 != n_before + 1 {
-            found.violations.push(format!("record {} follows record {n_before}", record.n.0));
+/// What a tape holds, record by record, and what it told before something was pruned.
+#[derive(Default)]
+pub(super) struct Seen {
+    told: Told,
+    /// A hash of each record.
+    records: BTreeMap<u64, u64>,
+    /// Up to here records were removed on purpose.
+    pruned: u64,
+    /// How often which frame is there.
+    frames: BTreeMap<Vec<u8>, u64>,
+    /// Pages of history.
+    pages: Vec<(u64, Vec<u8>)>,
+    /// Marks of frames and pages that came whole.
+    whole_marks: HashSet<String>,
+    n_broken: u64,
+}
+
+impl Seen {
+    pub(super) fn of(tape: &Tape) -> Self {
+        let mut seen = Self::default();
+        seen.pruned = tape.catalog().pruned_until(SOURCE).ok().flatten().map_or(0, |(n, _)| n);
+        let Ok(mut records) = tape.records(SOURCE, Span::default()) else { return seen };
+        while let Ok(Some(record)) = records.next() {
+            seen.note(&record);
         }
-        n_before = record.n.0;
+        seen
+    }
+
+    fn note(&mut self, record: &Record) {
         let info = record.info.as_deref().unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        (record.kind.name(), record.at.0, info, &record.body[..]).hash(&mut hasher);
+        self.records.insert(record.n.0, hasher.finish());
+        // What broke the decoder is kept as it came off the wire, with the cause beside it.
+        let is_broken = record.kind == RecordKind::Frame && info.contains("\"cause\":");
+        self.n_broken += u64::from(is_broken);
         match record.kind {
-            // What broke the decoder is kept as it came off the wire, with the cause beside it.
-            RecordKind::Frame if info.contains("\"cause\":") => found.table.note("broken frames kept"),
-            RecordKind::Frame => *times.entry(record.body.to_vec()).or_default() += 1,
-            RecordKind::Http if info.contains("\"gap\":") && !stage.has_answered(&record.body) => {
-                found.violations.push(format!("record {} is a page that was never given", record.n.0));
-            }
+            RecordKind::Frame if is_broken => {}
+            RecordKind::Frame => *self.frames.entry(record.body.to_vec()).or_default() += 1,
+            RecordKind::Http if info.contains("\"gap\":") => self.pages.push((record.n.0, record.body.to_vec())),
             _ => {}
         }
         let text = String::from_utf8_lossy(&record.body);
-        // A delivery log names posts and holds none.
-        let holds = record.kind == RecordKind::Frame || (record.kind == RecordKind::Http && !info.contains("/logs"));
+        // A delivery log names posts and holds none; it may be given for another question.
+        let is_log = text.contains("\"delivery_status\":");
+        let holds = record.kind == RecordKind::Frame || (record.kind == RecordKind::Http && !is_log);
         if holds {
-            told.marks.extend(marks(&text));
+            let marks = marks(&text);
+            if !is_broken {
+                self.whole_marks.extend(marks.iter().cloned());
+            }
+            self.told.marks.extend(marks);
         }
         for (at, _) in text.match_indices("\"mon-") {
-            told.monitors.extend(between(&text[at..], "\"").map(str::to_owned));
+            self.told.monitors.extend(between(&text[at..], "\"").map(str::to_owned));
         }
         if record.kind == RecordKind::Frame
             && let Some(handle) = between(&text, "\"handle\":\"@")
         {
-            told.handles.push((record.at.0, handle.to_owned()));
+            self.told.handles.push((record.at.0, handle.to_owned()));
         }
         if record.kind == RecordKind::Frame
             && let (Some(id), Some(value)) = (between(&text, "\"rule_id\":\""), between(&text, "\"rule_value\":\""))
         {
-            told.rules.insert((id.to_owned(), value.to_owned()));
+            self.told.rules.insert((id.to_owned(), value.to_owned()));
         }
     }
-    for (body, n) in times {
-        if n > stage.sent(&body) {
-            let text = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
-            found.violations.push(format!("on the tape {n} times, sent {} times: {text}", stage.sent(&body)));
+
+    pub(super) fn whole_marks(&self) -> &HashSet<String> {
+        &self.whole_marks
+    }
+
+    /// Frames, broken ones too, and pages of history.
+    pub(super) fn n_envelopes(&self) -> u64 {
+        self.frames.values().sum::<u64>() + self.n_broken + self.pages.len() as u64
+    }
+
+    /// The tape was read again: whatever was there is there as it was, but for what was pruned.
+    pub(super) fn again(&mut self, now: Self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (n, hash) in self.records.range(now.pruned + 1..) {
+            match now.records.get(n) {
+                None => wrong.push(format!("record {n} was there and is gone")),
+                Some(now) if now != hash => wrong.push(format!("record {n} is not what it was")),
+                Some(_) => {}
+            }
+        }
+        let Told { marks, rules, monitors, handles } = std::mem::take(&mut self.told);
+        *self = now;
+        self.told.marks.extend(marks);
+        self.told.rules.extend(rules);
+        self.told.monitors.extend(monitors);
+        self.told.handles.extend(handles);
+        wrong
+    }
+
+    /// Nothing on the tape may be anything but what the world said, and not more often; numbers are dense.
+    fn check_records(&self, stage: &Stage, found: &mut Found) {
+        found.table.add("broken frames kept", self.n_broken);
+        found.table.add("records", self.records.len() as u64);
+        let mut n_before = self.pruned;
+        for n in self.records.keys() {
+            if *n != n_before + 1 {
+                found.violations.push(format!("record {n} follows record {n_before}"));
+            }
+            n_before = *n;
+        }
+        for (n, body) in &self.pages {
+            if !stage.has_answered(body) {
+                found.violations.push(format!("record {n} is a page that was never given"));
+            }
+        }
+        for (body, n) in &self.frames {
+            if *n > stage.sent(body) {
+                let text = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
+                found.violations.push(format!("on the tape {n} times, sent {} times: {text}", stage.sent(body)));
+            }
         }
     }
-    found.table.add("records", n_before);
-    told
 }
 
 fn between<'a>(text: &'a str, before: &str) -> Option<&'a str> {
@@ -200,7 +277,7 @@ impl Ledger {
             ));
         }
         for gap in &self.gaps {
-            if world.is_fillable() && gap.state != "filled" {
+            if world.is_fillable() && !["filled", "pruned"].contains(&gap.state.as_str()) {
                 let detail = self.steps.get(&gap.n).and_then(|steps| steps.last()).map_or("", |step| step.detail.as_str());
                 found.violations.push(format!("history is honest, and gap {} is still {}: {detail}", gap.n, gap.state));
             }
@@ -208,6 +285,7 @@ impl Ledger {
                 "filled" => "gap: filled",
                 "partial" => "gap: partial",
                 "unfillable" => "gap: unfillable",
+                "pruned" => "gap: pruned",
                 "open" => "gap: open",
                 _ => "gap: begun",
             });

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use birdtape::archive::{self, MemDisk};
+use birdtape::archive::{self, MemDisk, Tape};
 use birdtape::backfill;
 use birdtape::model::{Provider, Secret, SourceName};
 use birdtape::net::{Clock, Network};
@@ -15,9 +15,11 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::house::House;
+use super::oracle::Seen;
 use super::stage::{Stage, Wire};
 use super::table::Table;
-use super::world::{End, World};
+use super::world::{Chore, End, World};
 use super::{MINUTES, oracle};
 
 /// The source's name.
@@ -54,6 +56,8 @@ struct Running {
     dir: TempDir,
     /// When recorders ran whose disk filled up.
     full: Vec<Range<Duration>>,
+    /// What could be read of the tape when the house was last kept.
+    seen: Seen,
     table: Table,
     violations: Vec<String>,
 }
@@ -64,7 +68,17 @@ impl Running {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let (stage, disk) = (Stage::new(&world), MemDisk::default());
-        Self { world, stage, start: Instant::now(), disk, dir, full: Vec::new(), table: Table::default(), violations: Vec::new() }
+        Self {
+            world,
+            stage,
+            start: Instant::now(),
+            disk,
+            dir,
+            full: Vec::new(),
+            seen: Seen::default(),
+            table: Table::default(),
+            violations: Vec::new(),
+        }
     }
 
     async fn run(mut self) -> Outcome {
@@ -76,6 +90,7 @@ impl Running {
             self.record(until, life.end).await;
             // However long it is away, it is back soon after the faults are over.
             let up_at = (Instant::now() + life.down).min(self.start + self.world.quiet_at + AWAY);
+            self.keep_house(life.chores);
             // What is given up before it has begun would go on beside the next one: only a wait of its own ends a thread.
             if let Some(end) = life.fills.filter(|_| Instant::now() < up_at) {
                 self.fill(up_at, end).await;
@@ -87,9 +102,11 @@ impl Running {
             self.record(self.start + self.world.end, End::Stop).await;
         }
         self.fill_all().await;
+        let last = std::mem::take(&mut self.world.last_chores);
+        self.keep_house(last);
         playing.abort();
         self.table.add(MINUTES, self.stage.clock.elapsed().as_secs() / 60);
-        let found = oracle::look(&self.world, &self.stage, self.dir.path(), &self.disk, &self.full);
+        let found = oracle::look(&self.world, &self.stage, self.dir.path(), &self.disk, &self.full, self.seen);
         self.table.merge(&self.stage.table());
         self.table.merge(&found.table);
         self.violations.extend(found.violations);
@@ -217,6 +234,47 @@ impl Running {
         }
     }
 
+    /// Does those things, one after the other. What was on the tape is there afterwards, but for what was pruned.
+    fn keep_house(&mut self, chores: Vec<(Chore, End)>) {
+        for (chore, end) in chores {
+            if !self.look_again() {
+                return self.table.note("house: no tape yet");
+            }
+            self.arm(end);
+            let mut done = self.chore(chore);
+            self.restart(end);
+            if done.is_err() && !matches!(end, End::Stop) {
+                self.table.note("house: cut off");
+                self.look_again();
+                done = self.chore(chore);
+            }
+            self.table.note(match chore {
+                Chore::Compact => "house: compacted",
+                Chore::Prune { .. } | Chore::PruneTo { .. } => "house: pruned",
+                Chore::Export => "house: exported",
+            });
+            if let Err(error) = done {
+                self.violations.push(format!("{chore:?} failed: {error}"));
+            }
+            self.look_again();
+        }
+    }
+
+    fn chore(&mut self, chore: Chore) -> Result<(), String> {
+        let (archive, clock) = (self.archive(), &*self.stage.clock);
+        House { dir: self.dir.path(), disk: &self.disk, clock, archive }.run(chore, &mut self.table)
+    }
+
+    /// Reads the tape once more and compares it with what was read before. Whether there is one.
+    fn look_again(&mut self) -> bool {
+        match Tape::open(self.dir.path(), Arc::new(self.disk.clone())) {
+            Ok(tape) => self.violations.extend(self.seen.again(Seen::of(&tape))),
+            Err(error) if oracle::is_no_tape(&error) => return false,
+            Err(error) => self.violations.push(format!("the tape cannot be read: {error}")),
+        }
+        true
+    }
+
     /// Fills gaps until then, and ends like that.
     async fn fill(&mut self, until: Instant, end: End) -> Option<backfill::Outcome> {
         let disk = Arc::new(self.disk.clone());
@@ -279,8 +337,7 @@ impl Running {
 
 /// Killed before anything was durable.
 fn no_tape_yet(error: &backfill::BackfillError) -> bool {
-    use birdtape::archive::ArchiveError::{NoCatalog, NotATape};
-    matches!(error, backfill::BackfillError::Archive(NotATape { .. } | NoCatalog { .. }))
+    matches!(error, backfill::BackfillError::Archive(error) if oracle::is_no_tape(error))
 }
 
 /// Lets tasks that were told to end do so.

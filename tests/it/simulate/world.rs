@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) lies: Lies,
     /// Whether the backfiller asks for everything twice.
     pub(super) looks_twice: bool,
+    /// What is done when all gaps were filled.
+    pub(super) last_chores: Vec<(Chore, End)>,
     /// How many times as rare as usual pings and keepalives are.
     pub(super) beats: u32,
     /// Rows that TweetStream gives at once, if it is not the documented number.
@@ -138,6 +140,17 @@ pub(super) struct Life {
     pub(super) down: Duration,
     /// Gaps are filled meanwhile, until it is ended like this.
     pub(super) fills: Option<End>,
+    /// What is done before that.
+    pub(super) chores: Vec<(Chore, End)>,
+}
+
+/// What an operator does while no recorder is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Chore {
+    Compact,
+    Prune { older_than: Duration },
+    PruneTo { bytes: u64 },
+    Export,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +270,7 @@ impl World {
             skews: Vec::new(),
             lies: if wish.only_drops { Lies::default() } else { lies(&mut dice) },
             looks_twice: !wish.is_crowded && !wish.is_cut,
+            last_chores: Vec::new(),
             beats: wish.beats(),
             cap: None,
             last_texts: Vec::new(),
@@ -282,6 +296,7 @@ impl World {
         }
         if !wish.only_drops {
             world.oddities(&mut Dice::new(seed, 3), wish);
+            world.housekeeping(&mut Dice::new(seed, 4));
         }
         world.skews.sort_by_key(|(at, _)| *at);
         world.happenings.sort_by_key(|(at, _)| *at);
@@ -616,6 +631,32 @@ impl World {
         }
     }
 
+    /// Half of the operators keep house, each time in one way or more.
+    fn housekeeping(&mut self, dice: &mut Dice) {
+        if !dice.chance(500) {
+            return;
+        }
+        let upto = self.quiet_at.as_millis() as u64;
+        let n_lives = self.lives.len();
+        for at in 0..=n_lives {
+            for _ in 0..dice.below(3) {
+                let chore = match dice.below(6) {
+                    0 | 1 => Chore::Compact,
+                    2 => Chore::Prune { older_than: dice.ms(upto / 20, upto) },
+                    3 => Chore::PruneTo { bytes: dice.between(20, 400) << 10 },
+                    _ => Chore::Export,
+                };
+                let end = match dice.below(3) {
+                    0 => End::Crash { nth: dice.between(0, 60) as usize, kept: kept(dice) },
+                    1 => End::DiskError { nth: dice.between(1, 40), kept: kept(dice) },
+                    _ => End::Stop,
+                };
+                let chores = if at < n_lives { &mut self.lives[at].chores } else { &mut self.last_chores };
+                chores.push((chore, end));
+            }
+        }
+    }
+
     fn deaths(&mut self, dice: &mut Dice, wish: Wish) {
         let end = |dice: &mut Dice| match dice.below(5) {
             0 => End::Stop,
@@ -631,7 +672,7 @@ impl World {
                 1 => End::Kill(kept(dice)),
                 _ => End::Crash { nth: dice.between(0, 60) as usize, kept: kept(dice) },
             });
-            self.lives.push(Life { lasts, end: end(dice), down, fills });
+            self.lives.push(Life { lasts, end: end(dice), down, fills, chores: Vec::new() });
         }
     }
 }
