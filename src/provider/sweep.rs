@@ -15,7 +15,7 @@
 //! | has the rows of one that was not believed | it is not believed, either |
 //! | is not in order where cursors are not followed | down to its oldest row nothing is proven |
 //! | names a cursor that another search had | as if it repeated a cursor |
-//! | has fewer different rows than fit, and claims more | its stretch is asked a second time |
+//! | has fewer different rows of the window than fit, and claims more | its stretch is asked a second time |
 //! | brought nothing of most that another look had brought | is asked again, and in the end stays unproven |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
@@ -439,7 +439,8 @@ impl Sweep {
     /// What to ask: the search and the cursor; `None` when nothing is left.
     pub(crate) fn ask(&self) -> Option<(String, Option<&str>)> {
         let window = self.windows.front()?;
-        Some((limited(&self.text, window.lo, window.hi, window.max_id), window.cursor.as_deref()))
+        // Where a lower end is outside, its second would be missing.
+        Some((limited(&self.text, window.lo - 1, window.hi, window.max_id), window.cursor.as_deref()))
     }
 
     /// A page came: its rows, the next one if it claims more, and whether the page before had the same rows.
@@ -518,8 +519,9 @@ impl Sweep {
             self.finish(before);
             return new;
         }
-        // A row that is there twice takes the place of another.
-        let n_told = rows.iter().map(|row| row.id).collect::<HashSet<_>>().len();
+        // A row that is there twice, or lies outside, takes the place of another. Bounds may be rounded.
+        let is_inside = |row: &&Row| (window.lo - 1..=window.hi).contains(&second(row.at));
+        let n_told = rows.iter().filter(is_inside).map(|row| row.id).collect::<HashSet<_>>().len();
         if window.look == 0 && n_told < self.page && n_told > 0 && !is_again && onward.is_some() {
             window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
         }

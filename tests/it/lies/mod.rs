@@ -55,10 +55,11 @@
 //! | the one row there is came again, and nothing below it was asked for | 487364, 918739 |
 //! | TweetStream gave twelve rows of one instant, and never more at once | 370812 |
 //! | rows a millisecond beyond a window of TweetStream's made it ask for that window again, without an end | 8161 |
+//! | a row from outside, or one told twice, took the place of one that was left out, and the page passed for full | 407777, 484530, 888210 |
 //!
 //! # What is still so
 //!
-//! Of worlds 0 to 999,999, 26 break a promise (0.0026 %). 23 of them tell two or three lies at once, where what gives one away
+//! Of worlds 0 to 999,999, 24 break a promise (0.0024 %). 21 of them tell two or three lies at once, where what gives one away
 //! hides another: rows left out of pages that are too short anyway, rows that are there only later, an end that is claimed early
 //! where the page before it comes again. Of the three that tell one, two leave rows out of page after page of X (980931, 999884),
 //! and one moves the bounds of one page (622609).
@@ -85,12 +86,12 @@ use world::{Lie, World};
 const GATE: u64 = 2_000;
 
 /// Worlds beyond those that once showed a fault of ours, of the table above; they stay in the gate.
-const ONCE_BROKEN: [u64; 65] = [
+const ONCE_BROKEN: [u64; 68] = [
     3_253, 3_864, 6_885, 8_161, 9_050, 9_782, 12_640, 16_590, 16_987, 18_646, 19_316, 20_522, 21_307, 22_105, 28_564, 29_156,
     29_310, 32_383, 33_809, 37_996, 43_831, 45_261, 52_578, 61_919, 67_784, 69_664, 82_302, 87_965, 97_813, 120_865, 127_127,
     176_671, 227_703, 256_205, 274_211, 283_377, 293_546, 328_531, 331_138, 340_506, 370_812, 382_686, 401_162, 403_861, 404_895,
-    442_847, 487_364, 489_592, 507_122, 516_748, 553_912, 555_841, 567_545, 604_002, 621_506, 622_849, 659_617, 662_712, 737_024,
-    749_896, 859_000, 868_423, 876_825, 911_811, 918_739,
+    407_777, 442_847, 484_530, 487_364, 489_592, 507_122, 516_748, 553_912, 555_841, 567_545, 604_002, 621_506, 622_849, 659_617,
+    662_712, 737_024, 749_896, 859_000, 868_423, 876_825, 888_210, 911_811, 918_739,
 ];
 
 /// No walk needs so many requests; one that makes them would go on for ever.
