@@ -43,6 +43,7 @@ mod switch;
 pub mod synthetic;
 pub mod tamper;
 pub mod tweetstream;
+mod twins;
 pub mod twitterapi_io;
 pub mod webhook;
 pub mod x_live;

@@ -14,6 +14,7 @@ mod bitrot;
 mod catalog_damage;
 mod cli;
 mod command;
+mod controls;
 mod crash_states;
 mod export;
 mod export_s3;

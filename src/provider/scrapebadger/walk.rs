@@ -35,9 +35,9 @@ use crate::model::{Decoded, EventKind, Response, TweetId, UnixMicros, parse_lega
 use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::sweep::{
-    ERRORS_MAX, Face, Met, Pages, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, face, get, groups, is_handle,
-    judge, merged, was_known,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, get, groups, is_handle, judge, merged, was_known,
 };
+use crate::provider::twins::{Pages, Recent, Twin, face};
 
 /// Host of the REST interface. Documented: docs.scrapebadger.com.
 pub(super) const HOST: &str = "scrapebadger.com";
@@ -590,7 +590,7 @@ impl Walk {
 
     fn take_posts(&mut self, ids: &[u64], read: &Answer, known: &mut dyn Known) -> (u64, u64) {
         // Posts by id are no search's, but a search may be answered with them.
-        self.state.faces.twin(&Face::of_rows(&rows_of(read), &self.state.stretch), usize::MAX);
+        self.state.faces.twin(&self.state.stretch.face(&rows_of(read)), usize::MAX);
         let given: HashSet<u64> = read.posts.iter().map(|(id, _)| id.0).collect();
         let mut new = 0;
         for id in ids {
@@ -619,7 +619,7 @@ impl Walk {
         let rows = rows_of(read);
         let Some(at) = self.state.sweeps.iter().position(|sweep| sweep.ask().is_some()) else { return (0, 0) };
         let next = read.next.as_deref().filter(|next| !next.is_empty());
-        let face = Face::of_rows(&rows, &self.state.stretch);
+        let face = self.state.stretch.face(&rows);
         let twin = self.state.faces.twin(&face, at);
         let onward = self.state.cursors.onward(next, at);
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);

@@ -28,7 +28,8 @@ use super::page::{self, Row};
 use super::watchlist::normalized;
 use crate::model::{Event, EventId, EventKind, IntervalSet, Response, UnixMicros};
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
-use crate::provider::sweep::{Odd, face, merged};
+use crate::provider::sweep::merged;
+use crate::provider::twins::{Odd, face};
 use crate::provider::{Settings, percent_encode};
 
 /// Most rows of a page. Documented: the same page.

@@ -32,9 +32,9 @@ use crate::provider::Settings;
 use crate::provider::history::{Known, LastRead, Next, Page, Price, Proof, Selector, Trouble, Verdict, Wanted};
 use crate::provider::lists::accounts_of;
 use crate::provider::sweep::{
-    ERRORS_MAX, Face, Met, Pages, Recent, Refusal, Row, Stretch, Sweep, Twin, broken, decoded, get, groups, is_handle, judge,
-    merged, post,
+    ERRORS_MAX, Met, Refusal, Row, Stretch, Sweep, broken, decoded, get, groups, is_handle, judge, merged, post,
 };
+use crate::provider::twins::{Pages, Recent, Twin};
 
 /// Host of the REST interface. Documented: docs.twitterapi.io, "API reference".
 pub(super) const HOST: &str = "api.twitterapi.io";
@@ -306,7 +306,7 @@ impl Walk {
     fn take_page(&mut self, at: usize, read: &Listing, known: &mut dyn Known) -> Page {
         let rows: Vec<_> = read.rows.iter().map(|(id, at)| Row { id: id.0, at: at.unwrap_or(UnixMicros(0)) }).collect();
         let next = read.next.as_deref().filter(|next| read.has_next && !next.is_empty());
-        let face = Face::of_rows(&rows, &self.state.stretch);
+        let face = self.state.stretch.face(&rows);
         let (twin, onward) = (self.state.faces.twin(&face, at), self.state.cursors.onward(next, at));
         let new = self.state.sweeps[at].page(&rows, onward, twin, &mut self.met, known);
         if self.state.sweeps[at].is_odd {

@@ -114,8 +114,8 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn of(tape: &Tape) -> Self {
-        let mut seen = Self::default();
-        seen.pruned = tape.catalog().pruned_until(SOURCE).ok().flatten().map_or(0, |(n, _)| n);
+        let pruned = tape.catalog().pruned_until(SOURCE).ok().flatten().map_or(0, |(n, _)| n);
+        let mut seen = Self { pruned, ..Self::default() };
         let Ok(mut records) = tape.records(SOURCE, Span::default()) else { return seen };
         while let Ok(Some(record)) = records.next() {
             seen.note(&record);
