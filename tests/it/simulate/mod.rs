@@ -207,6 +207,14 @@ fn promises_hold_in_every_world() {
     }
 }
 
+#[test]
+fn promises_hold_for_ten_years() {
+    let table = run_for((0..).map(|seed| (seed, long(seed))), 10 * MINUTES_OF_A_YEAR);
+    for fact in ["gap: filled", "gap: partial", "gap: pruned", "recorder: killed", "house: cut off", "nobody was there"] {
+        assert!(table.get(fact) > 0, "this never happened: {fact}");
+    }
+}
+
 /// Ids come out of order by seconds at both edges of each hole, and a rule is polled every ten minutes: a horizon or a
 /// margin that is too short, or a walk that begins at the newest id it knows, loses what this finds again.
 #[test]

@@ -390,3 +390,18 @@ impl Ledger {
         ));
     }
 }
+
+#[test]
+fn a_record_that_is_gone_or_changed_is_told() {
+    let read = |pruned, records: &[(u64, u64)]| Seen { pruned, records: records.iter().copied().collect(), ..Seen::default() };
+    for (pruned, now, wrong) in [
+        (0, vec![(1, 10), (2, 20), (3, 30)], vec![]),
+        (0, vec![(1, 10), (2, 20), (3, 30), (4, 40)], vec![]),
+        (2, vec![(3, 30)], vec![]),
+        (0, vec![(1, 10), (3, 30)], vec!["record 2 was there and is gone"]),
+        (1, vec![(3, 30)], vec!["record 2 was there and is gone"]),
+        (0, vec![(1, 10), (2, 21), (3, 30)], vec!["record 2 is not what it was"]),
+    ] {
+        assert_eq!(read(0, &[(1, 10), (2, 20), (3, 30)]).again(read(pruned, &now)), wrong, "{pruned} {now:?}");
+    }
+}
