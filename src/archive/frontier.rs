@@ -190,3 +190,93 @@ impl Timeline {
         &self.audited
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A promise from then on, with a horizon of 10.
+    fn promising(since_us: i64) -> Timeline {
+        Timeline::new(ScopeRow { since_us, horizon_us: 10, ..ScopeRow::default() })
+    }
+
+    fn us(us: i64) -> UnixMicros {
+        UnixMicros(us)
+    }
+
+    fn live(timeline: &Timeline) -> Vec<(i64, i64)> {
+        timeline.live().iter().map(|(from, to)| (from.0, to.0)).collect()
+    }
+
+    #[test]
+    fn what_a_catalog_remembers_reaches_as_far_as_it_tells_without_a_break() {
+        // (remembered as covered, gaps with an end, up to where all is told)
+        type Stretches = &'static [(i64, i64)];
+        let cases: [(Stretches, Stretches, i64); 6] = [
+            (&[], &[], 100),
+            (&[(0, 50)], &[], 100),
+            (&[(100, 150)], &[], 150),
+            (&[(100, 150)], &[(150, 180)], 180),
+            (&[(120, 150)], &[(100, 120)], 150),
+            (&[(120, 150)], &[], 100),
+        ];
+        for (covered, gaps, reached) in cases {
+            let mut timeline = promising(100);
+            covered.iter().for_each(|(from, to)| timeline.remember("live", us(*from), us(*to)));
+            timeline.take_up(gaps.iter().map(|(from, to)| (us(*from), us(*to))));
+            assert_eq!(timeline.reached, us(reached), "{covered:?} {gaps:?}");
+        }
+    }
+
+    #[test]
+    fn a_gap_is_cut_out_as_far_as_the_frontier_has_not_passed_it() {
+        let mut timeline = promising(0);
+        assert_eq!(timeline.advance(Evidence(us(60))), Moved::All, "it begins");
+        assert_eq!(timeline.advance(Evidence(us(60))), Moved::Not);
+        assert_eq!(timeline.advance(Evidence(us(70))), Moved::End);
+        // One that ends at the frontier leaves nothing to be cut out, and one beyond it does until it is passed.
+        timeline.remember_gaps([(us(40), us(60))].into_iter());
+        assert_eq!(timeline.advance(Evidence(us(80))), Moved::End);
+        timeline.lose(us(50), Some(us(70)), None);
+        assert_eq!((live(&timeline), timeline.advance(Evidence(us(90)))), (vec![(0, 50)], Moved::All));
+        assert_eq!((live(&timeline), timeline.advance(Evidence(us(100)))), (vec![(0, 50), (70, 80)], Moved::End));
+        timeline.lose(us(95), Some(us(110)), None);
+        assert_eq!(timeline.advance(Evidence(us(120))), Moved::All);
+        assert_eq!((live(&timeline), timeline.cuts.len()), (vec![(0, 50), (70, 95)], 0));
+        assert_eq!(timeline.advance(Evidence(us(130))), Moved::All, "it begins behind the gap");
+    }
+
+    #[test]
+    fn a_version_goes_on_where_the_one_before_it_stands_unless_that_has_ended() {
+        let version = |since_us, until_us| ScopeRow { since_us, until_us, horizon_us: 10, ..ScopeRow::default() };
+        let mut timeline = promising(0);
+        timeline.advance(Evidence(us(60)));
+        timeline.promise(version(80, None));
+        assert_eq!((timeline.promised, timeline.reached), (us(0), us(50)));
+        timeline.promise(version(80, Some(90)));
+        assert_eq!((timeline.promised, timeline.reached, timeline.advance(Evidence(us(200)))), (us(0), us(50), Moved::Not));
+        timeline.promise(version(120, None));
+        assert_eq!((timeline.promised, timeline.reached), (us(120), us(120)));
+    }
+
+    #[test]
+    fn what_history_does_not_have_is_audited_where_it_is_covered() {
+        let mut timeline = promising(0);
+        timeline.advance(Evidence(us(60)));
+        timeline.lose(us(20), Some(us(30)), None);
+        timeline.audit(us(10), us(40));
+        assert_eq!(timeline.audited().iter().collect::<Vec<_>>(), [(us(10), us(20)), (us(30), us(40))]);
+    }
+
+    #[test]
+    fn a_gap_begins_no_earlier_than_a_version_before_which_all_is_told() {
+        let mut timeline = promising(0);
+        timeline.advance(Evidence(us(30)));
+        timeline.promise(ScopeRow { since_us: 50, horizon_us: 10, ..ScopeRow::default() });
+        assert_eq!(timeline.frontier(Some(Evidence(us(25)))), us(15), "nobody tells of what lies before it");
+        timeline.lose(us(20), Some(us(60)), None);
+        assert_eq!(timeline.frontier(Some(Evidence(us(25)))), us(50));
+        timeline.promise(ScopeRow { since_us: 61, horizon_us: 10, ..ScopeRow::default() });
+        assert_eq!(timeline.frontier(Some(Evidence(us(25)))), us(15));
+    }
+}

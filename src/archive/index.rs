@@ -620,3 +620,81 @@ fn bounded<'a>(
 fn is_open(state: &str) -> bool {
     state.parse().is_ok_and(crate::model::GapState::is_open)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::ScopeRow;
+
+    fn index(gaps: &[GapRow]) -> SourceIndex {
+        let mut index = SourceIndex::new("alpha", "tweetstream");
+        for scope in [ALL, "owl", "elk"] {
+            let row = ScopeRow {
+                scope: scope.to_owned(),
+                since_us: 100,
+                until_us: (scope == "elk").then_some(300),
+                ..ScopeRow::default()
+            };
+            index.scopes.insert(scope.to_owned(), Timeline::new(row));
+        }
+        index.gaps = gaps.iter().map(|gap| (gap.n, gap.clone())).collect();
+        index
+    }
+
+    fn gap(scope: &str, from_us: i64, to_us: Option<i64>) -> GapRow {
+        GapRow { n: 1, scope: scope.to_owned(), from_us, to_us, ..GapRow::default() }
+    }
+
+    #[test]
+    fn a_stretch_is_unsuspected_while_it_is_promised_and_no_gap_of_it_is_known() {
+        // (gap, scope, from, to, whether it is unsuspected)
+        let cases = [
+            (None, ALL, 100, 200, true),
+            (None, ALL, 99, 200, false),
+            (None, "nobody", 100, 200, false),
+            (None, "elk", 200, 300, true),
+            (None, "elk", 200, 301, false),
+            (Some(gap(ALL, 150, Some(160))), ALL, 100, 150, true),
+            (Some(gap(ALL, 150, Some(160))), ALL, 100, 151, false),
+            (Some(gap(ALL, 150, Some(160))), "owl", 155, 156, false),
+            (Some(gap(ALL, 150, Some(160))), ALL, 160, 170, true),
+            (Some(gap(ALL, 150, Some(160))), ALL, 159, 170, false),
+            (Some(gap(ALL, 150, None)), ALL, 900, 901, false),
+            (Some(gap("owl", 150, Some(160))), "owl", 150, 160, false),
+            (Some(gap("owl", 150, Some(160))), ALL, 150, 160, true),
+            (Some(gap("owl", 150, Some(160))), "elk", 150, 160, true),
+        ];
+        for (gap, scope, from, to, is_unsuspected) in cases {
+            let index = index(gap.as_slice());
+            assert_eq!(
+                index.is_unsuspected(scope, UnixMicros(from), UnixMicros(to)),
+                is_unsuspected,
+                "{gap:?} {scope} {from} {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn lost_records_are_told_by_a_gap_that_names_all_of_them() {
+        let told = GapRow { lost_first_n: Some(5), lost_last_n: Some(9), state: "open".to_owned(), ..gap(ALL, 0, None) };
+        let of = |gap: &GapRow, first, last| index(std::slice::from_ref(gap)).is_told_lost(Seq(first), Seq(last));
+        assert!(of(&told, 5, 9) && of(&told, 6, 8));
+        assert!(!of(&told, 4, 9) && !of(&told, 5, 10) && !of(&told, 1, 20));
+        assert!(!of(&GapRow { state: GapState::Restored.name().to_owned(), ..told }, 5, 9));
+        assert!(!of(&gap(ALL, 0, None), 5, 9));
+    }
+
+    #[test]
+    fn frames_and_pages_of_history_speak_and_other_answers_do_not() {
+        for (kind, via, is_so) in [
+            (RecordKind::Frame, Via::Ws, true),
+            (RecordKind::Http, Via::History, true),
+            (RecordKind::Http, Via::Snapshot, true),
+            (RecordKind::Http, Via::Ws, false),
+            (RecordKind::Note, Via::History, false),
+            (RecordKind::Open, Via::Ws, false),
+        ] {
+            assert_eq!(speaks(kind, via), is_so, "{kind:?} {via:?}");
+        }
+    }
+}

@@ -33,7 +33,12 @@
 //!
 //! # What was run
 //!
-//! Worlds 0 to 999 on one and the same code: none broke a promise (444 s, one thread). While the mending went on, thirteen did.
+//! Worlds of days to months are as full as the others, with so much more time between what happens: pings and keepalives are
+//! rarer by a tenth of that factor, lists are read once an hour, and a clock that is not put is not looked at; a year takes
+//! some 15 s. One in 1,139 of them broke a promise (100224: a row was left out, and the second look was answered with another
+//! question's empty page, and believed); before that 1011 (a row that was told twice took the place of one left out).
+//!
+//! Worlds 0 to 999 on one and the same code, before operators kept house: none broke a promise (444 s, one thread). While the mending went on, thirteen did.
 //! Seven showed a fault of ours; six of them are in the gate for ever: 17, 49, 103, 325, 765 and 996 (462, where an empty page hid
 //! that the next one was another search's, needs a chance that does not come again). Six showed
 //! one of the simulator: 895 and 967 (a recorder whose disk is full cannot write down that a connection stood), 43 and 216
@@ -208,8 +213,8 @@ fn promises_hold_in_every_world() {
 }
 
 #[test]
-fn promises_hold_for_ten_years() {
-    let table = run_for((0..).map(|seed| (seed, long(seed))), 10 * MINUTES_OF_A_YEAR);
+fn promises_hold_for_five_years() {
+    let table = run_for((0..).map(|seed| (seed, long(seed))), 5 * MINUTES_OF_A_YEAR);
     for fact in ["gap: filled", "gap: partial", "gap: pruned", "recorder: killed", "house: cut off", "nobody was there"] {
         assert!(table.get(fact) > 0, "this never happened: {fact}");
     }
