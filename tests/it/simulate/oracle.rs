@@ -46,7 +46,7 @@ struct Ledger {
 
 /// Looks at everything; `seen` is what could be read of the tape before.
 ///
-/// `full` are the times of recorders whose disk filled up: nobody can write down then that a connection stood.
+/// `full` are the times of recorders whose disk was full or gone: nobody can write down then that a connection stood.
 pub(super) fn look(world: &World, stage: &Stage, dir: &Path, disk: &MemDisk, full: &[Range<Duration>], mut seen: Seen) -> Found {
     let mut found = Found::default();
     match verify(dir, disk, decode_record, |_| {}) {

@@ -19,7 +19,7 @@ use super::house::House;
 use super::oracle::Seen;
 use super::stage::{Stage, Wire};
 use super::table::Table;
-use super::world::{Chore, End, World};
+use super::world::{BEGIN, Chore, End, World};
 use super::{MINUTES, oracle};
 
 /// The source's name.
@@ -54,7 +54,7 @@ struct Running {
     start: Instant,
     disk: MemDisk,
     dir: TempDir,
-    /// When recorders ran whose disk filled up.
+    /// When recorders ran whose disk was full or gone.
     full: Vec<Range<Duration>>,
     /// What could be read of the tape when the house was last kept.
     seen: Seen,
@@ -170,7 +170,7 @@ impl Running {
             writing: Writing::Task,
         };
         self.arm(end);
-        let began = self.start.elapsed();
+        let began = self.stage.clock.elapsed();
         let (stop, stopped) = oneshot::channel::<()>();
         let job = record::run(options, world, Arc::new(|_| {}), async move { drop(stopped.await) });
         let mut job = Box::pin(job);
@@ -186,17 +186,27 @@ impl Running {
         };
         drop(job);
         settle().await;
+        if std::env::var_os("SIMULATE_TALK").is_some() {
+            let how = ended.as_ref().map(|ended| ended.as_ref().map(|outcome| &outcome.stopped_by).map_err(ToString::to_string));
+            println!("{} a recorder since {} ended ({end:?}): {how:?}", self.stage.clock.wall(), BEGIN.plus(began));
+        }
         match ended {
             Some(Ok(outcome)) => self.table.note(match outcome.stopped_by {
                 record::StoppedBy::Sources => "recorder: gave up",
                 _ => "recorder: stopped",
             }),
             Some(Err(record::RecordError::Archive(_))) => {
-                self.full.push(began..self.start.elapsed());
+                self.full.push(began..self.stage.clock.elapsed());
                 self.table.note("recorder: ended by the disk");
             }
             Some(Err(error)) => self.violations.push(format!("the recorder failed: {error}")),
-            None => self.table.note("recorder: killed"),
+            None => {
+                // A crash that came early: what ran on without a disk wrote nothing down.
+                if self.disk.is_down() {
+                    self.full.push(began..self.stage.clock.elapsed());
+                }
+                self.table.note("recorder: killed");
+            }
         }
         self.restart(end);
     }
