@@ -264,6 +264,7 @@ mod tests {
         let mut timeline = promising(0);
         timeline.advance(Evidence(us(60)));
         timeline.lose(us(20), Some(us(30)), None);
+        assert_eq!(timeline.advance(Evidence(us(70))), Moved::End, "a gap behind the frontier leaves nothing to be cut out");
         timeline.audit(us(10), us(40));
         assert_eq!(timeline.audited().iter().collect::<Vec<_>>(), [(us(10), us(20)), (us(30), us(40))]);
     }
