@@ -16,7 +16,7 @@
 //! | is not in order where cursors are not followed | down to its oldest row nothing is proven |
 //! | names a cursor that another search had | as if it repeated a cursor |
 //! | has fewer different rows of the window than fit, and claims more | its stretch is asked a second time |
-//! | brought nothing of most that another look had brought | is asked again, and in the end stays unproven |
+//! | is a second look that lacks most of what another one brought | it is asked again, and in the end stays unproven |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
 //! Observed: since 2026-02 searches of X can give the same rows under cursors that do not advance (public scraper's
@@ -181,7 +181,7 @@ struct Window {
     ids: HashSet<u64>,
     #[serde(skip)]
     cursors: HashSet<String>,
-    /// All that this look brought; not known of one that was begun by another run.
+    /// All that a second look brought; not known of one that was begun by another run.
     #[serde(skip)]
     told: Option<HashSet<u64>>,
 }
@@ -206,6 +206,11 @@ impl Window {
             cursors: HashSet::new(),
             told: Some(HashSet::new()),
         }
+    }
+
+    /// Whether a row lies in it; bounds may be rounded.
+    fn fits(&self, row: &Row) -> bool {
+        (self.lo - 1..=self.hi).contains(&second(row.at))
     }
 }
 
@@ -317,7 +322,9 @@ impl Sweep {
             // A row from outside counts while pages go on downwards: a stray one comes with every page.
             let goes_on = (window.lo..window.hi).contains(&at) || before.is_none_or(|(_, id)| row.id < id);
             n_fresh += usize::from(window.ids.insert(row.id) && goes_on);
-            window.told.as_mut().map(|told| told.insert(row.id));
+            if let Some(told) = window.told.as_mut().filter(|_| window.look > 0) {
+                told.insert(row.id);
+            }
             if self.seen.len() < SEEN_MAX {
                 self.seen.insert(row.id, at);
             }
@@ -366,9 +373,8 @@ impl Sweep {
             self.finish(before);
             return new;
         }
-        // A row that is there twice, or lies outside, takes the place of another. Bounds may be rounded.
-        let is_inside = |row: &&Row| (window.lo - 1..=window.hi).contains(&second(row.at));
-        let n_told = rows.iter().filter(is_inside).map(|row| row.id).collect::<HashSet<_>>().len();
+        // A row that is there twice, or lies outside, takes the place of another.
+        let n_told = rows.iter().filter(|row| window.fits(row)).map(|row| row.id).collect::<HashSet<_>>().len();
         if window.look == 0 && n_told < self.page && n_told > 0 && !is_again && onward.is_some() {
             window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
         }
@@ -411,11 +417,9 @@ impl Sweep {
     /// other page fit, two searches may find the same: then each half of the window has its part of them.
     fn is_of_another_question(&mut self, rows: &[Row], twin: Twin, is_twin: bool) -> bool {
         let Some(window) = self.windows.front_mut() else { return false };
-        // Bounds may be rounded.
-        let fits = |row: &&Row| (window.lo - 1..=window.hi).contains(&second(row.at));
-        let all_fit = twin == Twin::Not || rows.iter().all(|row| fits(&row));
+        let all_fit = twin == Twin::Not || rows.iter().all(|row| window.fits(row));
         let n_later = rows.iter().filter(|row| second(row.at) > window.hi).count();
-        let n_outside = rows.iter().filter(|row| !fits(row)).count();
+        let n_outside = rows.iter().filter(|row| !window.fits(row)).count();
         // A stray row in a half is not worth finding out whose it is.
         let is_elsewhere = match window.half_of {
             Some(_) => n_outside > 0,

@@ -51,7 +51,7 @@ impl House<'_> {
             holder: "the simulator".to_owned(),
         };
         let outcome = upkeep::compact(&options, self.clock, &self.disk(), &mut |_| {}, &|| false);
-        let outcome = outcome.map_err(|error| chain(&error))?;
+        let outcome = outcome.map_err(|error| error.to_string())?;
         if outcome.damaged > 0 {
             return Err(format!("{} segments are damaged", outcome.damaged));
         }
@@ -69,25 +69,26 @@ impl House<'_> {
             why: "as the world wants it".to_owned(),
             holder: "the simulator".to_owned(),
         };
-        let pruned = upkeep::prune(&options, self.clock, &self.disk(), &mut |_| {}).map_err(|error| chain(&error))?;
+        let pruned = upkeep::prune(&options, self.clock, &self.disk(), &mut |_| {}).map_err(|error| error.to_string())?;
         table.add("prune: segments removed", pruned.iter().map(|pruned| pruned.segments).sum());
         Ok(())
     }
 
     /// Exports into a new place: each envelope has a row, and each post of a frame or a page stands in some table.
     fn export(&self, table: &mut Table) -> Result<(), String> {
-        let tape = Tape::open(self.dir, self.disk()).map_err(|error| chain(&error))?;
+        let tape = Tape::open(self.dir, self.disk()).map_err(|error| error.to_string())?;
         let seen = Seen::of(&tape);
         let place = tempfile::tempdir_in(self.dir.parent().unwrap_or(self.dir)).map_err(|error| error.to_string())?;
         let (store, wanted) = (LocalStore::new(place.path()), wanted(vec![Sheet::Envelopes]));
-        let report = export::run(&tape, &store, &wanted, "the simulator", &|_| {}).map_err(|error| chain(&error))?;
+        let report = export::run(&tape, &store, &wanted, "the simulator", &|_| {}).map_err(|error| error.to_string())?;
         let n_rows: u64 = report.tables.values().map(|told| told.total_rows).sum();
         if n_rows != seen.n_envelopes() {
             return Err(format!("{n_rows} envelopes of {} were exported", seen.n_envelopes()));
         }
         let mut text = Vec::new();
         let sheets = Sheet::ALL.into_iter().filter(|sheet| !matches!(sheet, Sheet::Envelopes | Sheet::Coverage)).collect();
-        text::run(&tape, Place::Stream(&mut text), Form::Jsonl, &self::wanted(sheets), &|_| {}).map_err(|error| chain(&error))?;
+        text::run(&tape, Place::Stream(&mut text), Form::Jsonl, &self::wanted(sheets), &|_| {})
+            .map_err(|error| error.to_string())?;
         // What is said of a post beside it has no column, and of those fields the row has one version's.
         let is_post = |mark: &String| mark.starts_with('q');
         let told: HashSet<_> = marks(&String::from_utf8_lossy(&text)).into_iter().filter(is_post).collect();
@@ -113,14 +114,4 @@ fn wanted(tables: Vec<Sheet>) -> export::Options {
         replace: false,
         stop: Arc::new(AtomicBool::new(false)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        words = format!("{words}: {error}");
-        source = error.source();
-    }
-    words
 }

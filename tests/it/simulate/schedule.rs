@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::house::House;
 use super::oracle::Seen;
-use super::stage::{Stage, Wire};
+use super::stage::{Stage, Wire, talks};
 use super::table::Table;
 use super::world::{BEGIN, Chore, End, World};
 use super::{MINUTES, oracle};
@@ -186,7 +186,7 @@ impl Running {
         };
         drop(job);
         settle().await;
-        if std::env::var_os("SIMULATE_TALK").is_some() {
+        if talks() {
             let how = ended.as_ref().map(|ended| ended.as_ref().map(|outcome| &outcome.stopped_by).map_err(ToString::to_string));
             println!("{} a recorder since {} ended ({end:?}): {how:?}", self.stage.clock.wall(), BEGIN.plus(began));
         }

@@ -458,7 +458,7 @@ impl State {
     fn history(&mut self, provider: Provider, asked: &ServerRequest, now: UnixMicros) -> (Duration, Reply) {
         self.table.note("history: requests");
         let answered = self.lie_or_tell(provider, asked, now);
-        if std::env::var_os("SIMULATE_TALK").is_some() {
+        if talks() {
             let body = match &answered.1 {
                 Reply::Http(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
                 _ => "cut".to_owned(),
@@ -556,6 +556,11 @@ impl State {
         self.answered.insert(response.body.clone());
         Reply::Http(response)
     }
+}
+
+/// Whether whoever runs it wants to hear of each request and each recorder's end.
+pub(super) fn talks() -> bool {
+    std::env::var_os("SIMULATE_TALK").is_some()
 }
 
 /// The marks that stand in a text: a letter, six digits, the letter again.
