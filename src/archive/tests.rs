@@ -3,6 +3,7 @@
 mod rescue;
 mod sealing;
 mod upkeep;
+mod verifying;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -314,6 +314,9 @@ impl Sweep {
             return 0;
         }
         let Some(window) = self.windows.front_mut() else { return 0 };
+        // A row that is there twice, was there before, or lies outside, takes the place of another.
+        let is_told = |row: &&Row| window.fits(row) && !window.ids.contains(&row.id);
+        let n_told = rows.iter().filter(is_told).map(|row| row.id).collect::<HashSet<_>>().len();
         let (mut new, mut n_fresh, mut past_until, mut past_id) = (0, 0, false, false);
         for row in rows {
             let at = second(row.at);
@@ -360,9 +363,14 @@ impl Sweep {
             return new;
         }
         let is_below = !rows.is_empty() && rows.iter().all(|row| second(row.at) < window.lo);
+        // Where the lower end is ignored a page that claims more is full: a few strays stand for none.
+        let is_empty = rows.is_empty() || (is_below && before.is_none() && rows.len() < self.page && onward.is_some());
+        let is_below = is_below && !is_empty;
         // The last page may be an earlier one again.
         let is_again = (is_twin && before.is_some()) || (!is_fresh && window.cursor.is_some() && !rows.is_empty());
         let onward = onward.filter(|_| !is_below);
+        // Nothing but what lies before it: its lower end is ignored.
+        self.doubt |= is_below && before.is_none();
         if is_below || (onward.is_none() && !is_again) {
             // Without a cursor, the oldest row so far lies in what was asked: an answer without it is none.
             if rows.is_empty() && before.is_some() && window.cursor.is_none() && window.max_id.is_none() {
@@ -373,17 +381,15 @@ impl Sweep {
             self.finish(before);
             return new;
         }
-        // A row that is there twice, or lies outside, takes the place of another.
-        let n_told = rows.iter().filter(|row| window.fits(row)).map(|row| row.id).collect::<HashSet<_>>().len();
         if window.look == 0 && n_told < self.page && n_told > 0 && !is_again && onward.is_some() {
             window.short = Some(before.map_or(window.whole.0, |(at, _)| at + 1).min(window.hi));
         }
         let mut is_old = |cursor: &str| window.cursor.as_deref() == Some(cursor) || !window.cursors.insert(cursor.to_owned());
         let repeats = onward.is_none_or(|onward| is_old(onward.cursor) || onward.is_anothers);
-        if rows.is_empty() || !is_fresh || is_again || repeats {
+        if is_empty || !is_fresh || is_again || repeats {
             self.doubt = true;
             self.windowed = true;
-            if rows.is_empty() {
+            if is_empty {
                 self.empty_again();
             }
         }

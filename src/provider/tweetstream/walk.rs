@@ -616,10 +616,14 @@ impl Course {
         let slack = if self.cap == PAGE_MAX { SLACK } else { 0 };
         if n + slack < self.cap {
             (self.n_last, self.n_longest) = (n, self.n_longest.max(n));
-            // A page with the one row there is, where nothing lies below it, may be the last one again: asked without that row.
+            // A page with the one row there is, where nothing lies below it, may be the last one again: asked without that row,
+            // first by the later of its times, then by the earlier one.
             let is_alone = self.oldest_row == self.newest_row && self.oldest.is_some_and(|oldest| window.end <= oldest + 1);
-            if self.is_looking && is_alone && window.seam.is_some() && window.end - 3 > window.start {
-                self.windows.push(Window { end: window.end - 3, seam: None, n_tries: 0, ..window.clone() });
+            if let Some((_, early)) = self.oldest_row.filter(|_| self.is_looking && is_alone) {
+                let end = if window.seam.is_some() { window.end - 3 } else { early - 3 };
+                if (window.start + 1..window.end).contains(&end) && !placed.is_empty() {
+                    self.windows.push(Window { end, seam: None, n_tries: 0, ..window.clone() });
+                }
             }
             return;
         }

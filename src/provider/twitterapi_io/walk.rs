@@ -754,6 +754,51 @@ mod tests {
         assert!(n_spoiled > 3, "{n_spoiled}");
     }
 
+    /// Where cursors count rows, a page that begins with rows of the one before was counted from elsewhere, and the next may be, too.
+    #[test]
+    fn a_page_that_begins_with_the_one_before_loses_nothing() {
+        let mut peer = peer(5, 3.0);
+        let mut n_spoiled = 0;
+        for of in 1..30 {
+            let walk = peer.walk();
+            let mut last = Value::Null;
+            let ran = run(&mut peer, walk, false, |n, target, _, honest| {
+                let Ok(mut page) = serde_json::from_slice::<Value>(&honest.body) else { return honest };
+                let before = std::mem::replace(&mut last, page["tweets"].clone());
+                let full = |rows: &&Vec<Value>| rows.len() == PAGE && target.contains("cursor=");
+                if n != of || before.as_array().filter(full).is_none() {
+                    return honest;
+                }
+                let Some(rows) = page["tweets"].as_array_mut().filter(|rows| rows.len() == PAGE) else { return honest };
+                // Two rows at its end fell off, and the next page is counted as if they had not.
+                rows.truncate(PAGE - 2);
+                rows.splice(0..0, before.as_array().into_iter().flatten().skip(PAGE - 2).cloned());
+                n_spoiled += 1;
+                Response { body: page.to_string().into(), ..honest }
+            });
+            ran.check(&peer, &format!("moved on answer {of}"));
+            assert!(ran.is_filled(), "{:?}", ran.verdict);
+        }
+        assert!(n_spoiled > 3, "{n_spoiled}");
+    }
+
+    /// Each answer has a stray from before the window, and claims more: nobody can mistake that for an end.
+    #[test]
+    fn pages_of_strays_alone_prove_nothing() {
+        let mut peer = Peer::new(Provider::TwitterapiIo, tape(&[20_000, 130_000, 140_000]), ms(120_000), ms(180_000));
+        let walk = peer.walk();
+        let ran = run(&mut peer, walk, false, |n, target, _, honest| {
+            if !target.starts_with(SEARCH) {
+                return honest;
+            }
+            let id = TweetId::first_at(ms(-500_000)).0 + n as u64;
+            let page = json!({ "tweets": [post(id, "a stray")], "has_next_page": true, "next_cursor": format!("c{n}") });
+            Response { body: page.to_string().into(), ..honest }
+        });
+        ran.check(&peer, "strays");
+        assert!(!ran.is_filled(), "{:?}", ran.verdict);
+    }
+
     #[test]
     fn a_second_look_that_lacks_what_the_first_one_had_proves_nothing() {
         let mut peer = Peer::new(Provider::TwitterapiIo, tape(&[20_000, 130_000, 140_000]), ms(120_000), ms(180_000));

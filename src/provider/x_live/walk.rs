@@ -98,6 +98,9 @@ struct Course {
     /// again.
     #[serde(default)]
     is_confirming: bool,
+    /// The oldest entry of the page that was called the end.
+    #[serde(default)]
+    end_at: Option<u64>,
     n_passes: u8,
     n_tries: u8,
     /// Whether any page had to be asked for again.
@@ -331,10 +334,15 @@ impl Walk {
         course.is_high_edge_seen |= ids.last().is_some_and(|id| at(*id).is_some_and(|at| at >= to));
         let oldest = ids.first().copied().unwrap_or(asked);
         let is_over = talk.is_at_end || at(oldest).is_none_or(|at| at < low);
-        let oldest_inside = ids.iter().copied().find(|id| at(*id).is_some_and(|at| at >= low)).filter(|id| *id < asked);
+        let is_below = |id: &u64| course.is_confirming || *id < asked;
+        let oldest_inside = ids.iter().copied().find(|id| at(*id).is_some_and(|at| at >= low)).filter(is_below);
+        // What was called the end was none.
+        let is_beyond = course.end_at.is_some_and(|end| oldest < end);
+        course.is_caught |= course.is_confirming && (is_beyond || oldest_inside.is_some());
         if is_over && (oldest_inside.is_some() || !course.is_confirming) {
-            // An end is told twice, the second time below everything that was found.
-            (course.is_confirming, course.max_id) = (true, Some(oldest_inside.unwrap_or(asked)));
+            // An end is told twice, the second time below everything that was found: a page that comes again would fit otherwise.
+            (course.is_confirming, course.max_id) = (true, Some(oldest_inside.map_or(asked, |id| id.saturating_sub(1))));
+            course.end_at = talk.is_at_end.then_some(oldest);
             return told;
         }
         if !is_over && oldest < asked {

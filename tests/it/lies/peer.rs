@@ -22,6 +22,8 @@ pub(super) struct Denied {
     pub(super) among_last: u32,
     /// It should have come after them, and they were said to be the last.
     pub(super) behind: u32,
+    /// It should have stood on a page that was short and claimed more, which shows that something is missing, and not what.
+    pub(super) short: u32,
 }
 
 pub(super) struct Peer<'w> {
@@ -40,9 +42,12 @@ pub(super) struct Peer<'w> {
     cut: HashSet<u64>,
     skipped: HashSet<u64>,
     rows_before: Vec<usize>,
-    /// What they were asked with.
+    /// What they were asked with: the list, and what the answer may have by the documents, from where on.
     list_before: &'static str,
+    question_before: (Vec<usize>, usize),
+    /// Rows of the longest page that reached anybody: how many fit, where no document says it; and before the last answer.
     longest: usize,
+    longest_before: usize,
     cursors: Vec<String>,
     n_standing: u64,
     /// Outsiders' rows have ids of their own.
@@ -123,7 +128,9 @@ impl<'w> Peer<'w> {
             skipped: HashSet::new(),
             rows_before: Vec::new(),
             list_before: "",
+            question_before: Default::default(),
             longest: 0,
+            longest_before: 0,
             cursors: Vec::new(),
             n_standing: 0,
             n_strange: 0,
@@ -145,8 +152,14 @@ impl<'w> Peer<'w> {
         self.table.note(lie.name());
     }
 
+    /// Nobody keeps what the last answer said.
+    pub(super) fn was_lost(&mut self) {
+        self.longest = self.longest_before;
+    }
+
     pub(super) fn answer(&mut self, request: &Request) -> Response {
         self.n_asked += 1;
+        self.longest_before = self.longest;
         if let Some(trouble) = self.trouble() {
             return trouble;
         }
@@ -161,6 +174,7 @@ impl<'w> Peer<'w> {
         };
         if self.lies(Lie::Cut) {
             self.reach(Lie::Cut);
+            self.was_lost();
             let mut half = body.len() / 2;
             while !body.is_char_boundary(half) {
                 half -= 1;
@@ -316,7 +330,8 @@ impl<'w> Peer<'w> {
         if !self.rows_before.is_empty() && self.lies(Lie::PageRepeats) && self.rows_before != told.rows {
             self.reach(Lie::PageRepeats);
             told.rows.clone_from(&self.rows_before);
-            told.has_sign = true;
+            // Who asks the same again may be told the same.
+            told.has_sign |= (&question.all, question.start) != (&self.question_before.0, self.question_before.1);
         }
         if self.lies(Lie::Emptied) {
             self.reach(Lie::Emptied);
@@ -324,10 +339,13 @@ impl<'w> Peer<'w> {
             told.next = told.next.or(Some(end));
             (told.has_sign, told.keeps_count) = (true, true);
         }
-        self.note_denied(question, &told, start);
         self.disorder(&mut told);
+        // What nothing selected takes a place, too, and who asked cannot tell it from the rest.
+        told.is_short &= told.rows.iter().collect::<HashSet<_>>().len() + told.strangers.len() < question.page;
+        self.note_denied(question, &told, start);
         if !told.rows.is_empty() {
             self.rows_before.clone_from(&told.rows);
+            self.question_before = (question.all.clone(), question.start);
         }
         self.longest = self.longest.max(told.rows.len());
         told
@@ -427,10 +445,11 @@ impl<'w> Peer<'w> {
             if is_by_bounds && things[*at].at >= self.nothing_before {
                 continue;
             }
+            let denied = &mut self.denied[*at];
             if told.is_short && key(*at) > last {
+                denied.short += 1;
                 continue;
             }
-            let denied = &mut self.denied[*at];
             if key(*at) > last || told.next.is_some() {
                 denied.among += 1;
                 denied.among_last += u32::from(told.next.is_none());

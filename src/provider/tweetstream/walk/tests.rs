@@ -116,6 +116,37 @@ const ALL_SWITCHES: [[&str; 2]; 4] = [
     ["history_bounds=received", "history_edges=excluded"],
 ];
 
+/// Whatever is asked for, the first page comes, with its newest row alone: whichever of its times is held against the bounds.
+#[test]
+fn the_only_row_again_and_again_proves_nothing() {
+    let envelopes = world(0.2, 900);
+    let wanted = wanted(300, 600);
+    let mut n_apart = 0;
+    for switches in ALL_SWITCHES {
+        let mut first: Option<Response> = None;
+        let mut meddle = |_: usize, request: &Request, response: Response| {
+            if !request.target.expose().contains("type=TWEET") {
+                return response;
+            }
+            let mut page = response.clone();
+            if first.is_none() {
+                page = with_page(response, |page| {
+                    let rows = page["data"].as_array_mut().unwrap();
+                    rows.retain(|row| row["time"] != row["receivedTime"]);
+                    n_apart += rows.len();
+                    rows.truncate(1);
+                    page["metadata"]["count"] = json!(1);
+                });
+            }
+            first.get_or_insert(page).clone()
+        };
+        let walked = run(&envelopes, &wanted, &mut Tape::default(), &switches, false, &mut meddle);
+        assert_no_silent_loss(&walked, &envelopes, &wanted, &format!("{switches:?}"));
+        assert!(*proof(&walked, EventKind::Tweet) != Proof::Filled, "{switches:?}: {:?}", walked.verdict);
+    }
+    assert!(n_apart > 8, "{n_apart}");
+}
+
 #[test]
 fn a_hole_is_filled_whole_whatever_the_bounds_mean() {
     let envelopes = world(80.0, 300);

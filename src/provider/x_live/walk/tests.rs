@@ -147,6 +147,65 @@ fn a_lying_conversation_is_caught_or_not_believed() {
     }
 }
 
+/// Takes entries out of a page of a conversation.
+fn keep_entries(page: &mut Value, keep: impl Fn(u64) -> bool) {
+    let id = |entry: &Value| entry["message"]["id"].as_str().unwrap().parse::<u64>().unwrap();
+    let talk = &mut page["conversation_timeline"];
+    talk["entries"].as_array_mut().unwrap().retain(|entry| keep(id(entry)));
+    // It may name its ends.
+    talk.as_object_mut().unwrap().retain(|key, _| !matches!(key.as_str(), "min_entry_id" | "max_entry_id"));
+}
+
+/// A page that lacks entries says that it is the last one: that it was not shows that it was short.
+#[test]
+fn an_end_that_was_none_is_caught() {
+    let envelopes = messages(1_000);
+    // With an edge inside the page, and far from it.
+    for from in [300, 600, 640, 650, 660] {
+        let wanted = wanted(&format!("/dm_update/{TALK}"), from, 700, &[]);
+        for at in 0..4 {
+            let mut n_spoiled = 0;
+            let mut meddle = |n: usize, _: &Request, response: Response| {
+                if n != at {
+                    return response;
+                }
+                n_spoiled += 1;
+                with_page(response, |page| {
+                    let ids = page["conversation_timeline"]["entries"].as_array().unwrap().len();
+                    assert!(tamper::missing_row(Provider::XLive, page, ids / 2));
+                    page["conversation_timeline"]["status"] = json!("AT_END");
+                })
+            };
+            let walked = run(&settings(), &envelopes, &wanted, false, &mut meddle);
+            let seconds = seconds_of(&walked);
+            let lost: Vec<_> = (from..700).step_by(2).filter(|at| !seconds.contains(at)).collect();
+            assert!(lost.is_empty() && *proof(&walked, EventKind::DmUpdate) == Proof::Filled, "{from}, page {at}: {lost:?}");
+            assert!(at > 0 || n_spoiled == 1, "{n_spoiled}");
+        }
+    }
+}
+
+/// The last entry that came is asked for no more, so that the page before does not pass for the end below it.
+#[test]
+fn the_only_entry_again_is_no_end() {
+    let envelopes = messages(40);
+    let wanted = wanted(&format!("/dm_update/{TALK}"), 31, 60, &[]);
+    let mut first: Option<Response> = None;
+    let mut meddle = |n: usize, _: &Request, response: Response| match (n, &first) {
+        (0, _) => {
+            let page = with_page(response, |page| keep_entries(page, |id| TweetId(id).published_at().unwrap() >= second(38)));
+            let page = with_page(page, |page| page["conversation_timeline"]["status"] = json!("AT_END"));
+            first.insert(page).clone()
+        }
+        (1 | 2, Some(first)) => first.clone(),
+        _ => response,
+    };
+    let walked = run(&settings(), &envelopes, &wanted, false, &mut meddle);
+    let seconds = seconds_of(&walked);
+    assert!([32, 34, 36, 38].iter().all(|at| seconds.contains(at)), "{seconds:?} {:?}", walked.verdict);
+    assert_eq!(proof(&walked, EventKind::DmUpdate), &Proof::Filled);
+}
+
 #[test]
 fn totals_of_many_posts_come_in_batches() {
     let ids: Vec<_> = (0..250).map(|n| TweetId(TweetId::first_at(second(n)).0 | 7)).collect();
