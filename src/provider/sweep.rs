@@ -15,7 +15,8 @@
 //! | has the rows of one that was not believed | it is not believed, either |
 //! | is not in order where cursors are not followed | down to its oldest row nothing is proven |
 //! | names a cursor that another search had | as if it repeated a cursor |
-//! | has fewer different rows of the window than fit, and claims more | its stretch is asked a second time |
+//! | has fewer rows of the window than fit, without those that are there twice or stood on a page before, and claims more | its stretch is asked a second time |
+//! | has a few rows from before the window and no other, and claims more | as if it were empty |
 //! | is a second look that lacks most of what another one brought | it is asked again, and in the end stays unproven |
 //! | is the last one | when told to [`confirm`](Sweep::confirm), it is asked a second time |
 //!
@@ -315,7 +316,7 @@ impl Sweep {
         }
         let Some(window) = self.windows.front_mut() else { return 0 };
         // A row that is there twice, was there before, or lies outside, takes the place of another.
-        let is_told = |row: &&Row| window.fits(row) && !window.ids.contains(&row.id);
+        let is_told = |row: &&Row| (window.lo - 1..window.hi).contains(&second(row.at)) && !window.ids.contains(&row.id);
         let n_told = rows.iter().filter(is_told).map(|row| row.id).collect::<HashSet<_>>().len();
         let (mut new, mut n_fresh, mut past_until, mut past_id) = (0, 0, false, false);
         for row in rows {
