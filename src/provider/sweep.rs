@@ -364,14 +364,15 @@ impl Sweep {
             return new;
         }
         let is_below = !rows.is_empty() && rows.iter().all(|row| second(row.at) < window.lo);
-        // Where the lower end is ignored a page that claims more is full: a few strays stand for none.
-        let is_empty = rows.is_empty() || (is_below && before.is_none() && rows.len() < self.page && onward.is_some());
+        // The second before it was asked for, too; what lies before that shows that the lower end is ignored.
+        let is_ignored = is_below && before.is_none() && rows.iter().all(|row| second(row.at) < window.lo - 1);
+        // But then a page that claims more is full: a few strays stand for none.
+        let is_empty = rows.is_empty() || (is_ignored && rows.len() < self.page && onward.is_some());
         let is_below = is_below && !is_empty;
         // The last page may be an earlier one again.
         let is_again = (is_twin && before.is_some()) || (!is_fresh && window.cursor.is_some() && !rows.is_empty());
         let onward = onward.filter(|_| !is_below);
-        // Nothing but what lies before it: its lower end is ignored.
-        self.doubt |= is_below && before.is_none();
+        self.doubt |= is_ignored;
         if is_below || (onward.is_none() && !is_again) {
             // Without a cursor, the oldest row so far lies in what was asked: an answer without it is none.
             if rows.is_empty() && before.is_some() && window.cursor.is_none() && window.max_id.is_none() {

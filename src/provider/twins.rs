@@ -28,8 +28,6 @@ impl Face {
     const KEPT: usize = 12;
     /// Fewer rows in common may be chance.
     const COMMON_MIN: usize = 6;
-    /// More rows that only one of two has are no strays.
-    const STRAYS_MAX: usize = 3;
 
     pub(crate) fn of(ids: impl Iterator<Item = u64> + Clone) -> Self {
         let mut least: Vec<_> = ids.clone().map(|id| (xxh3_64(&id.to_be_bytes()) >> 32) as u32).collect();
@@ -46,7 +44,7 @@ impl Face {
         least.dedup();
         least.truncate(Self::KEPT);
         let n_common = least.iter().filter(|hash| self.least.contains(hash) && other.least.contains(hash)).count();
-        self == other || (n_common >= Self::COMMON_MIN && least.len() - n_common <= Self::STRAYS_MAX)
+        self == other || (n_common >= Self::COMMON_MIN && n_common * 4 >= least.len() * 3)
     }
 }
 
