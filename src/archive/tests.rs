@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SegmentRow};
 use crate::model::{Body, Cause, ConnId, Draft, GapState, Provider, RecordKind, Seq, SourceName, UnixMicros, Via};
 use crate::provider::{decode, decode_record};
 use crate::segment::{self, Disk, MemDisk, RealDisk, Unsynced};
@@ -255,6 +255,18 @@ fn frames(tape: &Tape, name: &SourceName) -> Vec<Bytes> {
     }
     assert_eq!(records.damage(), [""; 0]);
     found
+}
+
+fn rows(bench: &Bench, name: &SourceName) -> Vec<SegmentRow> {
+    bench.tape().catalog().segments(name.as_str()).unwrap()
+}
+
+fn path_of(bench: &Bench, row: &SegmentRow) -> PathBuf {
+    Layout::new(bench.path()).sealed(&row.source, &row.day, Seq(row.first_n))
+}
+
+fn data_of(disk: &MemDisk, path: &Path) -> Vec<u8> {
+    disk.files().into_iter().find(|(there, _)| there == path).unwrap().1
 }
 
 fn dump(path: &Path) -> Vec<String> {

@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use super::*;
-use crate::catalog::SegmentRow;
 use crate::segment::Packing;
 
 const WAYS: [Unsynced; 4] = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn, Unsynced::Removed];
@@ -28,10 +27,6 @@ fn lived_once() -> Bench {
     bench.live().unwrap();
     bench.announced = bench.sent.clone();
     bench
-}
-
-fn rows(bench: &Bench, name: &SourceName) -> Vec<SegmentRow> {
-    bench.tape().catalog().segments(name.as_str()).unwrap()
 }
 
 fn compact_all(bench: &Bench) -> Result<(u64, u64)> {
@@ -320,14 +315,6 @@ fn a_bent_file_of_remains_is_damage_and_not_believed() {
 }
 
 // Damage.
-
-fn path_of(bench: &Bench, row: &SegmentRow) -> PathBuf {
-    Layout::new(bench.path()).sealed(&row.source, &row.day, Seq(row.first_n))
-}
-
-fn data_of(disk: &MemDisk, path: &Path) -> Vec<u8> {
-    disk.files().into_iter().find(|(there, _)| there == path).unwrap().1
-}
 
 /// Flips a bit of a segment, somewhere in the middle.
 fn bend(bench: &Bench, row: &SegmentRow, part: f64) {

@@ -1,7 +1,7 @@
 //! What verifying tells: of each kind of difference, where it is, and nothing of what is well.
 
 use super::*;
-use crate::catalog::{Change, CoverageRow, GapRow, LastSeenRow, SegmentRow};
+use crate::catalog::{Change, ConnectionRow, CoverageRow, GapRow, LastSeenRow, ScopeRow, SourceRow};
 
 /// One life of a recorder with two sources, closed in good order.
 fn lived() -> Bench {
@@ -18,10 +18,6 @@ fn apply(bench: &Bench, change: Change) {
     catalog(bench).apply(&[change]).unwrap();
 }
 
-fn segments(bench: &Bench, name: &SourceName) -> Vec<SegmentRow> {
-    bench.tape().catalog().segments(name.as_str()).unwrap()
-}
-
 fn last_seen(bench: &Bench, name: &SourceName) -> LastSeenRow {
     bench.tape().catalog().last_seen(name.as_str()).unwrap().remove(0)
 }
@@ -31,14 +27,6 @@ fn told(bench: &Bench) -> (Vec<(String, String)>, CatalogCheck) {
     let report = verify(&bench.path(), &bench.disk, decode_record, |_| {}).unwrap();
     assert!(report.damage.iter().all(|damage| !damage.known && damage.lost.is_none()), "{report:?}");
     (report.damage.into_iter().map(|damage| (damage.place, damage.what)).collect(), report.catalog)
-}
-
-fn data_of(bench: &Bench, path: &Path) -> Vec<u8> {
-    bench.disk.files().into_iter().find(|(there, _)| there == path).unwrap().1
-}
-
-fn path_of(bench: &Bench, row: &SegmentRow) -> PathBuf {
-    Layout::new(bench.path()).sealed(&row.source, &row.day, Seq(row.first_n))
 }
 
 /// A change of the catalog, made from what it holds.
@@ -55,7 +43,7 @@ fn each_row_of_the_catalog_that_is_another_is_told() {
         (
             "a segment's count",
             |bench| {
-                let row = segments(bench, &alpha()).remove(1);
+                let row = rows(bench, &alpha()).remove(1);
                 Change::Segment(SegmentRow { records: row.records + 1, ..row })
             },
             ["missing", "not borne out"],
@@ -63,7 +51,7 @@ fn each_row_of_the_catalog_that_is_another_is_told() {
         (
             "another content of the same length",
             |bench| {
-                let row = segments(bench, &alpha()).remove(0);
+                let row = rows(bench, &alpha()).remove(0);
                 Change::Segment(SegmentRow { content: "0".repeat(64), ..row })
             },
             ["missing", "not borne out"],
@@ -71,7 +59,7 @@ fn each_row_of_the_catalog_that_is_another_is_told() {
         (
             "another file with the same content and length",
             |bench| {
-                let row = segments(bench, &alpha()).remove(0);
+                let row = rows(bench, &alpha()).remove(0);
                 Change::Segment(SegmentRow { sha256: "0".repeat(64), ..row })
             },
             ["missing", "not borne out"],
@@ -81,14 +69,14 @@ fn each_row_of_the_catalog_that_is_another_is_told() {
             "a connection's end",
             |bench| {
                 let row = catalog(bench).connections("alpha").unwrap().remove(0);
-                Change::Connection(crate::catalog::ConnectionRow { code: Some(4_000), ..row })
+                Change::Connection(ConnectionRow { code: Some(4_000), ..row })
             },
             ["missing", "not borne out"],
         ),
         (
             "a block that is not known",
             |bench| {
-                let block = catalog(bench).blocks("beta", segments(bench, &beta())[0].first_n).unwrap().remove(0);
+                let block = catalog(bench).blocks("beta", rows(bench, &beta())[0].first_n).unwrap().remove(0);
                 Change::ForgetBlock { source: block.source, segment_n: block.segment_n, raw_offset: block.raw_offset }
             },
             ["missing", ""],
@@ -117,7 +105,7 @@ fn each_row_of_the_catalog_that_is_another_is_told() {
 #[test]
 fn a_step_behind_is_no_damage_and_hides_none_of_another_source() {
     let behind = |bench: &Bench| {
-        let row = segments(bench, &alpha()).remove(1);
+        let row = rows(bench, &alpha()).remove(1);
         apply(bench, Change::Segment(SegmentRow { bytes: row.bytes + 1, sha256: "0".repeat(64), ..row }));
     };
     let bench = lived();
@@ -141,7 +129,7 @@ fn what_stood_in_a_damaged_block_is_not_held_against_the_catalog() {
         (
             "the damaged segment's row",
             Some(|bench| {
-                let row = segments(bench, &alpha()).remove(0);
+                let row = rows(bench, &alpha()).remove(0);
                 Change::Segment(SegmentRow { records: row.records + 1, ..row })
             }),
             false,
@@ -149,7 +137,7 @@ fn what_stood_in_a_damaged_block_is_not_held_against_the_catalog() {
         (
             "another segment's row",
             Some(|bench| {
-                let row = segments(bench, &alpha()).remove(1);
+                let row = rows(bench, &alpha()).remove(1);
                 Change::Segment(SegmentRow { records: row.records + 1, ..row })
             }),
             true,
@@ -160,17 +148,17 @@ fn what_stood_in_a_damaged_block_is_not_held_against_the_catalog() {
             "a scope of the damaged source",
             Some(|bench| {
                 let row = catalog(bench).scopes("alpha").unwrap().remove(0);
-                Change::Scope(crate::catalog::ScopeRow { detail: "another".to_owned(), ..row })
+                Change::Scope(ScopeRow { detail: "another".to_owned(), ..row })
             }),
             true,
         ),
     ];
     for (what, bend, is_told) in cases {
         let bench = lived();
-        let row = segments(&bench, &alpha()).remove(0);
+        let row = rows(&bench, &alpha()).remove(0);
         let block = catalog(&bench).blocks("alpha", row.first_n).unwrap().remove(1);
         let path = path_of(&bench, &row);
-        let mut data = data_of(&bench, &path);
+        let mut data = data_of(&bench.disk, &path);
         let middle = (block.offset + block.bytes / 2) as usize;
         data[middle..middle + 8].fill(0x55);
         bench.disk.overwrite(&path, data);
@@ -197,16 +185,16 @@ fn what_stood_in_a_damaged_block_is_not_held_against_the_catalog() {
 #[test]
 fn a_segment_that_is_not_what_its_place_says_is_told() {
     let bench = lived();
-    let (own, foreign) = (segments(&bench, &alpha()), segments(&bench, &beta()));
+    let (own, foreign) = (rows(&bench, &alpha()), rows(&bench, &beta()));
     let second = path_of(&bench, &own[1]);
-    let whole = data_of(&bench, &second);
-    let of_another = data_of(&bench, &path_of(&bench, &foreign[1]));
+    let whole = data_of(&bench.disk, &second);
+    let of_another = data_of(&bench.disk, &path_of(&bench, &foreign[1]));
     let mut bent_table = whole.clone();
     let at_entry = whole.len() - 9 - 4;
     bent_table[at_entry] ^= 1;
     for (what, data, told_of) in [
         ("another source's", of_another, "beta"),
-        ("the segment before it", data_of(&bench, &path_of(&bench, &own[0])), "its first record is 1, its name says"),
+        ("the segment before it", data_of(&bench.disk, &path_of(&bench, &own[0])), "its first record is 1, its name says"),
         ("a seek table for other blocks", bent_table, "seek table"),
         ("cut in the middle", whole[..whole.len() / 2].to_vec(), "the file ends in the middle of the block"),
         ("a foreign file", b"these are no records".repeat(20), "it does not begin with a segment header"),
@@ -295,11 +283,11 @@ fn a_catalog_that_knows_more_than_the_segments_is_told() {
     let (damage, check) = told(&bench);
     assert!(damage.is_empty() && matches!(&check, CatalogCheck::Skipped(why) if why.contains("alpha")), "{check:?} {damage:?}");
     let row = catalog(&bench).sources().unwrap().remove(0);
-    let behind = Change::Source(crate::catalog::SourceRow { last_n: last_n - 1, ..row.clone() });
+    let behind = Change::Source(SourceRow { last_n: last_n - 1, ..row.clone() });
     apply(&bench, behind);
     assert_eq!(told(&bench).0, []);
     apply(&bench, Change::Source(row));
-    let mut data = data_of(&bench, &path);
+    let mut data = data_of(&bench.disk, &path);
     data.truncate(lengths[3]);
     bench.disk.overwrite(&path, data);
     let (damage, check) = told(&bench);
